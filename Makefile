@@ -1,0 +1,111 @@
+# fedtwin from a fresh checkout. Each target sets up what it needs; `make` alone lists them.
+#
+# Variables:
+#   PYTHON       the interpreter that .venv is made with, 3.11 or newer        (python3)
+#   TORCH_INDEX  address of a package index that torch and torchvision are taken from, for people
+#                who want the small build without CUDA                          (none)
+#   ARGS         more words for `fedtwin demo` or pytest: make test-fast ARGS="-k twin"
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+
+PACKAGES := schemas learning infra producers twins aggregator proxy experiments
+BIN := .venv/bin
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+STAMP := .venv/.fedtwin-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check up down bench clean ci-setup
+MAKEFLAGS += --no-print-directory
+
+help:
+	@echo "make demo       a first run with its report; needs no service"
+	@echo "make test       every test that this machine can run, with a real Kafka and Redis"
+	@echo "make test-fast  the tests that need no service and less than a minute"
+	@echo "make check      format, lint, types and the rules of the house"
+	@echo "make up         start Kafka and Redis on this machine; addresses in .services.json"
+	@echo "make down       end them; their data stays until make clean"
+	@echo "make bench      the measurements of benchmarks/"
+	@echo "make clean      take away .venv, caches, services with their data, runs of the demo"
+	@echo "make ci-setup   install what the machine lacks (Debian, as root), then the project"
+
+# --- setting up: done once, and again when what is asked for has changed --------------------------
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "fedtwin needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up .venv (torch is large: this takes a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+		|| { rm -rf .venv; echo "no venv: apt-get install python3-venv (Debian, Ubuntu)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	@test -z "$(TORCH_INDEX)" \
+		|| $(UV_INSTALL) --default-index "$(TORCH_INDEX)" --no-deps torch torchvision
+	@$(UV_INSTALL) --editable '.[dev,kafka]'
+	@touch $@
+
+# --- running --------------------------------------------------------------------------------------
+
+demo: $(STAMP)
+	@$(BIN)/fedtwin demo $(ARGS)
+	@echo "make demo: the run is in $$(ls -td runs/demo-*/ | head -n 1), with its report.html."
+
+bench: $(STAMP)
+	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+	@echo "make bench: that was everything in benchmarks/, on $$(getconf _NPROCESSORS_ONLN) cores."
+
+up: $(STAMP)
+	@$(BIN)/python -m infra.native up
+
+down: $(STAMP)
+	@$(BIN)/python -m infra.native down
+
+# --- testing --------------------------------------------------------------------------------------
+
+test-fast: $(STAMP)
+	@$(BIN)/pytest -q -m "not slow and not kafka and not redis and not docker" $(ARGS)
+	@echo "make test-fast: ran what needs no service; make test also runs the slow tests and Kafka's."
+
+# Services that were up before stay up. On a person's machine a missing one costs only its tests;
+# continuous integration (CI=true) has installed all of them, so there it is an error.
+test: $(STAMP)
+	@$(BIN)/python -m infra.native status >/dev/null \
+		|| trap '$(BIN)/python -m infra.native down >/dev/null' EXIT; \
+	trap 'exit 130' INT TERM; \
+	$(BIN)/python -m infra.native up || test "$$CI" != true || exit 1; \
+	services=$$($(BIN)/python -m infra.native status | sed '2,$$s/^/, /' | tr -d '\n'); \
+	$(BIN)/pytest -q $(ARGS); result=$$?; \
+	echo "make test: ran $(if $(ARGS),what ARGS names,every test that this machine can run)."; \
+	echo "Services: $$services."; \
+	echo "What was skipped, and why, is listed above as SKIPPED."; \
+	exit $$result
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(PACKAGES) tests benchmarks  # strict, by pyproject; --strict here would undo it
+	@$(BIN)/pytest -q tests/test_floors.py tests/test_house.py
+	@echo "make check: format, lint, types and the rules of the house hold."
+
+# --- the machine ----------------------------------------------------------------------------------
+
+ci-setup:
+	@missing=; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v java >/dev/null || missing="$$missing default-jre-headless"; \
+	command -v mvn >/dev/null || missing="$$missing maven"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -z "$$missing" ]; then echo "make ci-setup: the machine has all that it needs."; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends $$missing >/dev/null \
+			&& echo "make ci-setup: installed$$missing."; \
+	else echo "make ci-setup: missing, and only root can apt-get install it:$$missing" >&2; fi
+	@$(MAKE) -s $(STAMP)
+
+clean:
+	@if [ -d .native ] && [ -x $(BIN)/python ]; then $(BIN)/python -m infra.native down; fi
+	@rm -rf .venv .native .services.json build dist *.egg-info runs/demo-* .coverage* htmlcov
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "make clean: only the sources and your own runs are left."

@@ -1,0 +1,385 @@
+"""The aggregator: opens and closes rounds, averages what twins learned, and grows the head.
+
+It acts only on what it has read back. What it would write is a function of the decisions and of the
+verdicts, teachers and updates that they wait for, so a second aggregator beside it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from aggregator.rounds import RoundSums, participants_of, prototypes_of, rate_of
+from infra.promises import (
+    Answer,
+    Arrived,
+    Forget,
+    Models,
+    NotYet,
+    Result,
+    Say,
+    SetAside,
+    Trim,
+)
+from learning.shapes import first_model, grown
+from learning.strategies.choice import chosen
+from learning.strategies.strategy import Strategy
+from schemas.codec import pack
+from schemas.configuration import Configuration
+from schemas.errors import Diverged, Refused
+from schemas.line import Round, RoundsLine, Stage, TeachersLine, VerdictLines
+from schemas.messages import (
+    DataFacts,
+    Decision,
+    EntityJoined,
+    GlobalModel,
+    Groups,
+    HeadGrown,
+    ModelName,
+    ModelUpdate,
+    RoundClosed,
+    RoundOpened,
+    RunOpened,
+    StageClosed,
+    TeacherChosen,
+    WindowJudged,
+)
+from schemas.schedule import Schedule, sorted_uids
+from schemas.seeds import generator
+from schemas.tensors import decoded, model_sha256
+from schemas.topics import Names, parted
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a run is opened with."""
+
+    configuration: Configuration
+    data: DataFacts
+    schedule: Schedule
+
+
+class Aggregator:
+    """The role that decides in `rounds` (docs/method.md 1.4, 2.2, 3.5)."""
+
+    name = "aggregator"
+
+    def __init__(self, names: Names, sites: Sequence[str], opening: Opening | None, models: Models):
+        """`opening` is None where the run was opened before and only goes on."""
+        self._names = names
+        self._opening = opening
+        self._models = models
+        self.line = RoundsLine()
+        self._teachers = TeachersLine(self.line)
+        self._verdicts = VerdictLines(self.line)
+        self._sums: RoundSums | None = None
+        self._said = -1
+        self._tidied = -1
+        self._first_update: dict[str, dict[int, int]] = {}
+        self._rounds = names.federation("rounds")
+        self._models_topic = names.federation("models")
+        self._classes = {names.of_site("classes", site): site for site in sites}
+        self._updates = {names.of_site("updates", site): site for site in sites}
+        self.lines = (self._rounds, names.federation("teachers"), *self._classes)
+        self.topics = (*self.lines, *self._updates)
+        self.owns = (self._rounds, *self._classes, *self._updates)
+
+    @property
+    def over(self) -> bool:
+        """The last stage is closed."""
+        return self.line.over
+
+    # --- hearing ----------------------------------------------------------------------------
+
+    def hear(self, arrived: Arrived) -> None:
+        match arrived.message:
+            case ModelUpdate() as update:
+                self._count(arrived, update)
+            case TeacherChosen() as choice:
+                self._teachers.hear(choice, arrived)
+            case EntityJoined() | WindowJudged() as verdict:
+                self._verdicts.hear(self._classes[arrived.place.topic], verdict, arrived)
+            case Decision() as decision:
+                if self.line.hear(decision, arrived.hash):
+                    self._went_on(decision)
+
+    def _went_on(self, decision: Decision) -> None:
+        self._verdicts.again()
+        self._teachers.again()
+        if isinstance(decision, RoundClosed):
+            self._sums = None
+            self._must_learn()
+
+    def _count(self, arrived: Arrived, update: ModelUpdate) -> None:
+        """Take an update into the open round's sums, if it answers that."""
+        line = self.line
+        site = self._updates[arrived.place.topic]
+        if update.opened > line.number:
+            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
+        opened = line.decisions[update.opened]
+        if not isinstance(opened, RoundOpened) or update.run != line.run:
+            raise Refused("closed-round", f"decision {update.opened} of this run opens no round")
+        if parted(update.entity)[0] != site:
+            raise Refused("unknown-entity", f"{update.entity} does not belong to site {site}")
+        first = self._first_update.setdefault(arrived.place.topic, {})
+        first.setdefault(update.opened, arrived.place.offsets[0])
+        if opened != line.open_round:
+            self._late(update, arrived.hash, opened)
+        else:
+            self._open_sums(opened).add(update, arrived.hash)
+
+    def _late(self, update: ModelUpdate, hash: str, opened: RoundOpened) -> None:
+        """An answer that was counted comes again in silence; any other is too late."""
+        for stage in self.line.stages:
+            for each in stage.rounds:
+                if each.opened.number == opened.number and each.closed is not None:
+                    answered = {*each.closed.counted}
+                    withheld = {entity for entity, _ in each.closed.withheld}
+                    if (update.entity, hash) in answered or update.entity in withheld:
+                        return
+        raise Refused("closed-round", f"round {opened.stage}.{opened.round} is closed")
+
+    def _open_sums(self, opened: RoundOpened) -> RoundSums:
+        if self._sums is None or self._sums.opened != opened:
+            self._sums = RoundSums(
+                opened, self._models.groups(opened.base), self._strategy, self._configuration.wire
+            )
+        return self._sums
+
+    def _must_learn(self) -> None:
+        """Two rounds in a row in which every answer came without content end a recipe."""
+        rounds = [each for stage in self.line.stages for each in stage.rounds if each.closed]
+        if len(rounds) >= 2 and not any(_counted(each) for each in rounds[-2:]):
+            last = rounds[-1]
+            assert last.closed is not None
+            entity, reason = last.closed.withheld[0]
+            raise Diverged(
+                f"diverged: stage {last.opened.stage}, round {last.opened.round}, learning rate"
+                f" {last.opened.learning_rate:g}: nobody's update could be counted, twice in a row"
+                f" ({entity}: {reason}). Take a smaller learning_rate"
+            )
+
+    # --- answering -----------------------------------------------------------------------------
+
+    def answers(self) -> Iterator[Answer]:
+        yield from self._set_aside()
+        if self._said <= self.line.number and not self._wait_for_others():
+            decided = self._decide()
+            if decided is not None:
+                content, decision = decided
+                self._said = decision.number
+                yield from content
+                yield Say(self._rounds, decision)
+        yield from self._tidy()
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        """It gives no tasks."""
+        yield from ()
+
+    def waits(self) -> list[str]:
+        return [what for what in [self._wait_for_others()] if what]
+
+    def _wait_for_others(self) -> str:
+        """What others have to say before the next decision, in words; empty when it can be made."""
+        line, stage = self.line, self.line.stage
+        if line.opened is None:
+            return "" if self._opening else "RunOpened"
+        if line.over:
+            return "an injection"
+        if opened := line.open_round:
+            missing = self._open_sums(opened).missing
+            return f"updates of round {opened.stage}.{opened.round} by {_names(missing)}" * bool(
+                missing
+            )
+        if stage is None or stage.closed is not None:
+            return self._wait_for_stage(len(line.stages))
+        return ""
+
+    def _wait_for_stage(self, t: int) -> str:
+        silent = [e for e in self.line.marked(t) if self._verdicts.verdict(e, t) is None]
+        if silent:
+            return f"verdicts of stage {t} by {_names(silent)}"
+        return "" if t == 0 or self._teachers.of(t) else f"the teacher of stage {t}"
+
+    def _decide(self) -> tuple[list[Answer], Decision] | None:
+        """The next decision, behind the content that it names."""
+        line, stage = self.line, self.line.stage
+        if line.opened is None:
+            return self._open_run()
+        if line.open_round:
+            return self._close_round()
+        if stage is None or stage.closed is not None:
+            return self._begin_stage(len(line.stages))
+        if len(stage.rounds) < self._configuration.rounds_per_stage:
+            return [], self._round(stage.index, len(stage.rounds))
+        return [], self._close_stage(stage)
+
+    def _open_run(self) -> tuple[list[Answer], Decision]:
+        assert self._opening is not None
+        configuration, data = self._opening.configuration, self._opening.data
+        drawn = first_model(
+            data.channels, configuration.width, generator(configuration.seed, "init_model")
+        )
+        groups = {"model": decoded(drawn, configuration.wire)}
+        opened = RunOpened(
+            run="",
+            number=0,
+            configuration=configuration,
+            data=data,
+            schedule=self._opening.schedule,
+            model=_named(0, groups),
+        )
+        return self._publish(groups, opened.model, run=pack(opened).hash), opened
+
+    def _begin_stage(self, t: int) -> tuple[list[Answer], Decision]:
+        verdicts = [self._verdicts.verdict(entity, t) for entity in self.line.marked(t)]
+        fresh = sorted_uids(
+            {uid for verdict in verdicts if verdict for uid in verdict.classes}
+            - set(self.line.rows)
+        )
+        if not fresh:
+            return [], self._round(t, 0)
+        assert self.line.model is not None
+        configuration = self._configuration
+        before = self._models.groups(self.line.model)
+        chance = generator(configuration.seed, "init_rows", stage=t)
+        weights = grown(before["model"], len(fresh), chance, configuration.head_init)
+        groups = {**before, "model": decoded(weights, configuration.wire)}
+        rows = {uid: len(self.line.rows) + i for i, uid in enumerate(fresh)}
+        decision = HeadGrown(
+            run=self.line.run,
+            number=self.line.number + 1,
+            stage=t,
+            rows=rows,
+            prototypes=prototypes_of(self.line, self._verdicts, rows, t, self._strategy),
+            model=_named(self.line.model.version + 1, groups),
+        )
+        return self._publish(groups, decision.model), decision
+
+    def _round(self, t: int, round: int) -> RoundOpened:
+        assert self.line.model is not None
+        configuration = self._configuration
+        teacher = self._teachers.of(t) if self._strategy.teacher != "none" else None
+        return RoundOpened(
+            run=self.line.run,
+            number=self.line.number + 1,
+            stage=t,
+            round=round,
+            base=self.line.model,
+            teacher=teacher.teacher if teacher else None,
+            learning_rate=rate_of(configuration, round),
+            participants=participants_of(self.line, self._verdicts, t, round),
+        )
+
+    def _close_round(self) -> tuple[list[Answer], Decision]:
+        opened = self.line.open_round
+        assert opened is not None
+        sums = self._open_sums(opened)
+        before = self._models.groups(opened.base)
+        groups = sums.next_groups(before, len(self.line.marked(opened.stage)))
+        model = _named(opened.base.version + 1, groups) if groups else opened.base
+        closed = RoundClosed(
+            run=self.line.run,
+            number=self.line.number + 1,
+            opened=opened.number,
+            stage=opened.stage,
+            round=opened.round,
+            counted=tuple(sorted(sums.counted.items())),
+            withheld=tuple(sorted(sums.withheld.items())),
+            model=model,
+        )
+        return (self._publish(groups, model) if groups else []), closed
+
+    def _close_stage(self, stage: Stage) -> StageClosed:
+        assert self.line.model is not None
+        models = [each.closed.model for each in stage.rounds if each.closed]
+        scored = models[self._configuration.warm_up :]
+        return StageClosed(
+            run=self.line.run,
+            number=self.line.number + 1,
+            stage=stage.index,
+            candidates=tuple(dict.fromkeys(scored)),
+            last=self.line.model,
+        )
+
+    def _publish(self, groups: Groups, name: ModelName, run: str = "") -> list[Answer]:
+        """The content that a decision names, unless a sound copy is in the log already."""
+        if self._models.has(name):
+            return []
+        message = GlobalModel(run=run or self.line.run, version=name.version, groups=groups)
+        return [Say(self._models_topic, message, name.key)]
+
+    # --- forgetting ----------------------------------------------------------------------------
+
+    def _set_aside(self) -> Iterator[Answer]:
+        for refused in (self._verdicts.refused, self._teachers.refused):
+            while refused:
+                arrived, reason = refused.pop(0)
+                assert isinstance(arrived, Arrived)
+                yield SetAside(arrived, reason)
+
+    def _tidy(self) -> Iterator[Answer]:
+        """Once each round was opened: let go what no decision needs any more."""
+        opened = self.line.open_round
+        if opened is None or opened.number <= self._tidied:
+            return
+        self._tidied = opened.number
+        yield from self._trim_updates()
+        kept = self._kept_models()
+        for name, pieces in self._models.names().items():
+            if name not in kept and name.version <= opened.base.version:
+                self._models.drop(name)
+                yield Forget(self._models_topic, name.key, pieces)
+
+    def _trim_updates(self) -> Iterator[Answer]:
+        keep = self._configuration.keep_rounds
+        if keep == "all":
+            return
+        numbers = [each.opened.number for stage in self.line.stages for each in stage.rounds]
+        oldest = numbers[-min(keep + 1, len(numbers))]  # the open round and `keep` closed ones
+        for topic, first in self._first_update.items():
+            places = [place for number, place in first.items() if number >= oldest]
+            gone = [place for number, place in first.items() if number < oldest]
+            if places and gone and min(places) > min(gone):
+                yield Trim(topic, min(places))
+            self._first_update[topic] = {n: place for n, place in first.items() if n >= oldest}
+
+    def _kept_models(self) -> set[ModelName]:
+        """Versions of this stage and the one before, and of every earlier one the best and the last.
+
+        The stage before is kept whole so that whoever reports on a run never comes too late.
+        """
+        kept: set[ModelName] = set()
+        for stage in self.line.stages:
+            if stage.index >= len(self.line.stages) - 2:
+                kept |= {stage.grown.model} if stage.grown else set()
+                kept |= {each.closed.model for each in stage.rounds if each.closed}
+                kept |= {each.opened.base for each in stage.rounds}
+            if stage.closed:
+                kept.add(stage.closed.last)
+            if best := self._teachers.of(stage.index + 1):
+                kept.add(best.teacher)
+        return kept
+
+    @property
+    def _configuration(self) -> Configuration:
+        assert self.line.opened is not None
+        return self.line.opened.configuration
+
+    @property
+    def _strategy(self) -> Strategy:
+        configuration = self._configuration
+        return chosen(configuration.strategy, configuration.switches, configuration.teacher)
+
+
+def _named(version: int, groups: Groups) -> ModelName:
+    return ModelName(version=version, sha256=model_sha256(groups["model"]))
+
+
+def _counted(each: Round) -> bool:
+    return each.closed is not None and bool(each.closed.counted)
+
+
+def _names(entities: Sequence[str]) -> str:
+    shown = ", ".join(entities[:3])
+    return shown + (f" and {len(entities) - 3} more" if len(entities) > 3 else "")

@@ -1,0 +1,170 @@
+"""The mean of many models, exactly: any order, any grouping, the same bytes.
+
+Float sums depend on their order, so nothing here adds floats. Parameters are rounded once to
+multiples of 2^-30 and summed with integer weights in 64 bits; BatchNorm's running means and
+variances, which have no range, are summed exactly as Python integers. Of integer buffers, the
+largest counts. A mean is one division in float64, rounded once to float32 (docs/method.md 1.4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.tensors import CHUNK, Spec, Tensors, check, is_statistic, largest_size
+
+UNIT = 2**30  # parameters are counted in 1/UNIT; below 2^32 / W the weighted sum stays below 2^62
+SIGNIFICAND = 24  # bits of a float32, so that it is a whole number times a power of two
+FINEST = 149 + SIGNIFICAND  # the smallest float32 is 2^-149; these are 24 bits of it
+
+Objects = NDArray[np.object_]
+
+
+class ExactMean:
+    """Sums models as they come, one at a time; its memory does not grow with their number.
+
+    It takes 8 bytes for each parameter, whatever is added. `total_weight` is W, the sum of the
+    weights of all who may be counted; the mean divides by the weights of those who were.
+    """
+
+    def __init__(self, expected: Mapping[str, Spec], total_weight: int) -> None:
+        """Nothing is counted yet. Raises ValueError for float64 and for W below 1 or above 2^52."""
+        largest_size(total_weight)  # refuses a W that leaves no range
+        self.total_weight = total_weight
+        self.weight = 0
+        """The weights counted so far."""
+        self._expected = dict(expected)
+        self._sums = {name: _sum_of(name, spec) for name, spec in self._expected.items()}
+
+    def add(self, tensors: Tensors, weight: int = 1) -> Self:
+        """Count one model `weight` times.
+
+        Raises what `check` raises, and ValueError for a weight that is not positive or exceeds what
+        is left of W; the sums are as before then.
+        """
+        self._room_for(weight)
+        check(tensors, self._expected, self.total_weight)
+        for name, total in self._sums.items():
+            total.add(tensors[name], weight)
+        self.weight += weight
+        return self
+
+    def merge(self, part: ExactMean) -> Self:
+        """Count all that another sum of the same W has counted, such as a site's.
+
+        Raises ValueError if the two expect different tensors or W, or count more than W together.
+        """
+        if (part.total_weight, part._expected) != (self.total_weight, self._expected):
+            raise ValueError(
+                f"a sum for {len(part._expected)} tensors and weights to {part.total_weight} is "
+                f"not like one for {len(self._expected)} and {self.total_weight}, or shapes differ"
+            )
+        if part.weight == 0:
+            return self
+        self._room_for(part.weight)
+        for name, total in self._sums.items():
+            total.merge(part._sums[name].total)
+        self.weight += part.weight
+        return self
+
+    def mean(self) -> Tensors:
+        """The weighted mean of all that was counted. Raises ValueError when nothing was."""
+        if self.weight == 0:
+            raise ValueError(f"the mean of 0 models (weights 0 of {self.total_weight})")
+        return {
+            name: total.mean(self.weight).reshape(self._expected[name].shape)
+            for name, total in self._sums.items()
+        }
+
+    def _room_for(self, weight: int) -> None:
+        if weight < 1:
+            raise ValueError(f"a model cannot count {weight} times, only 1 or more")
+        if self.weight + weight > self.total_weight:
+            raise ValueError(
+                f"weights {self.weight} + {weight} exceed {self.total_weight}, for which the range "
+                "of the sums was chosen"
+            )
+
+
+class _Parameters:
+    """Float32 in units of 2^-30, half to even, summed in int64."""
+
+    def __init__(self, size: int) -> None:
+        self.total = np.zeros(size, np.int64)
+
+    def add(self, values: NDArray[Any], weight: int) -> None:
+        flat = values.reshape(-1)
+        scratch = min(flat.size, CHUNK)
+        scaled, units = np.empty(scratch, np.float32), np.empty(scratch, np.int64)
+        for piece in _pieces(flat.size):
+            here = slice(piece.stop - piece.start)
+            np.multiply(flat[piece], np.float32(UNIT), out=scaled[here])  # exact: a power of two
+            np.rint(scaled[here], out=scaled[here])
+            np.copyto(units[here], scaled[here], casting="unsafe")
+            if weight != 1:
+                np.multiply(units[here], weight, out=units[here])
+            np.add(self.total[piece], units[here], out=self.total[piece])
+
+    def merge(self, total: NDArray[Any]) -> None:
+        self.total += total
+
+    def mean(self, weight: int) -> NDArray[Any]:
+        mean, exact = np.empty(self.total.size, np.float32), np.empty(CHUNK)
+        for piece in _pieces(mean.size):
+            here = slice(piece.stop - piece.start)
+            mean[piece] = np.divide(self.total[piece], np.float64(UNIT * weight), out=exact[here])
+        return mean
+
+
+class _Statistics:
+    """Float32 in units of 2^-173, summed as Python integers: no range, nothing lost."""
+
+    def __init__(self, size: int) -> None:
+        self.total: Objects = np.full(size, 0, object)
+
+    def add(self, values: NDArray[Any], weight: int) -> None:
+        fractions, exponents = np.frexp(values.reshape(-1).astype(np.float64))
+        whole = np.ldexp(fractions, SIGNIFICAND).astype(np.int64).astype(object)
+        shifts = (exponents.astype(np.int64) + FINEST - SIGNIFICAND).astype(object)
+        self.total += (whole << shifts) * weight
+
+    def merge(self, total: NDArray[Any]) -> None:
+        self.total += total
+
+    def mean(self, weight: int) -> NDArray[Any]:
+        divisor = weight << FINEST  # Python divides whole numbers to the nearest float64
+        return np.array([total / divisor for total in self.total], np.float64).astype(np.float32)
+
+
+class _Largest:
+    """The largest of each integer: counters of batches, which no mean should shorten."""
+
+    def __init__(self, size: int, dtype: str) -> None:
+        self.total = np.full(size, np.iinfo(np.dtype(dtype)).min, dtype)
+
+    def add(self, values: NDArray[Any], weight: int) -> None:
+        np.maximum(self.total, values.reshape(-1), out=self.total)
+
+    def merge(self, total: NDArray[Any]) -> None:
+        np.maximum(self.total, total, out=self.total)
+
+    def mean(self, weight: int) -> NDArray[Any]:
+        return self.total.copy()
+
+
+def _sum_of(name: str, spec: Spec) -> _Parameters | _Statistics | _Largest:
+    size = math.prod(spec.shape)
+    if spec.dtype == "<f8":
+        raise ValueError(f"{name} is <f8; exact sums are made of <f4 and integers")
+    if spec.dtype != "<f4":
+        return _Largest(size, spec.dtype)
+    return _Statistics(size) if is_statistic(name) else _Parameters(size)
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    for start in range(0, size, CHUNK):
+        yield slice(start, min(start + CHUNK, size))

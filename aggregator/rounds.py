@@ -1,0 +1,159 @@
+"""What a round consists of: who takes part, at which rate, and the sums of what they answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aggregator.averaging import ExactMean
+from learning.rates import multiplier
+from learning.strategies.choice import sent_tensors
+from learning.strategies.strategy import RoundMean, Strategy
+from schemas.configuration import Configuration
+from schemas.errors import Refused
+from schemas.line import RoundsLine, VerdictLines
+from schemas.messages import Groups, ModelUpdate, Participant, RoundOpened
+from schemas.seeds import generator, seed
+from schemas.tensors import Spec, decoded
+from schemas.updates import checked_update
+
+
+class RoundSums:
+    """The answers of one round: sums of those with content, reasons of those without."""
+
+    def __init__(self, opened: RoundOpened, base: Groups, strategy: Strategy, wire: str) -> None:
+        self.opened = opened
+        self.counted: dict[str, str] = {}
+        self.withheld: dict[str, str] = {}
+        self._weights = {each.entity: each.weight for each in opened.participants}
+        self._base = base
+        self._strategy = strategy
+        self._wire = wire
+        self._expected = sent_tensors(strategy, base["model"])
+        self._sums = {
+            group: ExactMean(_specs(tensors), opened.total_weight)
+            for group, tensors in self._expected.items()
+        }
+
+    @property
+    def missing(self) -> list[str]:
+        """Participants that have not answered."""
+        return [e for e in self._weights if e not in self.counted and e not in self.withheld]
+
+    def add(self, update: ModelUpdate, hash: str) -> None:
+        """Take an answer; one that was taken before changes nothing. Raises Refused."""
+        entity = update.entity
+        if entity not in self._weights:
+            raise Refused("unknown-entity", f"{entity} takes no part in this round")
+        if update.base != self.opened.base:
+            raise Refused("wrong-base", f"trained from version {update.base.version}")
+        if entity in self.counted or entity in self.withheld:
+            return
+        if update.reason is not None:
+            if update.groups:
+                raise Refused("unreadable", "an update with content and a reason to have none")
+            self.withheld[entity] = update.reason
+            return
+        values = checked_update(
+            update.groups, self._base["model"], self._expected, self.opened.total_weight, self._wire
+        )
+        for group, sums in self._sums.items():
+            sums.add(values[group], self._weights[entity])
+        self.counted[entity] = hash
+
+    def next_groups(self, before: Groups, members: int) -> Groups:
+        """The next global model and what the strategy keeps beside it; nothing when nobody counts."""
+        if not self.counted:
+            return {}
+        means = {group: sums.mean() for group, sums in self._sums.items()}
+        closed = RoundMean(before, means, counted=len(self.counted), members=members)
+        groups = self._strategy.settled(closed)
+        return {**groups, "model": decoded(groups["model"], self._wire)}
+
+
+def _specs(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Spec]:
+    return {name: Spec(*spec) for name, spec in tensors.items()}
+
+
+def participants_of(
+    line: RoundsLine, verdicts: VerdictLines, stage: int, round: int
+) -> tuple[Participant, ...]:
+    """Who trains in a round, with which weight, and up to which position of its stream."""
+    return tuple(_participant(line, verdicts, entity) for entity in _sampled(line, stage, round))
+
+
+def _participant(line: RoundsLine, verdicts: VerdictLines, entity: str) -> Participant:
+    assert line.opened is not None
+    own = verdicts.line(entity)
+    last = own.verdicts[own.judged]
+    by_samples = line.opened.configuration.agg_weight == "samples"
+    weight = max(1, last.trainable) if by_samples else 1
+    return Participant(entity=entity, weight=weight, position=last.position)
+
+
+def _sampled(line: RoundsLine, stage: int, round: int) -> tuple[str, ...]:
+    assert line.opened is not None
+    scheduled = line.opened.schedule.stages
+    if stage < len(scheduled):
+        return scheduled[stage].sampled[round]
+    return _sampled_later(line, stage, round)
+
+
+def _sampled_later(line: RoundsLine, stage: int, round: int) -> tuple[str, ...]:
+    """In an added stage those whom it names come first: they alone have its images."""
+    assert line.opened is not None
+    configuration = line.opened.configuration
+    chance = generator(configuration.seed, "sampling", stage=stage, round=round)
+    named = line.marked(stage)
+    others = [entity for entity in line.opened.schedule.stages[-1].marked if entity not in named]
+    drawn = [named[i] for i in chance.permutation(len(named))]
+    drawn += [others[i] for i in chance.permutation(len(others))]
+    return tuple(sorted(drawn[: configuration.clients_per_round]))
+
+
+def rate_of(configuration: Configuration, round: int) -> float:
+    """The learning rate of a round of a stage (docs/method.md 5.8)."""
+    rounds = configuration.rounds_per_stage
+    return configuration.learning_rate * multiplier(configuration.lr_schedule, round, rounds)
+
+
+def prototypes_of(
+    line: RoundsLine,
+    verdicts: VerdictLines,
+    rows: Mapping[str, int],
+    stage: int,
+    strategy: Strategy,
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The (twin, class) pairs whose prototype gradients a stage waits for (docs/method.md 6.2).
+
+    Per class those with the smallest hash of seed, stage, class and entity, at most `proto_per_class`;
+    none in the schedule's last stage and behind it, and none for a strategy without a proxy.
+    """
+    assert line.opened is not None
+    configuration = line.opened.configuration
+    if stage >= configuration.stages - 1 or not strategy.proxy:
+        return ()
+    chosen: dict[str, list[str]] = {}
+    for uid in sorted(rows, key=lambda uid: rows[uid]):
+        for entity in _cap(line, verdicts, uid, rows[uid], stage):
+            chosen.setdefault(entity, []).append(uid)
+    order = line.marked(stage)
+    return tuple((e, tuple(chosen[e])) for e in sorted(chosen, key=order.index))
+
+
+def _cap(line: RoundsLine, verdicts: VerdictLines, uid: str, row: int, stage: int) -> list[str]:
+    assert line.opened is not None
+    configuration = line.opened.configuration
+    holders = [
+        entity
+        for entity in line.marked(stage)
+        if (verdict := verdicts.verdict(entity, stage)) and uid in verdict.classes
+    ]
+    if configuration.proto_upload == "sampled_only":
+        sampled = {
+            entity
+            for each in range(configuration.rounds_per_stage)
+            for entity in _sampled(line, stage, each)
+        }
+        holders = [entity for entity in holders if entity in sampled]
+    holders.sort(key=lambda e: (seed(configuration.seed, f"proto_cap/{row}", e, stage), e))
+    return holders[: configuration.proto_per_class]

@@ -1,0 +1,158 @@
+"""What the local update costs beside a bare PyTorch loop, and distillation beside none.
+
+    python benchmarks/training.py [--repeat 7] [--images 512] [--epochs 2] [--json]
+
+One thread. Three trainings of the same net, images, batches, precision and memory layout take turns:
+a bare loop (its net is built and its images normalised beforehand), the local update of `fedavg`, and
+that of `fedka` with a teacher (both from arrays to arrays). Prints the medians of the repetitions'
+ratios: images per second of the local update over the bare loop's (to be at least 0.90), and
+seconds of `fedka` over `fedavg`'s (to be at most 1.45).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from learning.augmentation import Transform
+from learning.lesson import Lesson
+from learning.nets import from_weights
+from learning.shapes import Weights, first_model, grown
+from learning.strategies import STRATEGIES
+from learning.training import learn
+
+BATCH, RATE, DECAY = 32, 0.01, 1e-5
+OLD, NEW = 5, 5
+LEAST_SPEED, MOST_SECONDS = 0.90, 1.45
+
+
+class Setting(NamedTuple):
+    """A net and the images it sees."""
+
+    width: int
+    channels: int
+    side: int
+
+    def __str__(self) -> str:
+        return f"width {self.width}, {self.channels}x{self.side}x{self.side}"
+
+
+SETTINGS = (Setting(16, 3, 32), Setting(8, 1, 16))
+
+
+def main() -> None:
+    """Measure and print a table, or one JSON object with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--repeat", type=int, default=7, help="repetitions; the median counts")
+    parser.add_argument("--images", type=int, default=512, help="images of an epoch")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of a lesson")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    rows = [
+        {"setting": str(setting)}
+        | measure(setting, arguments.repeat, arguments.images, arguments.epochs)
+        for setting in SETTINGS
+    ]
+    if arguments.json:
+        print(json.dumps({"schema": 1, "settings": rows}))
+        return
+    print(f"{'':<22}{'bare':>10}{'fedavg':>10}{'fedka':>10}{'speed':>9}{'seconds':>9}")
+    print(f"{'':<22}{'images/s':>10}{'images/s':>10}{'images/s':>10}{'/ bare':>9}{'/ fedavg':>9}")
+    for row in rows:
+        rates = "".join(f"{row[name]:10.0f}" for name in ("bare", "fedavg", "fedka"))
+        print(f"{row['setting']:<22}{rates}{row['speed']:9.2f}{row['distillation']:9.2f}")
+    print(f"to be{'':<47}{'>=':>5}{LEAST_SPEED:5.2f}{'<=':>4}{MOST_SECONDS:5.2f}")
+
+
+def measure(setting: Setting, repeat: int, images: int, epochs: int) -> dict[str, float]:
+    """Images per second of the three trainings, and the medians of both ratios."""
+    trainings = _trainings(setting, images, epochs)
+    seconds: dict[str, list[float]] = {name: [] for name in trainings}
+    for training in trainings.values():
+        training()  # the first run pays for memory and choices of kernels
+    for _ in range(repeat):
+        for name, training in trainings.items():
+            seconds[name].append(_timed(training))
+    ratios = zip(*seconds.values(), strict=True)
+    speed, distillation = zip(*((b / p, k / p) for b, p, k in ratios), strict=True)
+    return {
+        **{name: images * epochs / median(spent) for name, spent in seconds.items()},
+        "speed": median(speed),
+        "distillation": median(distillation),
+    }
+
+
+def _timed(training: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    training()
+    return time.perf_counter() - start
+
+
+def _trainings(setting: Setting, images: int, epochs: int) -> dict[str, Callable[[], object]]:
+    chance = np.random.default_rng(0)
+    teacher = grown(first_model(setting.channels, setting.width, chance), OLD, chance)
+    base = grown(teacher, NEW, chance)
+    shape = (images, setting.channels, setting.side, setting.side)
+    pixels = chance.integers(0, 256, shape, dtype=np.uint8)
+    rows = chance.integers(0, OLD + NEW, images)
+    transform = Transform((0.5,) * setting.channels, (0.25,) * setting.channels)
+
+    def lesson(name: str) -> Lesson:
+        return Lesson(
+            strategy=STRATEGIES[name],
+            base=base,
+            teacher=teacher,
+            images=pixels,
+            rows=rows,
+            stage_of_row=(0,) * OLD + (1,) * NEW,
+            stage=1,
+            learned=OLD,
+            new=NEW,
+            transform=transform,
+            generator=lambda purpose, epoch: np.random.default_rng(epoch),
+            learning_rate=RATE,
+            batch_size=BATCH,
+            epochs=epochs,
+            weight_decay=DECAY,
+        )
+
+    return {
+        "bare": _bare_loop(base, transform.normalise(pixels), rows, epochs),
+        "fedavg": lambda: learn(lesson("fedavg")),
+        "fedka": lambda: learn(lesson("fedka")),
+    }
+
+
+def _bare_loop(
+    base: Weights, inputs: torch.Tensor, rows: NDArray[np.int64], epochs: int
+) -> Callable[[], object]:
+    net = from_weights(base).train()
+    targets = F.one_hot(torch.from_numpy(rows), OLD + NEW).float()
+
+    def train() -> None:
+        optimiser = torch.optim.SGD(net.parameters(), RATE, weight_decay=DECAY, fused=True)
+        for epoch in range(epochs):
+            order = torch.from_numpy(np.random.default_rng(epoch).permutation(len(rows)))
+            for chosen in order.split_with_sizes([BATCH] * (len(rows) // BATCH)):
+                x = inputs[chosen].contiguous(memory_format=torch.channels_last)
+                loss = F.binary_cross_entropy_with_logits(net(x), targets[chosen])
+                optimiser.zero_grad()
+                torch.autograd.backward(loss)
+                optimiser.step()
+
+    return train
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""The roof: recipes, the system in one process, the observer, the report and the command line.
+
+Imports all."""

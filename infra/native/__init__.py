@@ -1,0 +1,3 @@
+"""Real services without containers: a Kafka broker and a Redis server as child processes.
+
+Imports schemas."""

@@ -1,0 +1,30 @@
+"""The moments at which a crash hurts most, by name; a hook lets tests kill a process there.
+
+Roles do not know the hook: it is given to the transport and to the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Hook = Callable[[str], None]
+
+POINTS = (
+    "append:before",
+    "append:written",
+    "append:durable",
+    "trim",
+    "heard",
+    "said",
+    "forgotten",
+    "task:prepared",
+    "task:done",
+    "store:put",
+)
+"""append: before anything is written, inside the transaction, after it; trim: before a piece goes;
+heard: a message was folded; said: an answer was appended; forgotten: a key was let go; task: its
+inputs are loaded, its result is there; store: an old model was kept."""
+
+
+def no_hook(point: str) -> None:
+    """Nothing happens at any point."""

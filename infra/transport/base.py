@@ -1,0 +1,65 @@
+"""What every transport promises. tests/contracts/test_transport.py asks each promise of each one.
+
+ 1. A topic is a log of one partition: records have rising offsets, gaps are allowed.
+ 2. `append` is durable when it returns, and keeps the order of its records.
+ 3. `read` gives records from the first offset not below the place, in order, never half a record.
+ 4. What was appended by anybody is seen by everybody, in one and the same order.
+ 5. `read` below the start of a trimmed topic raises Trimmed, which names the start.
+ 6. `trim` moves the start, never back; trimming twice changes nothing; what follows stays.
+ 7. `forget` lets the records of one key go; records of other keys stay where they are.
+ 8. A topic that nobody wrote to is empty, not an error.
+ 9. `end` is behind the last record that is still there; a reader that is there has read them all.
+10. A full disk raises DiskFull; what was appended before stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.codec import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record where it lies."""
+
+    offset: int
+    record: Record
+
+
+class Trimmed(LookupError):
+    """What was asked for has been trimmed; the topic begins at `first`."""
+
+    def __init__(self, topic: str, place: int, first: int) -> None:
+        super().__init__(f"{topic} begins at {first}, not at {place}")
+        self.first = first
+
+
+class Transport(Protocol):
+    """The port: roles' messages go through it as records."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        """Write records; gives the offset of the first. Promises 1, 2, 10."""
+
+    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
+        """Records from `place` on, at least one if there is one, then up to `max_bytes`."""
+
+    def first(self, topic: str) -> int:
+        """Where the topic begins."""
+
+    def end(self, topic: str) -> int:
+        """Behind the last record."""
+
+    def topics(self) -> list[str]:
+        """Every topic that was written to, in order of name."""
+
+    def forget(self, topic: str, key: str) -> None:
+        """Let a key's records go. Promise 7."""
+
+    def trim(self, topic: str, before: int) -> None:
+        """Let records before an offset go. Promise 6."""
+
+    def close(self) -> None:
+        """Let the log go; what was appended stays."""

@@ -1,0 +1,247 @@
+"""Worker processes: started once, fed through pipes with our own layout of bytes, never with objects.
+
+A worker trains with as many threads as the recipe says, one by default, and the cores are filled by
+several workers. So bytes depend neither on the number of cores nor on who works for whom.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from infra.promises import Result, Task
+from schemas.codec import plain, read_plain
+from schemas.errors import RunFailed
+
+Function = Callable[[Task], Result]
+FRAME = struct.Struct("<Q")
+TRIES = 2
+
+
+class TaskFailed(RunFailed):
+    """A task that raised; its text ends in the worker's own trace."""
+
+
+@dataclass
+class Worker:
+    """One process and the two ends of its pipes."""
+
+    pid: int
+    into: IO[bytes]
+    out: IO[bytes]
+    wait: Callable[[], object]
+    end: Callable[[], None]
+    id: object | None = None
+    task: Task | None = None
+    tries: int = 0
+
+
+class WorkerProcesses:
+    """Several worker processes, each with one task at a time."""
+
+    def __init__(self, start: Callable[[], Worker], count: int) -> None:
+        """`start` begins a process; raises ValueError for fewer than one."""
+        if count < 1:
+            raise ValueError(f"{count} workers; at least 1")
+        self._start = start
+        self._selector = selectors.DefaultSelector()
+        self._workers = [self._begin() for _ in range(count)]
+
+    @property
+    def free(self) -> int:
+        return sum(worker.id is None for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' ids."""
+        return [worker.pid for worker in self._workers]
+
+    def submit(self, id: object, task: Task) -> None:
+        worker = next(each for each in self._workers if each.id is None)
+        worker.id, worker.task, worker.tries = id, task, 1
+        self._send(worker)
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        return [
+            done
+            for key, _ in self._selector.select(wait)
+            if (done := self._receive(key.data)) is not None
+        ]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        for worker in self._workers:
+            worker.wait()
+            worker.into.close()
+            worker.out.close()
+        self._selector.close()
+        self._workers = []
+
+    def _begin(self) -> Worker:
+        worker = self._start()
+        self._selector.register(worker.out, selectors.EVENT_READ, worker)
+        return worker
+
+    def _send(self, worker: Worker) -> None:
+        assert worker.task is not None
+        try:
+            values = {"name": worker.task.name, "values": worker.task.values}
+            _write(worker.into, plain(values, worker.task.groups))
+        except BrokenPipeError:
+            pass  # its end shows at the next reading
+
+    def _receive(self, worker: Worker) -> tuple[object, Result] | None:
+        payload = _read(worker.out)
+        if payload is None:
+            self._replace(worker)
+            return None
+        values, groups = read_plain(payload)
+        id, worker.id, worker.task = worker.id, None, None
+        if "error" in values:
+            raise TaskFailed(str(values["error"]))
+        return id, Result(values["values"], groups, values["seconds"])
+
+    def _replace(self, dead: Worker) -> None:
+        """A worker that died has its task done once more by a new one."""
+        self._selector.unregister(dead.out)
+        code = dead.wait()
+        if dead.task is not None and dead.tries >= TRIES:
+            raise RunFailed(
+                f"two worker processes ended (the last with code {code}) during {dead.task.name!r}:"
+                " is there enough memory? Then resume"
+            )
+        fresh = self._begin()
+        self._workers[self._workers.index(dead)] = fresh
+        if dead.task is not None:
+            fresh.id, fresh.task, fresh.tries = dead.id, dead.task, dead.tries + 1
+            self._send(fresh)
+
+
+class Inline:
+    """Carries tasks out in this process, one when asked for what has finished; for tests."""
+
+    def __init__(self, functions: Mapping[str, Function]) -> None:
+        self._functions = functions
+        self._waiting: list[tuple[object, Task]] = []
+
+    @property
+    def free(self) -> int:
+        return 2 - len(self._waiting)
+
+    def submit(self, id: object, task: Task) -> None:
+        self._waiting.append((id, task))
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        if not self._waiting:
+            return []
+        id, task = self._waiting.pop(0)
+        values, groups = read_plain(plain(task.values, task.groups))
+        return [(id, self._functions[task.name](Task(task.name, values, groups)))]
+
+    def close(self) -> None:
+        self._waiting = []
+
+
+def spawned(module: str, threads: int) -> Callable[[], Worker]:
+    """Start workers as `python -m MODULE`, which calls `work` on its standard pipes."""
+
+    def start() -> Worker:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return Worker(process.pid, process.stdin, process.stdout, process.wait, process.kill)
+
+    return start
+
+
+def forked(functions: Mapping[str, Function]) -> Callable[[], Worker]:
+    """Start workers by fork from a process that has imported what they need already."""
+
+    def start() -> Worker:
+        to_read, to_write = os.pipe()
+        from_read, from_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(to_write)
+            os.close(from_read)
+            try:
+                work(functions, os.fdopen(to_read, "rb"), os.fdopen(from_write, "wb"))
+            finally:
+                os._exit(0)
+        os.close(to_read)
+        os.close(from_write)
+        return Worker(
+            pid,
+            os.fdopen(to_write, "wb"),
+            os.fdopen(from_read, "rb"),
+            lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]),
+            lambda: os.kill(pid, signal.SIGKILL),
+        )
+
+    return start
+
+
+def work(functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes]) -> None:
+    """A worker's life: tasks in, results out, until the pipe ends or the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's business
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    while (payload := _read(into)) is not None:
+        values, groups = read_plain(payload)
+        start = time.perf_counter()
+        try:
+            task = Task(values["name"], values["values"], groups)
+            result = functions[task.name](task)
+            answer = plain(
+                {"values": result.values, "seconds": time.perf_counter() - start}, result.groups
+            )
+        except Exception:
+            answer = plain({"error": f"{values['name']}: {traceback.format_exc()}"}, {})
+        try:
+            _write(out, answer)
+        except BrokenPipeError:
+            return
+
+
+def serve_standard_pipes(functions: Mapping[str, Function]) -> None:
+    """`work` on standard input and output; whatever else is printed goes to standard error."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    work(functions, sys.stdin.buffer, out)
+
+
+def _leave_with(parent: int) -> None:
+    """End with the parent, also in the middle of a task: an orphan must not burn a core."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _write(pipe: IO[bytes], payload: bytes) -> None:
+    pipe.write(FRAME.pack(len(payload)))
+    pipe.write(payload)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> bytes | None:
+    head = pipe.read(FRAME.size)
+    if len(head) < FRAME.size:
+        return None
+    (length,) = FRAME.unpack(head)
+    payload = pipe.read(length)
+    return payload if len(payload) == length else None

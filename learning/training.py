@@ -1,0 +1,91 @@
+"""The one local update that every method runs (docs/method.md 5.9).
+
+Equal lessons give equal bytes, on equal libraries, instruction set and threads: float sums depend
+on how many threads share them, so give every training one. Legend: B images in a batch,
+c channels, H height, W width.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from learning.lesson import SMALLEST_BATCH, Learned, Lesson
+from learning.nets import from_weights, to_weights
+from learning.objective import LocalObjective
+from learning.strategies.strategy import Sent
+
+
+def learn(lesson: Lesson) -> Learned:
+    """Train the base model on the lesson's images, and tell how it went.
+
+    Plain SGD without momentum. What comes out may not be finite: whoever sends it looks first. A
+    lesson of one image makes no step and leaves the base as it is.
+    """
+    strategy = lesson.strategy
+    student = from_weights(lesson.base).train()
+    named = dict(student.named_parameters())
+    objective = LocalObjective(lesson, student)
+    correct = strategy.correction(lesson) if strategy.correction else None
+    optimiser = torch.optim.SGD(
+        named.values(), lesson.learning_rate, weight_decay=lesson.weight_decay, fused=True
+    )
+    diary = _Diary()
+    for images_BcHW, rows_B in _batches(lesson):
+        optimiser.zero_grad()
+        seen = objective(images_BcHW, rows_B)
+        torch.autograd.backward(seen["loss"])
+        gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+        if correct:
+            correct(gradients)
+        seen["gradient_norm"] = _measure(gradients, named, lesson.clip_norm)
+        optimiser.step()
+        diary.note(seen)
+    weights = to_weights(student)
+    sent = strategy.groups(lesson, weights, diary.steps) if strategy.groups else Sent({}, {})
+    counts = {"steps": float(diary.steps), "samples": float(len(lesson.rows))}
+    return Learned(weights, sent.send, sent.keep, {**counts, **diary.means()})
+
+
+def _batches(lesson: Lesson) -> Iterator[tuple[Tensor, Tensor]]:
+    transform = lesson.transform
+    for epoch in range(lesson.epochs):
+        order = lesson.generator("shuffle", epoch).permutation(len(lesson.rows))
+        chance = lesson.generator("augment", epoch) if transform.augments else None
+        for start in range(0, len(order), lesson.batch_size):
+            chosen = order[start : start + lesson.batch_size]
+            if len(chosen) < SMALLEST_BATCH:
+                continue
+            images = lesson.images[chosen]
+            images_BcHW = (
+                transform.augment(images, chance) if chance else transform.normalise(images)
+            )
+            yield images_BcHW, torch.from_numpy(lesson.rows[chosen])
+
+
+def _measure(
+    gradients: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], clip_norm: float | None
+) -> Tensor:
+    """The norm of the whole gradient, which is then shortened to `clip_norm` if it is longer."""
+    norm = nn.utils.get_total_norm(gradients.values(), foreach=True)
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(named.values(), clip_norm, norm, foreach=True)
+    return norm
+
+
+class _Diary:
+    """Sums what each step shows, and looks at no number before the end: looking costs time."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._names: list[str] = []
+        self._sums = torch.zeros((), dtype=torch.float64)
+
+    def note(self, seen: Mapping[str, Tensor]) -> None:
+        self.steps += 1
+        self._names = list(seen)
+        self._sums = self._sums + torch.stack([value.detach() for value in seen.values()])
+
+    def means(self) -> dict[str, float]:
+        means = (self._sums / max(self.steps, 1)).tolist()
+        return dict(zip(self._names, means, strict=True)) if self.steps else {}

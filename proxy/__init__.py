@@ -1,0 +1,3 @@
+"""The memory: rebuilds prototypes from gradients and picks the old model that teaches.
+
+Imports schemas, learning and the promises of infra."""

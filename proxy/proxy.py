@@ -1,0 +1,294 @@
+"""The proxy: rebuilds prototypes from gradients, scores old models on them, and picks the teacher.
+
+It is separate from the aggregator because what it rebuilds is nearly an image (docs/method.md 6.7): it
+keeps reconstructions in memory and sends them nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import (
+    Answer,
+    Arrived,
+    Do,
+    Keep,
+    Library,
+    NotYet,
+    Place,
+    Result,
+    Say,
+    SetAside,
+    Task,
+    Trim,
+)
+from learning.prototypes import encoder_shapes, fault
+from learning.strategies.choice import chosen
+from proxy.selection import best
+from schemas.configuration import Configuration
+from schemas.errors import Refused
+from schemas.line import RoundsLine, TeachersLine
+from schemas.messages import Decision, ModelName, PrototypeGradient, StageClosed, TeacherChosen
+from schemas.tensors import Spec, alike, model_sha256
+from schemas.topics import Names, parted
+
+Slot = tuple[str, int]
+"""Entity, and place in its list."""
+
+
+class Proxy:
+    """The role that decides in `teachers` (docs/method.md 6)."""
+
+    name = "proxy"
+
+    def __init__(self, names: Names, sites: Sequence[str]) -> None:
+        self.line = RoundsLine()
+        self._teachers = TeachersLine(self.line)
+        self._topic = names.federation("teachers")
+        self._prototypes = {names.of_site("prototypes", site): site for site in sites}
+        self.lines = (names.federation("rounds"), self._topic)
+        self.topics = (*self.lines, *self._prototypes)
+        self.owns = (self._topic, *self._prototypes)
+        self._gradients: dict[int, dict[Slot, tuple[str, Place]]] = {}
+        self._withheld: dict[int, dict[Slot, str]] = {}
+        self._offsets: dict[str, dict[int, tuple[int, int]]] = {}
+        self.rebuilt: dict[int, dict[int, NDArray[np.float32]]] = {}
+        """Stage → batch → images (N, C, H, W) in [0, 1]."""
+        self._scores: dict[int, dict[int, float]] = {}
+        self._begun: set[tuple[str | int, ...]] = set()
+        self._said = -1
+        self._tidied = 0
+
+    @property
+    def over(self) -> bool:
+        """The last stage is closed: nobody needs another teacher."""
+        return self.line.over
+
+    # --- hearing -----------------------------------------------------------------------------
+
+    def hear(self, arrived: Arrived) -> None:
+        match arrived.message:
+            case PrototypeGradient() as gradient:
+                self._note(arrived, gradient)
+            case TeacherChosen() as choice:
+                self._teachers.hear(choice, arrived)
+            case Decision() as decision:
+                if self.line.hear(decision, arrived.hash):
+                    self._teachers.again()
+
+    def _note(self, arrived: Arrived, message: PrototypeGradient) -> None:
+        """Take an answer for a place. Raises Refused, and NotYet before its stage has grown."""
+        line, stage = self.line, message.stage
+        if len(line.stages) <= stage:
+            raise NotYet(lambda: len(line.stages) > stage, f"HeadGrown of stage {stage}")
+        site = self._prototypes[arrived.place.topic]
+        slot = (message.entity, message.place)
+        rows = {(e, place): line.rows[uid] for e, place, uid in line.expected(stage)}
+        if message.run != line.run or parted(message.entity)[0] != site or slot not in rows:
+            raise Refused("unknown-entity", f"stage {stage} expects nothing at {slot}")
+        self._span(arrived.place, stage)
+        if slot in self._gradients.get(stage, {}) or slot in self._withheld.get(stage, {}):
+            return
+        if message.reason is not None:
+            if message.groups:
+                raise Refused("unreadable", "a gradient with content and a reason to have none")
+            self._withheld.setdefault(stage, {})[slot] = message.reason
+            return
+        gradient = self._checked(message, rows[slot])
+        self._gradients.setdefault(stage, {})[slot] = (model_sha256(gradient), arrived.place)
+
+    def _checked(self, message: PrototypeGradient, row: int) -> dict[str, NDArray[Any]]:
+        if set(message.groups) != {"gradient"}:
+            raise Refused("wrong-shape", f"groups {sorted(message.groups)}, expected gradient")
+        assert self.line.opened is not None
+        data = self.line.opened.data
+        shapes = encoder_shapes(data.channels, data.height, data.width, encoder_rows(self.line))
+        gradient = message.groups["gradient"]
+        alike(gradient, {name: Spec("<f4", shape) for name, shape in shapes.items()})
+        noisy = self._configuration.dp_noise_sigma is not None
+        if reason := fault(gradient, row, with_noise=noisy):
+            raise Refused(reason, f"the gradient at place {message.place} of {message.entity}")
+        return gradient
+
+    def _span(self, place: Place, stage: int) -> None:
+        spans = self._offsets.setdefault(place.topic, {})
+        first, last = spans.get(stage, (place.offsets[0], place.offsets[-1]))
+        spans[stage] = min(first, *place.offsets), max(last, *place.offsets)
+
+    # --- answering -----------------------------------------------------------------------------
+
+    def answers(self) -> Iterator[Answer]:
+        while self._teachers.refused:
+            arrived, reason = self._teachers.refused.pop(0)
+            assert isinstance(arrived, Arrived)
+            yield SetAside(arrived, reason)
+        yield from self._tidy()
+        closed = self._question()
+        if closed is None or self._missing(closed.stage):
+            return
+        yield from self._keep(closed)
+        if not self._used(closed.stage):
+            yield from self._choose(closed, {})
+            return
+        for stage in self._evaluated(closed.stage):
+            yield from self._rebuild(stage)
+        if all(self._is_rebuilt(stage) for stage in self._evaluated(closed.stage)):
+            yield from self._score(closed)
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        stage, number = int(id[1]), int(id[2])
+        if id[0] == "reconstruct":
+            self.rebuilt.setdefault(stage, {})[number] = result.groups["rebuilt"]["images"]
+            return
+        self._scores.setdefault(stage, {})[number] = result.values["score"]
+        closed = self._question()
+        if closed and closed.stage == stage and len(self._scores[stage]) == len(closed.candidates):
+            yield from self._choose(closed, self._scores[stage])
+
+    def waits(self) -> list[str]:
+        closed = self._question()
+        if closed is None:
+            return []
+        missing = self._missing(closed.stage)
+        return [f"prototypes of stage {closed.stage}: {missing[:3]}"] if missing else []
+
+    def _question(self) -> StageClosed | None:
+        """The closed stage whose successor has no teacher yet, if there is a successor."""
+        stage = len(self._teachers.chosen)
+        return self.line.closed(stage) if stage + 1 < self.line.total_stages else None
+
+    def _missing(self, stage: int) -> list[Slot]:
+        answered = {*self._gradients.get(stage, {}), *self._withheld.get(stage, {})}
+        slots = [(entity, place) for entity, place, _ in self.line.expected(stage)]
+        return [slot for slot in slots if slot not in answered]
+
+    def _used(self, stage: int) -> list[tuple[Slot, int, str, Place]]:
+        """Slot, row, hash and place of each gradient, in the order of HeadGrown's list."""
+        found = self._gradients.get(stage, {})
+        return [
+            ((entity, place), self.line.rows[uid], *found[entity, place])
+            for entity, place, uid in self.line.expected(stage)
+            if (entity, place) in found
+        ]
+
+    def _evaluated(self, stage: int) -> list[int]:
+        """The stages on whose prototypes a candidate is scored (docs/method.md 6.5)."""
+        everything = self._configuration.proxy_eval == "all"
+        return [each for each in range(0 if everything else stage, stage + 1) if self._used(each)]
+
+    def _keep(self, closed: StageClosed) -> Iterator[Answer]:
+        for model in dict.fromkeys((*closed.candidates, closed.last)):
+            if ("keep", model.version) not in self._begun:
+                self._begun.add(("keep", model.version))
+                yield Keep(model, closed.stage)
+
+    def _rebuild(self, stage: int) -> Iterator[Answer]:
+        size, used = self._configuration.recon_batch, self._used(stage)
+        for number, start in enumerate(range(0, len(used), size)):
+            id = ("reconstruct", stage, number)
+            if id not in self._begun:
+                self._begun.add(id)
+                part = used[start : start + size]
+                yield Do(id, lambda library, part=part: self._rebuild_task(library, part, start))  # type: ignore[misc]
+
+    def _rebuild_task(
+        self, library: Library, part: Sequence[tuple[Slot, int, str, Place]], start: int
+    ) -> Task:
+        groups = {}
+        for index, (_, _, _, place) in enumerate(part):
+            message = library.message(place)
+            assert isinstance(message, PrototypeGradient)
+            groups[f"gradient/{index}"] = message.groups["gradient"]
+            stage = message.stage
+        rows = [row for _, row, _, _ in part]
+        return self._task("reconstruct", {"rows": rows, "stage": stage, "start": start}, groups)
+
+    def _is_rebuilt(self, stage: int) -> bool:
+        batches = -(-len(self._used(stage)) // self._configuration.recon_batch)
+        return len(self.rebuilt.get(stage, {})) == batches
+
+    def _score(self, closed: StageClosed) -> Iterator[Answer]:
+        stages = self._evaluated(closed.stage)
+        for candidate in closed.candidates:
+            id = ("score", closed.stage, candidate.version)
+            if id not in self._begun:
+                self._begun.add(id)
+                yield Do(id, lambda library, c=candidate: self._score_task(library, c, stages))  # type: ignore[misc]
+
+    def _score_task(self, library: Library, candidate: ModelName, stages: Sequence[int]) -> Task:
+        images = [self.rebuilt[stage][number] for stage in stages
+                  for number in sorted(self.rebuilt[stage])]  # fmt: skip
+        rows = [row for stage in stages for _, row, _, _ in self._used(stage)]
+        groups = {
+            "model": library.old_model(candidate),
+            "rebuilt": {"images": np.concatenate(images)},
+        }
+        return self._task("score", {"rows": rows, "stage": stages[-1]}, groups)
+
+    def _choose(self, closed: StageClosed, scores: dict[int, float]) -> Iterator[Answer]:
+        number = len(self._teachers.chosen)
+        if self._said >= number:
+            return
+        self._said = number
+        names = {model.version: model for model in (*closed.candidates, closed.last)}
+        yield Say(
+            self._topic,
+            TeacherChosen(
+                run=self.line.run,
+                number=number,
+                stage=closed.stage + 1,
+                teacher=names[best(scores, last=closed.last.version)],
+                scores=tuple(sorted(scores.items())),
+                used=tuple(hash for _, _, hash, _ in self._used(closed.stage)),
+                withheld=tuple(
+                    (*slot, reason)
+                    for slot, reason in sorted(self._withheld.get(closed.stage, {}).items())
+                ),
+            ),
+        )
+
+    # --- forgetting ----------------------------------------------------------------------------
+
+    def _tidy(self) -> Iterator[Answer]:
+        """Once a teacher was chosen, the gradients and the models behind it are not needed."""
+        chosen_so_far = len(self._teachers.chosen)
+        if chosen_so_far == self._tidied:
+            return
+        self._tidied = chosen_so_far
+        kept = {choice.teacher for choice in self._teachers.chosen}
+        kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
+        yield Keep(only=frozenset(kept))
+        if self._configuration.proxy_eval == "current" and self._uses_proxy:
+            for topic, spans in self._offsets.items():
+                later = [first for stage, (first, _) in spans.items() if stage >= chosen_so_far]
+                past = [last for stage, (_, last) in spans.items() if stage < chosen_so_far]
+                if past:
+                    yield Trim(topic, min(later, default=max(past) + 1))
+
+    @property
+    def _uses_proxy(self) -> bool:
+        configuration = self._configuration
+        return chosen(configuration.strategy, configuration.switches, configuration.teacher).proxy
+
+    @property
+    def _configuration(self) -> Configuration:
+        assert self.line.opened is not None
+        return self.line.opened.configuration
+
+    def _task(self, name: str, values: dict[str, Any], groups: dict[str, Any]) -> Task:
+        assert self.line.opened is not None
+        run = {
+            "configuration": self._configuration.model_dump(mode="json"),
+            "data": self.line.opened.data.model_dump(mode="json"),
+        }
+        return Task(name, {**values, **run}, groups)
+
+
+def encoder_rows(line: RoundsLine) -> int:
+    """Rows of the encoder's last layer: the configured number, or the data set's (6.1)."""
+    assert line.opened is not None
+    return line.opened.configuration.encoder_classes or line.opened.data.encoder_classes

@@ -1,0 +1,208 @@
+"""The whole configuration of a run: one validated value that RunOpened carries and every role obeys.
+
+Nothing outside it changes a model. What is particular to one machine (addresses, folders, how
+many worker processes) is not part of it. The names are those of docs/method.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.errors import ConfigurationError
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+SWITCHES = (
+    "family", "reduction", "alpha", "beta", "gamma", "cls_rows", "weight", "weight_clamp",
+    "exponent", "sd_mode", "sd_temperature", "ad_layers", "ad_class", "ad_norm", "alpha_grad",
+    "cam_relu",
+)  # fmt: skip
+SUM_RATE = 0.2  # docs/method.md 5.1: above it summed losses never recover
+
+
+class Frozen(BaseModel):
+    """A value: cannot be changed, knows its fields and no others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Perturb(Frozen):
+    """How a prototype's pixels are altered before its gradient is taken (docs/method.md 6.2)."""
+
+    mode: Literal["latent_noise", "code", "none"] = "latent_noise"
+    steps: Annotated[int, Field(ge=0)] = 50
+    step: Rate = 0.2
+    gamma: Weight = 0.1
+
+
+class Configuration(Frozen):
+    """Every key of a recipe; the defaults are the preset `paper` (docs/method.md, all sections)."""
+
+    recipe: str
+    """The recipe's name, for people; the keys below are what counts."""
+
+    # data and schedule (docs/method.md 1)
+    dataset: str
+    image_size: Positive | None = None
+    """Height and width in pixels; None keeps the data set's own."""
+    class_order: Literal["natural", "permuted"] = "natural"
+    stages: Positive = 10
+    classes_per_stage: Positive | tuple[Positive, ...] = 10
+    rounds_per_stage: Positive = 10
+    clients: Positive = 30
+    new_clients: Annotated[int, Field(ge=0)] = 5
+    clients_per_round: Positive = 5
+    iid: Share = 0.6
+    transition_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
+    image_share: Literal["full", "disjoint"] = "full"
+    images_per_class: Positive | None = None
+    """At most so many training images of each class; None takes all."""
+    organ_tail: bool = False
+    organ_hflip: bool = False
+    quirks: tuple[int, ...] = ()
+
+    # training (docs/method.md 5)
+    strategy: str = "fedka"
+    seed: int = 2021
+    threads: Positive = 1
+    local_epochs: Positive = 5
+    batch_size: Positive = 32
+    learning_rate: Rate = 2.0
+    lr_schedule: Literal["lineage", "step", "constant", "cosine"] = "lineage"
+    weight_decay: Weight = 1e-5
+    clip_norm: Rate | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    width: Positive = 64
+    head_init: Literal["default", "mean"] = "default"
+    agg_weight: Literal["uniform", "samples"] = "uniform"
+    family: Literal["bce", "softmax"] = "bce"
+    reduction: Literal["mean", "sum"] = "mean"
+    alpha: Weight | None = None
+    """From here on None leaves a switch to the strategy, whose own value is its paper's."""
+    beta: Weight | None = None
+    gamma: Weight | None = None
+    cls_rows: Literal["all", "current"] | None = None
+    weight: Literal["stage", "old_new", "cumulative", "none"] | None = None
+    weight_clamp: tuple[float, float] | Literal["none"] | None = None
+    exponent: Literal["client", "stage", "one"] | None = None
+    sd_mode: Literal["block", "joint", "slice", "slice_onehot", "bce"] | None = None
+    sd_temperature: Rate | None = None
+    ad_layers: tuple[Literal["layer1", "layer2", "layer3", "layer4"], ...] | None = None
+    ad_class: Literal["teacher", "student", "truth", "own"] | None = None
+    ad_norm: Literal["l1", "l2sq"] | None = None
+    alpha_grad: Literal["full", "detached"] | None = None
+    cam_relu: bool | None = None
+    teacher: Literal["best", "last", "none"] | None = None
+    """Which old model teaches."""
+
+    # memory (docs/method.md 4)
+    memory: Annotated[int, Field(ge=0)] = 2000
+
+    # new classes (docs/method.md 3)
+    detector: Literal["hybrid", "entropy", "label"] = "hybrid"
+    entropy_head: Literal["virtual", "pre_growth"] = "virtual"
+    threshold_mode: Literal["absolute", "relative"] = "absolute"
+    entropy_threshold: Weight = 1.2
+    rho: Weight = 0.3
+    n_window: Positive = 256
+    n_lab: Positive = 8
+
+    # the proxy (docs/method.md 6)
+    proto_per_class: Positive = 3
+    proto_upload: Literal["any", "sampled_only"] = "any"
+    perturb: Perturb = Perturb()
+    encoder_seed: int | None = None
+    encoder_classes: Positive | None = None
+    """Rows of the encoder's last layer; None takes the data set's number of classes."""
+    recon_steps: Positive = 1500
+    recon_batch: Positive = 24
+    recon_init: Literal["grey", "noise"] = "grey"
+    aug_copies: Positive = 20
+    proxy_eval: Literal["current", "all"] = "current"
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    dp_noise_sigma: Rate | None = None
+
+    # what travels and what is kept
+    wire: Literal["fp32", "bf16", "int8"] = "fp32"
+    keep_rounds: Positive | Literal["all"] = 1
+    keep_samples: bool = False
+
+    @model_validator(mode="after")
+    def _sums_need_small_rates(self) -> Self:
+        if self.reduction == "sum" and self.learning_rate > SUM_RATE:
+            raise ValueError(
+                f"reduction=sum needs a learning_rate of at most {SUM_RATE}, not"
+                f" {self.learning_rate}: summed losses take steps 10 to 100 times as long"
+                " (docs/method.md 5.1)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_have_classes(self) -> Self:
+        sizes = self.classes_per_stage
+        if isinstance(sizes, tuple) and len(sizes) != self.stages:
+            raise ValueError(
+                f"classes_per_stage lists {len(sizes)} stages, stages is {self.stages}"
+            )
+        return self
+
+    @property
+    def switches(self) -> dict[str, object]:
+        """The switches of the local objective that this recipe sets (docs/method.md 5)."""
+        set_here = {name: getattr(self, name) for name in SWITCHES}
+        set_here["weight_clamp"] = None if self.weight_clamp == "none" else self.weight_clamp
+        return {
+            name: value
+            for name, value in set_here.items()
+            if value is not None or (name == "weight_clamp" and self.weight_clamp == "none")
+        }
+
+    @property
+    def warm_up(self) -> int:
+        """Rounds of a stage whose models are not scored: floor(0.6 R) unless set (6.6)."""
+        if self.warmup is not None:
+            return min(self.warmup, self.rounds_per_stage - 1)
+        return 6 * self.rounds_per_stage // 10
+
+
+def configuration(values: dict[str, object]) -> Configuration:
+    """Validate a recipe's values; ConfigurationError names each bad key, and the nearest good one."""
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_in_words(error)) from None
+
+
+def known_keys() -> list[str]:
+    """Every key that a recipe can set, nested ones with a dot."""
+    nested = [f"perturb.{name}" for name in Perturb.model_fields]
+    return [name for name in Configuration.model_fields if name != "perturb"] + nested
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """' (did you mean X?)' for the nearest of the words, or nothing."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _in_words(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}{nearest(key, known_keys())}")
+        elif key:
+            lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+        else:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _is_branch(part: int | str) -> bool:
+    """Pydantic names the tried branch of a union in its place; a reader knows no branches."""
+    return isinstance(part, str) and ("[" in part or part in {"int", "float", "str", "bool"})

@@ -1,0 +1,439 @@
+"""Every message, as a frozen fact. A class docstring says writer → reader; the topic is in topics.py.
+
+A message that carries tensors holds them in named groups (`groups`), beside its header. `run` is the
+hash of the run's RunOpened, so that two runs share nothing even under one name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from schemas.configuration import Configuration, Frozen
+from schemas.schedule import Schedule
+
+Tensors = dict[str, np.ndarray]
+Groups = dict[str, Tensors]
+Number = Annotated[int, Field(ge=0, lt=2**53)]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Entity = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*$")]
+Uid = Annotated[str, Field(min_length=1, max_length=200)]
+Reasoned = Annotated[str, Field(min_length=1, max_length=500)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Header(Frozen):
+    """A part of a header: strict, so that a number is never read from a text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Message(Header):
+    """What every message has."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    schema_number: ClassVar[int] = 1
+    line: ClassVar[str | None] = None
+    """The decision line that messages of this kind stand in, if they are decisions."""
+
+    run: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+    """Hash of the run's RunOpened; empty in RunOpened itself."""
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name under which this kind travels."""
+        return cls.__name__
+
+    @property
+    def identity(self) -> str:
+        """What makes two messages the same one; content under one identity goes by hash."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> str:
+        """The entity that the message is about, or nothing."""
+        return getattr(self, "entity", "")
+
+    def header(self) -> dict[str, Any]:
+        """All fields but the tensors, as plain values."""
+        return self.model_dump(mode="python", exclude={"groups"})
+
+
+class Decision(Message):
+    """A message that stands in a line: its number there is its identity."""
+
+    number: Number
+    """One more than the last decision of its line that counted for its author."""
+
+    @property
+    def identity(self) -> str:
+        return f"{self.kind()}/{self.number}"
+
+
+class Content(Message):
+    """A message with tensors."""
+
+    groups: Groups = Field(exclude=True, repr=False)
+
+
+class ModelName(Header):
+    """A global model, by version and by the hash of its decoded values."""
+
+    version: Number
+    sha256: Hash
+
+    @property
+    def key(self) -> str:
+        """The key of its records in `models`, to which each piece adds its index."""
+        return f"{self.version}/{self.sha256}"
+
+
+# --- samples: a physical entity to its twin ---------------------------------------------------
+
+
+class ImageBatch(Content):
+    """Producers → the entity's twin: consecutive images of one source.
+
+    The group `images` holds one tensor `images`, uint8 (N, C, H, W), of the images that have content.
+    """
+
+    source: Uid
+    first: Number
+    """Number of the first image in its source, from 0."""
+    classes: tuple[Uid | None, ...]
+    """Class of each image; None for a number whose image could not be sent."""
+    reasons: tuple[Reasoned, ...] = ()
+    """Why, one for each None."""
+
+    @property
+    def identity(self) -> str:
+        return f"ImageBatch/{self.source}/{self.first}/{len(self.classes)}"
+
+
+class StreamMarked(Message):
+    """Producers → the entity's twin: so many images of the source so far belong to the stage."""
+
+    source: Uid
+    count: Number
+    stage: Number | None
+    """None for an injection, whose stage StageAdded tells."""
+
+    @property
+    def identity(self) -> str:
+        return f"StreamMarked/{self.source}/{self.count}/{self.stage}"
+
+
+# --- classes.<site>: what twins decide ---------------------------------------------------------
+
+
+class EntityJoined(Decision):
+    """Twin → aggregator, proxy: the entity's line begins."""
+
+    line = "classes"
+    entity: Entity
+
+
+class WindowJudged(Decision):
+    """Twin → aggregator, proxy: the verdict on what the entity streamed up to a mark (3.4)."""
+
+    line = "classes"
+    entity: Entity
+    stage: Number
+    position: Number
+    """Images taken so far, from all sources: what the twin may train on in this stage."""
+    model: ModelName
+    """The model that judged."""
+    images: dict[Uid, Number]
+    """Images looked at, per class."""
+    trainable: Number
+    """Images that the twin would train on in this stage, exemplars included."""
+    entropy: Finite | None
+    """Mean entropy of the window in nats; None with a reason."""
+    reference: Finite | None
+    """Mean entropy of retained known data under the same model, in nats."""
+    threshold: Finite
+    """What the jump had to exceed, in nats."""
+    first_contact: bool
+    """The twin knew no class yet, so the entropy rule had nothing to compare with."""
+    reason: Reasoned | None
+    verdict: Literal["new", "known", "suspected"]
+    classes: tuple[Uid, ...]
+    """The new classes, in order of uid."""
+
+
+# --- rounds: what the aggregator decides --------------------------------------------------------
+
+
+class Transforms(Header):
+    """How images are prepared for the net (docs/method.md 1.5)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: Number = 0
+    horizontal_flip: bool = False
+    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class DataFacts(Header):
+    """What a run knows of its data set: never an image."""
+
+    name: str
+    sha256: Hash
+    channels: Annotated[int, Field(ge=1, le=4)]
+    height: Annotated[int, Field(ge=4, le=1024)]
+    width: Annotated[int, Field(ge=4, le=1024)]
+    classes: tuple[Uid, ...]
+    """All classes of the data set, in the run's order."""
+    transforms: Transforms
+    encoder_classes: Annotated[int, Field(ge=1)]
+    public: bool = True
+    """Whether rebuilt prototypes may be shown in a report (docs/method.md 6.7)."""
+
+
+class RunOpened(Decision):
+    """Aggregator → all: the first decision; its hash names the run."""
+
+    line = "rounds"
+    configuration: Configuration
+    data: DataFacts
+    schedule: Schedule
+    model: ModelName
+    """Version 0: the first weights, a head without rows."""
+
+
+class HeadGrown(Decision):
+    """Aggregator → all: the classes that get a row, before the first round of a stage (2.2)."""
+
+    line = "rounds"
+    stage: Number
+    rows: dict[Uid, Number]
+    prototypes: tuple[tuple[Entity, tuple[Uid, ...]], ...]
+    """Prototype gradients expected, entity by entity; a place counts through one entity's classes."""
+    model: ModelName
+
+
+class Participant(Header):
+    """One twin's part in a round."""
+
+    entity: Entity
+    weight: Annotated[int, Field(ge=1, lt=2**31)]
+    position: Number
+    """It may train on images before this position."""
+
+
+class RoundOpened(Decision):
+    """Aggregator → all: train now, from this base, with this teacher."""
+
+    line = "rounds"
+    stage: Number
+    round: Number
+    base: ModelName
+    teacher: ModelName | None
+    learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    participants: Annotated[tuple[Participant, ...], Field(min_length=1)]
+
+    @property
+    def total_weight(self) -> int:
+        """W of the exact sums: the weights of all who may be counted."""
+        return sum(participant.weight for participant in self.participants)
+
+
+class RoundClosed(Decision):
+    """Aggregator → all: whose updates were counted, and the model that came of it."""
+
+    line = "rounds"
+    opened: Number
+    """Number of the RoundOpened that this closes."""
+    stage: Number
+    round: Number
+    counted: tuple[tuple[Entity, Hash], ...]
+    withheld: tuple[tuple[Entity, Reasoned], ...]
+    model: ModelName
+
+
+class StageClosed(Decision):
+    """Aggregator → all: the stage's rounds are over; these versions may become the teacher."""
+
+    line = "rounds"
+    stage: Number
+    candidates: Annotated[tuple[ModelName, ...], Field(min_length=1)]
+    last: ModelName
+
+
+class Look(Header):
+    """Up to where a twin looks in a stage that was added."""
+
+    entity: Entity
+    source: Uid
+    count: Number
+
+
+class StageAdded(Decision):
+    """Operator's command → all: after the scheduled stages, look at these streams as well."""
+
+    line = "rounds"
+    looks: Annotated[tuple[Look, ...], Field(min_length=1)]
+
+
+# --- content ------------------------------------------------------------------------------------
+
+
+class GlobalModel(Content):
+    """Aggregator → twins, proxy: a version of the one model. Group `model`, and a strategy's."""
+
+    version: Number
+
+    @property
+    def identity(self) -> str:
+        return f"GlobalModel/{self.version}"
+
+
+class ModelUpdate(Content):
+    """Twin → aggregator: what it learned in a round, or without content and with a reason.
+
+    With wire fp32 the group `model` holds the trained values, otherwise their difference to the base.
+    """
+
+    opened: Number
+    """Number of the RoundOpened that this answers."""
+    entity: Entity
+    base: ModelName
+    reason: Reasoned | None = None
+    measured: dict[str, Finite] = Field(default={})
+    """Means over the local training: loss terms, images, steps. Deterministic, so no seconds."""
+
+    @property
+    def identity(self) -> str:
+        return f"ModelUpdate/{self.opened}/{self.entity}"
+
+
+class PrototypeGradient(Content):
+    """Twin → proxy alone: the gradient of one prototype. Nearly the image itself (6.7)."""
+
+    entity: Entity
+    stage: Number
+    place: Number
+    """Place in HeadGrown's list for this entity."""
+    reason: Reasoned | None = None
+    psnr: Finite | None = None
+    """Between the chosen image and what was altered of it, in dB."""
+
+    @property
+    def identity(self) -> str:
+        return f"PrototypeGradient/{self.entity}/{self.stage}/{self.place}"
+
+
+class TeacherChosen(Decision):
+    """Proxy → aggregator, twins: the old model that teaches in a stage (6.6)."""
+
+    line = "teachers"
+    stage: Number
+    teacher: ModelName
+    scores: tuple[tuple[Number, Finite], ...]
+    """Version and score in [0, 1] of each candidate; empty when nothing could be scored."""
+    used: tuple[Hash, ...]
+    """Hashes of the gradients that the scores rest on, in the order of HeadGrown's list."""
+    withheld: tuple[tuple[Entity, Number, Reasoned], ...]
+
+
+# --- a twin's own state --------------------------------------------------------------------------
+
+
+class TwinState(Message):
+    """Twin → itself: what a decision in `rounds` made of it."""
+
+    entity: Entity
+    number: Number
+    """Number in `rounds` of the decision that changed the twin."""
+    stage: Number
+    """The stage that it stands in since."""
+    current: tuple[Uid, ...]
+    learned: tuple[Uid, ...]
+    """Classes that became old, in the order in which they did."""
+    exemplars: dict[Uid, tuple[tuple[Uid, Number], ...]]
+    """Source and number of each exemplar, best first."""
+    settled: dict[Uid, Number]
+    """Images of the class before this position are done with: exemplars or nothing."""
+    sources: dict[Uid, Number]
+    """Next number of each source when the log was trimmed below this state."""
+    marks: tuple[tuple[Number, Uid, Number], ...]
+    """Stage, source and count of marks of later stages."""
+    kept: Hash | None = None
+    """Hash of the counted update whose StrategyKept the strategy goes on from."""
+    trimmed: Number
+    """Position of the first image that the log still has to hold for this state."""
+    offset: Number
+    """Place in the samples topic of the batch that holds it."""
+
+    @property
+    def identity(self) -> str:
+        return f"TwinState/{self.entity}/{self.number}"
+
+
+class ExemplarImage(Content):
+    """Twin → itself: one exemplar's pixels, group `images`, uint8 (1, C, H, W)."""
+
+    entity: Entity
+    source: Uid
+    image: Number
+    label: Uid
+
+    @property
+    def identity(self) -> str:
+        return f"ExemplarImage/{self.entity}/{self.source}/{self.image}"
+
+
+class StrategyKept(Content):
+    """Twin → itself: what a strategy would keep if the update of this hash is counted."""
+
+    entity: Entity
+    opened: Number
+    update: Hash
+
+    @property
+    def identity(self) -> str:
+        return f"StrategyKept/{self.entity}/{self.opened}/{self.update}"
+
+
+# --- beside the run -----------------------------------------------------------------------------
+
+
+class Measured(Message):
+    """Each side → whoever looks: scores and counters under one name; the first under it counts."""
+
+    name: Reasoned
+    values: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        return f"Measured/{self.name}"
+
+
+class DeadLetter(Message):
+    """The owner of a topic → people: what was set aside, by reference, and why."""
+
+    topic: str
+    offset: Number
+    about: str
+    """Identity of the message as far as it could be read."""
+    hash: str
+    size: Number
+    reason: str
+    detail: str
+
+    @property
+    def identity(self) -> str:
+        return f"DeadLetter/{self.topic}/{self.offset}"
+
+
+KINDS: dict[str, type[Message]] = {
+    kind.kind(): kind
+    for kind in (
+        ImageBatch, StreamMarked, EntityJoined, WindowJudged, RunOpened, HeadGrown,
+        RoundOpened, RoundClosed, StageClosed, StageAdded, GlobalModel, ModelUpdate,
+        PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
+        DeadLetter,
+    )
+}  # fmt: skip

@@ -1,0 +1,347 @@
+"""Tensors as they travel: their names, their bytes, their hash, and what they weigh on each wire.
+
+Weights pass between the floors as a plain `dict[str, ndarray]`. A recipe's `wire` says how their
+matrices and kernels (float32, two dimensions or more) become bytes:
+
+    fp32   as they are, without loss
+    bf16   the nearest bfloat16, half to even: half the bytes
+    int8   round(value / scale), half to even, in [-127, 127], with one float32 scale for each row
+           of the first axis, compressed by zstd: about a quarter of the bytes
+
+Norms, biases, BatchNorm's buffers and integers are few and sensitive; they travel as they are on
+every wire. A global model travels as values; an update, where the wire loses something, as its
+difference to the base (`update_of`, `values_of`).
+
+Whoever sends goes on from what its readers will hold (`decoded`). Packing that again gives the same
+values: for int8 the scales keep only 17 significant bits, so that code times scale is exact in
+float32. Without this, a head that grows by a row would shift its old rows.
+
+Only elementwise IEEE operations are used: what is decoded has the same bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from schemas.errors import Refused
+
+Tensor = NDArray[Any]
+Tensors = dict[str, Tensor]
+
+DTYPES = ("<f4", "<f8", "<i8", "<i4", "|u1")
+"""What may travel, little-endian. The list is closed."""
+WIRES = ("fp32", "bf16", "int8")
+ENCODINGS = ("raw", "bf16", "int8")
+
+MAX_DIMENSIONS = 8
+MAX_NUMBERS = 2**40  # in one tensor, also where an axis of length 0 hides how long the others are
+MAX_WEIGHT = 2**52
+CHUNK = 65_536  # numbers worked on at a time: they and their scratch stay in a core's cache
+ZSTD_LEVEL = 3
+ZSTD_WINDOW = 2**21  # bytes; what level 3 uses at most, so that a reader may refuse more
+SCALE_BITS = np.uint32(0xFFFF_FF80)  # clears 7 of 24: a 17-bit scale times a 7-bit code is exact
+SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it lie the subnormals, which some programs flush
+QUIET_NAN = 0x7FC0  # one bfloat16 stands for every NaN, whose spare bits differ between processors
+
+
+class Unfit(Refused, ValueError):
+    """Tensors that may not be counted: a mistake of who sends them, refused by who reads them."""
+
+
+class Spec(NamedTuple):
+    """What one tensor must look like."""
+
+    dtype: str
+    """One of `DTYPES`."""
+    shape: tuple[int, ...]
+
+
+def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
+    """Dtype and shape of each tensor. Raises ValueError for a dtype that does not travel."""
+    return {name: Spec(dtype_of(tensor), tensor.shape) for name, tensor in tensors.items()}
+
+
+def dtype_of(tensor: Tensor) -> str:
+    """The tensor's dtype as it travels, such as `<f4`. Raises ValueError if it does not travel."""
+    dtype = tensor.dtype.newbyteorder("<").str
+    if dtype not in DTYPES:
+        raise ValueError(f"tensors of {tensor.dtype} do not travel, only {', '.join(DTYPES)}")
+    return dtype
+
+
+def model_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """The name of a model's content: SHA-256 in hex over the tensors in the order of their names.
+
+    Each adds its name in UTF-8, NUL, dtype such as `<f4`, NUL, shape such as `64,3,3`, NUL and its
+    little-endian bytes. Take it of decoded values, which are what all readers hold.
+
+    Raises ValueError for a dtype that does not travel.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        shape = ",".join(map(str, tensor.shape))
+        digest.update(f"{name}\0{dtype_of(tensor)}\0{shape}\0".encode())
+        digest.update(_raw(tensor))
+    return digest.hexdigest()
+
+
+# --- one tensor as bytes ------------------------------------------------------------------------
+
+
+def encoding_of(wire: str, spec: Spec) -> str:
+    """How a tensor travels on a wire: one of `ENCODINGS`. Raises ValueError for other wires."""
+    if wire not in WIRES:
+        raise ValueError(f"no wire is called {wire!r}; there are {', '.join(WIRES)}")
+    return wire if wire != "fp32" and _shrinks(spec) else "raw"
+
+
+def pack_tensor(tensor: Tensor, wire: str) -> tuple[str, bytes | memoryview]:
+    """A tensor's encoding and bytes on a wire; raw bytes are a view of the tensor's own memory.
+
+    Values that are not finite pass on fp32 and bf16 (NaN as one quiet NaN), for others judge them.
+
+    Raises Unfit (not-finite) where int8 meets one, ValueError for other dtypes and wires.
+    """
+    encoding = encoding_of(wire, Spec(dtype_of(tensor), tensor.shape))
+    if encoding == "bf16":
+        return encoding, _to_bf16(tensor)
+    if encoding == "int8":
+        return encoding, _to_int8(tensor)
+    return encoding, _raw(tensor)
+
+
+def unpack_tensor(
+    encoding: str, dtype: str, shape: tuple[int, ...], payload: bytes | memoryview
+) -> Tensor:
+    """The tensor that `pack_tensor` packed. A raw one is a read-only view of the payload.
+
+    The size in memory follows from dtype and shape and is the reader's to limit; a payload of any
+    other size is refused before memory is taken.
+
+    Raises Refused: wrong-dtype, wrong-shape, unreadable, or bomb (compressed bytes claim a size or
+    a window that their shape does not need).
+    """
+    if dtype not in DTYPES:
+        raise Refused(
+            "wrong-dtype", f"{str(dtype)[:80]!r} does not travel, only {', '.join(DTYPES)}"
+        )
+    if not _is_shape(shape):
+        raise Refused("wrong-shape", f"{str(shape)[:80]} is not the shape of a tensor that travels")
+    if encoding == "raw":
+        _expect(len(payload), math.prod(shape) * np.dtype(dtype).itemsize)
+        return np.require(np.frombuffer(payload, dtype).reshape(shape), requirements=["A"])
+    if encoding not in ENCODINGS or not _shrinks(Spec(dtype, shape)):
+        raise Refused(
+            "unreadable", f"{str(encoding)[:80]!r} does not carry {dtype} of shape {shape}"
+        )
+    return _from_bf16(shape, payload) if encoding == "bf16" else _from_int8(shape, payload)
+
+
+def decoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
+    """What the readers of these tensors will hold; decoding that again changes nothing.
+
+    What travels as it is shares its memory with the tensors given.
+
+    Raises Unfit (not-finite) with the tensor's name, ValueError for other dtypes and wires.
+    """
+    held = {}
+    for name, tensor in tensors.items():
+        try:
+            encoding, payload = pack_tensor(tensor, wire)
+        except Unfit as error:
+            raise Unfit(error.reason, f"{name}: {error.detail}") from None
+        held[name] = unpack_tensor(encoding, dtype_of(tensor), tensor.shape, payload)
+    return held
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def update_of(values: Tensors, base: Tensors, wire: str) -> Tensors:
+    """What an update carries: where the wire loses something differences to the base, else values.
+
+    Small differences lose little where large values would lose much. Lossless tensors stay values
+    because float32 would round their difference. All are as their readers will decode them, so that
+    `values_of` tells the sender what its readers will judge.
+
+    Raises Unfit: wrong-shape, wrong-dtype if the two are not alike, not-finite where int8 meets it.
+    """
+    return decoded(_against(np.subtract, values, base, wire), wire)
+
+
+def values_of(update: Tensors, base: Tensors, wire: str) -> Tensors:
+    """The values that an update means, from what it carried: the reverse of `update_of`.
+
+    Raises Unfit (wrong-shape, wrong-dtype) if update and base are not alike.
+    """
+    return _against(np.add, update, base, wire)
+
+
+def _against(ufunc: np.ufunc, tensors: Tensors, base: Tensors, wire: str) -> Tensors:
+    expected = specs(base)
+    alike(tensors, expected)
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite is judged by `check`
+        return {
+            name: tensor
+            if encoding_of(wire, expected[name]) == "raw"
+            else ufunc(tensor, base[name])
+            for name, tensor in tensors.items()
+        }
+
+
+# --- what may be counted ------------------------------------------------------------------------
+
+
+def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec], total_weight: int) -> None:
+    """Whether these tensors may be counted in a mean whose weights sum to `total_weight` at most.
+
+    Sender and reader ask the same, of the values that the reader will hold: names, dtypes and
+    shapes as expected; floats finite; and, but for BatchNorm's means and variances, smaller in size
+    than 2^32 / `total_weight`, so that exact sums in units of 2^-30 fit 64 bits.
+
+    Raises Unfit (wrong-shape, wrong-dtype, not-finite, out-of-range), a ValueError with the
+    tensor's name and the value; ValueError for a `total_weight` below 1 or above 2^52.
+    """
+    limit = largest_size(total_weight)
+    alike(tensors, expected)
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f":
+            _check_values(name, tensor.reshape(-1), math.inf if is_statistic(name) else limit)
+
+
+def alike(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec]) -> None:
+    """Whether names, dtypes and shapes are the expected ones; raises Unfit where they are not."""
+    if tensors.keys() != expected.keys():
+        missing, foreign = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+        raise Unfit("wrong-shape", f"missing tensors {sorted(missing)}, unknown {sorted(foreign)}")
+    for name, spec in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != spec.shape:
+            raise Unfit("wrong-shape", f"{name} has shape {tensor.shape}, expected {spec.shape}")
+        if tensor.dtype != np.dtype(spec.dtype):
+            raise Unfit("wrong-dtype", f"{name} is {tensor.dtype.str}, expected {spec.dtype}")
+
+
+def largest_size(total_weight: int) -> float:
+    """2^32 / W: what the size of a parameter must stay below when the weights sum to W at most.
+
+    Raises ValueError for a W below 1 or above 2^52.
+    """
+    if not 1 <= total_weight <= MAX_WEIGHT:
+        raise ValueError(f"weights sum to {total_weight}, which is not from 1 to 2^52")
+    return 2**32 / total_weight
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor holds BatchNorm's running means or variances, which know no range."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var")
+
+
+def _check_values(name: str, values: Tensor, limit: float) -> None:
+    for start in range(0, values.size, CHUNK):
+        piece = values[start : start + CHUNK]
+        with np.errstate(invalid="ignore"):
+            low, high = float(piece.min()), float(piece.max())  # float32 would round the limit
+        if not (-limit < low and high < limit):  # NaN fails every comparison
+            _complain(name, piece, start, limit)
+
+
+def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
+    finite = np.isfinite(piece)
+    if not finite.all():
+        place = int(np.argmin(finite))
+        raise Unfit("not-finite", f"{name}[{start + place}] is {piece[place]}")
+    place = int(np.argmax(np.abs(piece)))
+    raise Unfit(
+        "out-of-range",
+        f"{name}[{start + place}] is {piece[place]}, its size must stay below 2^32 / W = {limit:g}",
+    )
+
+
+# --- the wires ----------------------------------------------------------------------------------
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def _to_bf16(tensor: Tensor) -> memoryview:
+    bits = np.ascontiguousarray(tensor, np.float32).view(np.uint32)
+    odd = (bits >> 16) & 1  # of two neighbours equally near, half to even takes the even one
+    nearest = ((bits + 0x7FFF + odd) >> 16).astype("<u2")
+    nearest[np.isnan(tensor)] = QUIET_NAN
+    return _raw(nearest)
+
+
+def _from_bf16(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
+    _expect(len(payload), 2 * math.prod(shape))
+    bits = np.frombuffer(payload, "<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(shape)
+
+
+def _to_int8(tensor: Tensor) -> bytes:
+    rows = np.ascontiguousarray(tensor, np.float32).reshape(_rows(tensor.shape))
+    largest = np.max(np.abs(rows), axis=1)
+    if not np.isfinite(largest).all():
+        value = largest[~np.isfinite(largest)][0]
+        raise Unfit("not-finite", f"a value of size {value} does not travel as int8")
+    scales = ((largest / np.float32(127)).view(np.uint32) & SCALE_BITS).view(np.float32)
+    scales[scales < SMALLEST_SCALE] = 0.0
+    codes = np.zeros_like(rows)  # a row whose scale is zero stays zero
+    np.divide(rows, scales[:, None], out=codes, where=scales[:, None] > 0)
+    body = scales.astype("<f4").tobytes() + np.rint(codes).astype(np.int8).tobytes()
+    return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body)
+
+
+def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
+    rows, columns = _rows(shape)
+    body = _decompressed(payload, 4 * rows + rows * columns)
+    scales = np.frombuffer(body, "<f4", rows).astype(np.float32)
+    codes = np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
+    with np.errstate(over="ignore", invalid="ignore"):  # a scale that is not finite: see `check`
+        return (codes * scales[:, None]).reshape(shape)
+
+
+def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
+
+
+def _decompressed(payload: bytes | memoryview, size: int) -> bytes:
+    # The library takes the memory that a frame's header claims, whatever limit it is given.
+    try:
+        claim = zstandard.get_frame_parameters(payload)
+        if claim.content_size != size or claim.window_size > max(size, ZSTD_WINDOW):
+            raise Refused(
+                "bomb",
+                f"claims {claim.content_size} bytes (window {claim.window_size}), its shape {size}",
+            )
+        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Refused("unreadable", f"not what zstd wrote: {error}") from None
+
+
+def _expect(length: int, expected: int) -> None:
+    if length != expected:
+        raise Refused("unreadable", f"{length} bytes where the shape needs {expected}")
+
+
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    if len(shape) > MAX_DIMENSIONS or any(
+        type(length) is not int or length < 0 for length in shape
+    ):
+        return False
+    return math.prod(max(length, 1) for length in shape) <= MAX_NUMBERS
+
+
+def _shrinks(spec: Spec) -> bool:
+    # One without numbers stays raw: int8 would claim scales for as many rows as its shape names.
+    return spec.dtype == "<f4" and len(spec.shape) >= 2 and 0 not in spec.shape

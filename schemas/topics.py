@@ -1,0 +1,136 @@
+"""Every topic: its scope, who writes it, who reads it, how long its records are kept.
+
+Each topic has one partition and one writer's side, so who may say what is a property of the topic
+and never of a field in a message. Order exists inside a topic only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.errors import ConfigurationError
+
+PREFIX = "fedtwin"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+Scope = Literal["federation", "site", "entity"]
+"""Who has one of these topics: the federation, each site, or each entity of a site."""
+Kept = Literal["all", "trimmed", "compacted", "by size"]
+Role = Literal["producers", "twins", "aggregator", "proxy"]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One line of the table."""
+
+    name: str
+    scope: Scope
+    cluster: Literal["federation", "site"]
+    """Which cluster holds it where site and federation are different ones."""
+    writer: Role | Literal["each side"]
+    readers: tuple[Role, ...]
+    owner: Role | None
+    """Who trims it and writes its dead letters."""
+    kept: Kept
+    carries: tuple[str, ...]
+    """Kinds of message."""
+
+
+TOPICS = (
+    Topic(
+        "samples", "entity", "site", "producers", ("twins",), "twins", "trimmed",
+        ("ImageBatch", "StreamMarked"),
+    ),
+    Topic(
+        "twin-state", "entity", "site", "twins", ("twins",), "twins", "compacted",
+        ("TwinState", "ExemplarImage", "StrategyKept"),
+    ),
+    Topic(
+        "classes", "site", "federation", "twins", ("aggregator", "proxy", "twins"), "aggregator",
+        "all", ("EntityJoined", "WindowJudged"),
+    ),
+    Topic(
+        "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
+        "aggregator", "all",
+        ("RunOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed", "StageAdded"),
+    ),
+    Topic(
+        "updates", "site", "federation", "twins", ("aggregator", "twins"), "aggregator",
+        "trimmed", ("ModelUpdate",),
+    ),
+    Topic(
+        "models", "federation", "federation", "aggregator", ("twins", "proxy"), "aggregator",
+        "compacted", ("GlobalModel",),
+    ),
+    Topic(
+        "prototypes", "site", "federation", "twins", ("proxy",), "proxy", "trimmed",
+        ("PrototypeGradient",),
+    ),
+    Topic(
+        "teachers", "federation", "federation", "proxy", ("aggregator", "twins"), "proxy", "all",
+        ("TeacherChosen",),
+    ),
+    Topic("metrics", "federation", "federation", "each side", (), None, "by size", ("Measured",)),
+    Topic("metrics", "site", "site", "twins", (), None, "by size", ("Measured",)),
+    Topic("dead-letters", "site", "site", "twins", (), None, "by size", ("DeadLetter",)),
+    Topic(
+        "dead-letters", "federation", "federation", "each side", (), None, "by size",
+        ("DeadLetter",),
+    ),
+)  # fmt: skip
+BY_SCOPE = {(topic.name, topic.scope): topic for topic in TOPICS}
+
+
+@dataclass(frozen=True)
+class Names:
+    """The topic names of one run: `<prefix>.<run>.<topic>[.<site>[.<entity>]]`.
+
+    Raises ConfigurationError for a run, site or entity name other than [a-z0-9][a-z0-9-]*.
+    """
+
+    run: str
+    prefix: str = PREFIX
+
+    def __post_init__(self) -> None:
+        checked(self.run, "run")
+
+    def federation(self, topic: str) -> str:
+        """The name of a topic that the federation has one of."""
+        return self._name(topic, "federation")
+
+    def of_site(self, topic: str, site: str) -> str:
+        """The name of a site's topic."""
+        return f"{self._name(topic, 'site')}.{checked(site, 'site')}"
+
+    def of_entity(self, topic: str, entity: str) -> str:
+        """The name of an entity's topic; `entity` is its full name `<site>/<entity>`."""
+        site, name = parted(entity)
+        return f"{self._name(topic, 'entity')}.{site}.{name}"
+
+    def _name(self, topic: str, scope: Scope) -> str:
+        if (topic, scope) not in BY_SCOPE:
+            raise ValueError(f"the table has no topic {topic!r} of scope {scope}")
+        return f"{self.prefix}.{self.run}.{topic}"
+
+
+def table_row(topic: str) -> Topic:
+    """The line of the table that a full topic name belongs to."""
+    parts = topic.split(".")
+    scopes: dict[int, Scope] = {3: "federation", 4: "site", 5: "entity"}
+    return BY_SCOPE[parts[2], scopes[len(parts)]]
+
+
+def parted(entity: str) -> tuple[str, str]:
+    """Site and own name of an entity's full name `<site>/<entity>`."""
+    site, _, name = entity.partition("/")
+    return checked(site, "site"), checked(name, "entity")
+
+
+def checked(name: str, what: str) -> str:
+    """The name itself when it may be one; ConfigurationError otherwise."""
+    if not NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{what} name {name!r}: lower-case letters, digits and '-' only, not beginning with '-'"
+        )
+    return name

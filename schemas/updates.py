@@ -1,0 +1,28 @@
+"""When an update may be counted: asked in the same words by the twin that sends and by who reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from schemas.errors import Refused
+from schemas.messages import Groups, Tensors
+from schemas.tensors import Spec, check, values_of
+
+Expected = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
+"""Group → tensor → dtype and shape."""
+
+
+def checked_update(
+    groups: Groups, base: Tensors, expected: Expected, total_weight: int, wire: str
+) -> Groups:
+    """The values that an update means, when all of them may be counted.
+
+    `total_weight` is W, the sum of the weights of the round. Raises Refused (wrong-shape, wrong-dtype,
+    not-finite, out-of-range).
+    """
+    if groups.keys() != expected.keys():
+        raise Refused("wrong-shape", f"groups {sorted(groups)}, expected {sorted(expected)}")
+    values = groups | {"model": values_of(groups["model"], base, wire)}
+    for group, tensors in expected.items():
+        check(values[group], {name: Spec(*spec) for name, spec in tensors.items()}, total_weight)
+    return values

@@ -1,0 +1,161 @@
+"""What a twin has seen: positions and classes of its stream, and where pixels lie. Never pixels.
+
+An image is taken strictly by its number in its source, from 0: ahead of a gap it is passed over,
+behind it is a repeat. Its *position* counts the images taken so far from all sources.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from infra.promises import Library, Place
+from schemas.messages import ImageBatch
+
+NO_IMAGE = 65535
+"""Label code of a number whose image could not be sent."""
+
+
+class Labels:
+    """Class uids as small numbers, shared by all twins of a process."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._uids: list[str] = []
+
+    def code(self, uid: str | None) -> int:
+        """The number of a uid; NO_IMAGE for none."""
+        if uid is None:
+            return NO_IMAGE
+        if uid not in self._codes:
+            self._codes[uid] = len(self._uids)
+            self._uids.append(uid)
+        return self._codes[uid]
+
+    def uid(self, code: int) -> str:
+        """The uid behind a number."""
+        return self._uids[code]
+
+
+class Image(NamedTuple):
+    """One image of the stream, by reference."""
+
+    position: int
+    label: str
+    source: str
+    number: int
+    offset: int
+    row: int
+    """Its row among the images of its batch that have content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that was taken, in whole or in part, without its pixels."""
+
+    offset: int
+    source: str
+    first: int
+    skipped: int
+    """Images with content before `first` in the batch as it was sent."""
+    start: int
+    labels: array[int]
+
+    def images(self, labels: Labels) -> Iterator[Image]:
+        """Its images that have content."""
+        row = self.skipped
+        for i, code in enumerate(self.labels):
+            if code != NO_IMAGE:
+                uid = labels.uid(code)
+                yield Image(self.start + i, uid, self.source, self.first + i, self.offset, row)
+                row += 1
+
+
+class Stream:
+    """The stream of one entity as far as its twin has read it."""
+
+    __slots__ = ("_labels", "batches", "last_offset", "marks", "position", "sources")
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        self.position = 0
+        self.sources: dict[str, int] = {}
+        self.marks: dict[int, tuple[str, int]] = {}
+        """Stage → source and count."""
+        self.batches: list[Batch] = []
+        self.last_offset = 0
+
+    def take(self, batch: ImageBatch, offset: int) -> bool:
+        """Take the images of a batch that are next in their source; says whether there were any."""
+        self.last_offset = max(self.last_offset, offset)
+        due = self.sources.get(batch.source, 0)
+        if not batch.first <= due < batch.first + len(batch.classes):
+            return False
+        repeats = due - batch.first
+        fresh = batch.classes[repeats:]
+        skipped = sum(uid is not None for uid in batch.classes[:repeats])
+        codes = array("H", (self._labels.code(uid) for uid in fresh))
+        self.batches.append(Batch(offset, batch.source, due, skipped, self.position, codes))
+        self.sources[batch.source] = due + len(fresh)
+        self.position += len(fresh)
+        return True
+
+    def mark(self, source: str, count: int, stage: int | None, offset: int) -> None:
+        """Note that so many images of a source belong to a stage; its first mark counts."""
+        self.last_offset = max(self.last_offset, offset)
+        if stage is not None:
+            self.marks.setdefault(stage, (source, count))
+
+    def behind(self, source: str, count: int, judged: int) -> int | None:
+        """The position behind so many images of a source, `judged` at least; None before they came."""
+        if self.sources.get(source, 0) < count:
+            return None
+        for batch in self.batches:
+            if batch.source == source and batch.first < count <= batch.first + len(batch.labels):
+                return max(judged, batch.start + count - batch.first)
+        return judged  # all of them were settled, and their batches let go
+
+    def images(self) -> Iterator[Image]:
+        """All images that the log still holds, in order of position."""
+        for batch in self.batches:
+            yield from batch.images(self._labels)
+
+    def let_go(self, offset: int) -> None:
+        """Forget batches whose records lie below an offset."""
+        self.batches = [batch for batch in self.batches if batch.offset >= offset]
+
+    def needed_from(self, needed: Iterable[Image]) -> tuple[int, int, dict[str, int]]:
+        """Offset, position and next numbers from which a successor has to read the log again."""
+        offset = min((image.offset for image in needed), default=self.last_offset)
+        kept = [batch for batch in self.batches if batch.offset >= offset]
+        sources = dict(self.sources)
+        for batch in reversed(kept):
+            sources[batch.source] = batch.first
+        return offset, (kept[0].start if kept else self.position), sources
+
+    def resume(self, offset: int, position: int, sources: Mapping[str, int]) -> None:
+        """Go on from a state, when reading did not get as far as that by itself."""
+        if position >= self.position:
+            self.batches = []
+            self.position = position
+            self.sources = dict(sources)
+        else:
+            self.let_go(offset)
+
+
+def pixels(library: Library, samples: str, images: Iterable[Image]) -> np.ndarray:
+    """Load images from the log, in the order given: uint8 (N, C, H, W). Raises LookupError."""
+    wanted = list(images)
+    found: dict[int, np.ndarray] = {}
+    for offset in dict.fromkeys(image.offset for image in wanted):
+        batch = library.message(Place(samples, (offset,)))
+        if not isinstance(batch, ImageBatch):
+            raise LookupError(f"{samples} holds no images at {offset}")
+        found[offset] = batch.groups["images"]["images"]
+    if not wanted:
+        return np.zeros((0, 1, 1, 1), np.uint8)
+    return np.stack([found[image.offset][image.row] for image in wanted])

@@ -1,0 +1,179 @@
+"""What twins do in worker processes: judge, remember, learn, and make prototypes. Needs torch.
+
+Each function takes a task and gives its result; nothing else reaches or leaves it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import Result, Task
+from learning.augmentation import Transform
+from learning.lesson import Lesson
+from learning.memory import herded
+from learning.nets import features_and_logits, from_weights
+from learning.novelty import mean_entropy
+from learning.prototypes import (
+    Perturbation,
+    encoder_weights,
+    fault,
+    make_prototype,
+)
+from learning.strategies.choice import chosen, sent_tensors
+from learning.training import learn
+from schemas.configuration import Configuration
+from schemas.errors import Refused
+from schemas.messages import DataFacts, Groups, Transforms
+from schemas.seeds import generator
+from schemas.tensors import update_of
+from schemas.updates import checked_update
+
+
+def judge(task: Task) -> Result:
+    """Mean entropies of a window and of known data under one model, in nats (docs/method.md 3.1)."""
+    net = from_weights(task.groups["model"])
+    transform = transform_of(_data(task))
+    virtual = task.values["virtual"]
+    entropy, reference = (
+        _entropy(net, task.groups[name]["images"], transform, virtual)
+        for name in ("window", "reference")
+    )
+    if entropy is None or not math.isfinite(entropy) or not math.isfinite(reference or 0.0):
+        reason = "the model's entropy is not finite"
+        return Result({"entropy": None, "reference": None, "reason": reason}, {})
+    return Result({"entropy": entropy, "reference": reference, "reason": None}, {})
+
+
+def _entropy(net: Any, images: NDArray[Any], transform: Transform, virtual: int) -> float | None:
+    if not len(images) or net.fc.out_features + virtual == 0:
+        return None
+    _, logits = features_and_logits(net, images, transform)
+    return mean_entropy(logits, virtual)
+
+
+def herd(task: Task) -> Result:
+    """The exemplars of each class that becomes old, best first, with their pixels (4)."""
+    net, groups = from_weights(task.groups["model"]), {}
+    transform = transform_of(_data(task))
+    for name, tensors in task.groups.items():
+        if name.startswith("class/"):
+            images = tensors["images"]
+            features, _ = features_and_logits(net, images, transform)
+            picked = herded(features, task.values["most"], with_replacement=task.values["replace"])
+            groups[name] = {"chosen": picked, "images": images[picked]}
+    return Result({}, groups)
+
+
+def local_update(task: Task) -> Result:
+    """One local training; what it comes to, checked as its reader will (docs/method.md 5.9).
+
+    Values that may not be counted are answered by a reason instead.
+    """
+    values, groups, configuration = task.values, task.groups, _configuration(task)
+    strategy = chosen(configuration.strategy, configuration.switches, configuration.teacher)
+    place = (values["entity"], values["stage"], values["round"])
+    learned = learn(
+        Lesson(
+            strategy=strategy,
+            base=groups["model"],
+            teacher=groups.get("teacher"),
+            images=groups["data"]["images"],
+            rows=np.array(values["rows"], np.int64),
+            stage_of_row=tuple(values["stage_of_row"]),
+            stage=values["stage"],
+            learned=values["old_classes"],
+            new=values["new_classes"],
+            transform=transform_of(_data(task)),
+            generator=lambda purpose, epoch: generator(
+                configuration.seed, purpose, *place, epoch
+            ),
+            learning_rate=values["learning_rate"],
+            batch_size=configuration.batch_size,
+            epochs=configuration.local_epochs,
+            weight_decay=configuration.weight_decay,
+            clip_norm=configuration.clip_norm,
+            precision=configuration.precision,
+            received=_named("received/", groups),
+            kept=_named("kept/", groups),
+        )
+    )
+    try:
+        sent = {"model": update_of(learned.weights, groups["model"], configuration.wire)}
+        sent |= learned.send
+        expected = sent_tensors(strategy, groups["model"])
+        checked_update(
+            sent, groups["model"], expected, values["total_weight"], configuration.wire
+        )
+    except Refused as refused:
+        return Result({"reason": str(refused)[:400]}, {})
+    measured = {name: float(value) for name, value in learned.metrics.items()}
+    finite = {name: value for name, value in measured.items() if math.isfinite(value)}
+    return Result(
+        {"measured": finite},
+        {f"send/{name}": tensors for name, tensors in sent.items()}
+        | {f"keep/{name}": tensors for name, tensors in learned.keep.items()},
+    )
+
+
+def prototypes(task: Task) -> Result:
+    """The gradient of one perturbed image for each class asked for, or why there is none (6.2)."""
+    configuration, data, values = _configuration(task), _data(task), task.values
+    net, encoder = from_weights(task.groups["model"]), encoder_of(configuration, data)
+    how = configuration.perturb
+    perturbation = Perturbation(how.mode, how.steps, how.step, how.gamma)
+    answers: list[tuple[float | None, str | None]] = []
+    groups: Groups = {}
+    for place, row in enumerate(values["rows"]):
+        if f"place/{place}" not in task.groups:
+            answers.append((None, "no image of this class is left"))
+            continue
+        made = make_prototype(
+            net,
+            task.groups[f"place/{place}"]["images"],
+            row,
+            encoder,
+            transform=transform_of(data),
+            perturbation=perturbation,
+            generator=generator(
+                configuration.seed, f"perturb/{row}", values["entity"], values["stage"]
+            ),
+            dp_noise_sigma=configuration.dp_noise_sigma or 0.0,
+        )
+        noisy = configuration.dp_noise_sigma is not None
+        reason = fault(made.gradient, row, with_noise=noisy)
+        answers.append((made.psnr, None) if reason is None else (None, reason))
+        if reason is None:
+            groups[f"place/{place}"] = made.gradient
+    return Result({"places": answers}, groups)
+
+
+def encoder_of(configuration: Configuration, data: DataFacts) -> dict[str, NDArray[np.float32]]:
+    """The run's encoder, drawn from its seed (docs/method.md 6.1)."""
+    seed = configuration.encoder_seed
+    chance = generator(configuration.seed if seed is None else seed, "encoder")
+    classes = configuration.encoder_classes or data.encoder_classes
+    return encoder_weights(data.channels, data.height, data.width, classes, chance)
+
+
+def transform_of(data: DataFacts) -> Transform:
+    """How the run's images are prepared."""
+    facts: Transforms = data.transforms
+    return Transform(
+        facts.mean, facts.std, facts.crop_padding, facts.horizontal_flip, facts.brightness
+    )
+
+
+def _configuration(task: Task) -> Configuration:
+    return Configuration.model_validate(task.values["configuration"])
+
+
+def _data(task: Task) -> DataFacts:
+    return DataFacts.model_validate(task.values["data"], strict=False)
+
+
+def _named(prefix: str, groups: Groups) -> Groups:
+    return {name[len(prefix) :]: g for name, g in groups.items() if name.startswith(prefix)}

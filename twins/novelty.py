@@ -1,0 +1,55 @@
+"""Is there a new class? Labels decide; the entropy jump is recorded beside them (docs/method.md 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.configuration import Configuration
+from schemas.schedule import sorted_uids
+
+Verdict = Literal["new", "known", "suspected"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a window says."""
+
+    verdict: Verdict
+    classes: tuple[str, ...]
+    """The new classes, in order of uid; none unless the verdict is `new`."""
+    jump: bool
+    """Whether the entropy rule fired."""
+
+
+def threshold(configuration: Configuration, old_rows: int, virtual_rows: int) -> float:
+    """The rise that counts as a jump, in nats: r_h, or rho * ln(C_old + v) (docs/method.md 3.4)."""
+    if configuration.threshold_mode == "absolute":
+        return configuration.entropy_threshold
+    return configuration.rho * math.log(old_rows + virtual_rows)
+
+
+def judged(
+    images: Mapping[str, int],
+    known: Collection[str],
+    entropy: float | None,
+    reference: float | None,
+    r_h: float,
+    configuration: Configuration,
+) -> Judgement:
+    """The verdict on a window: images per class, and mean entropies in nats (docs/method.md 3.4).
+
+    `entropy` is None when it could not be taken; labels then decide alone. `reference` is None at
+    first contact, when the bootstrap rule fires unconditionally.
+    """
+    unseen = sorted_uids(uid for uid in images if uid not in known)
+    enough = tuple(uid for uid in unseen if images[uid] >= configuration.n_lab)
+    jump = entropy is not None and (reference is None or entropy - reference > r_h)
+    if configuration.detector == "entropy" and entropy is not None:
+        return Judgement("new" if jump and unseen else "known", unseen if jump else (), jump)
+    if enough:
+        return Judgement("new", enough, jump)
+    suspects = jump and reference is not None and configuration.detector == "hybrid"
+    return Judgement("suspected" if suspects else "known", (), jump)

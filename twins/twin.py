@@ -1,0 +1,747 @@
+"""One entity's digital twin: it follows the stream, notices new classes, remembers and trains.
+
+Everything that it does follows from sets: the decisions read so far, its own line, its stream and
+its state. So it may hear them in any order, and a second copy elsewhere comes to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import (
+    Answer,
+    Arrived,
+    Do,
+    Forget,
+    Library,
+    Place,
+    Result,
+    Say,
+    Seek,
+    Task,
+    Trim,
+)
+from learning.memory import budget, truncated
+from learning.strategies.strategy import Strategy
+from schemas.codec import pack
+from schemas.configuration import Configuration
+from schemas.errors import Refused
+from schemas.line import RoundsLine, TeachersLine, VerdictLines
+from schemas.messages import (
+    EntityJoined,
+    ExemplarImage,
+    Groups,
+    HeadGrown,
+    ImageBatch,
+    ModelName,
+    ModelUpdate,
+    Participant,
+    PrototypeGradient,
+    RoundClosed,
+    RoundOpened,
+    StrategyKept,
+    StreamMarked,
+    TwinState,
+    WindowJudged,
+)
+from schemas.seeds import generator
+from schemas.topics import Names, parted
+from twins.buffer import Image, Labels, Stream, pixels
+from twins.novelty import judged, threshold
+
+REFERENCES = 512  # images of known data that the entropy of a window is compared with
+Exemplar = tuple[str, int]
+_NO_HERD: Mapping[str, NDArray[Any]] = {"chosen": np.zeros(0, np.int64), "images": np.zeros(0, np.uint8)}
+
+
+class Shared:
+    """What all twins of one process have in common: the lines, and the names of topics."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.line = RoundsLine()
+        self.teachers = TeachersLine(self.line)
+        self.verdicts = VerdictLines(self.line)
+        self.labels = Labels()
+        self.strategy: Strategy | None = None
+        self.answered: dict[int, set[str]] = {}
+        """Number of a RoundOpened → entities whose valid answer is in the log."""
+
+    @property
+    def configuration(self) -> Configuration:
+        """The run's configuration."""
+        assert self.line.opened is not None
+        return self.line.opened.configuration
+
+
+class Twin:
+    """The fold of one entity (docs/method.md 3 to 6)."""
+
+    __slots__ = (
+        "_begun", "_chores", "_exemplars", "_keeps", "_shared", "_state", "_state_key", "_stream",
+        "entity",
+    )  # fmt: skip
+
+    def __init__(self, entity: str, shared: Shared) -> None:
+        self.entity = entity
+        self._shared = shared
+        self._stream = Stream(shared.labels)
+        self._state: TwinState | None = None
+        self._exemplars: dict[Exemplar, Place] = {}
+        self._keeps: dict[str, tuple[int, Place]] = {}
+        """Hash of an update → the round it answers, and where what it would keep lies."""
+        self._state_key: tuple[str, int] | None = None
+        self._begun: set[tuple[str | int, ...]] = set()
+        """What was begun and needs not be begun again by this process."""
+        self._chores: list[Answer] = []
+
+    # --- topics ----------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> str:
+        """The topic of its stream."""
+        return self._shared.names.of_entity("samples", self.entity)
+
+    @property
+    def own(self) -> str:
+        """The topic of its own state."""
+        return self._shared.names.of_entity("twin-state", self.entity)
+
+    # --- hearing ---------------------------------------------------------------------------------
+
+    def hear_sample(self, arrived: Arrived, message: ImageBatch | StreamMarked) -> None:
+        """Take images or a mark. Raises Refused for a batch that its reader cannot use."""
+        offset = arrived.place.offsets[0]
+        if isinstance(message, StreamMarked):
+            self._stream.mark(message.source, message.count, message.stage, offset)
+            return
+        self._check(message, arrived)
+        self._stream.take(message, offset)
+
+    def _check(self, batch: ImageBatch, arrived: Arrived) -> None:
+        """Whether every image of a batch is one of this run's (a refused batch fills nothing)."""
+        assert self._shared.line.opened is not None
+        facts = self._shared.line.opened.data
+        images = batch.groups.get("images", {}).get("images")
+        with_content = sum(uid is not None for uid in batch.classes)
+        shape = (with_content, facts.channels, facts.height, facts.width)
+        if len(arrived.place.offsets) > 1:
+            raise Refused("too-large", f"a batch of {len(arrived.place.offsets)} pieces")
+        if not batch.classes or len(batch.reasons) != len(batch.classes) - with_content:
+            raise Refused(
+                "unreadable", f"{len(batch.classes)} numbers, {len(batch.reasons)} reasons"
+            )
+        if images is None or set(batch.groups) != {"images"} or images.shape != shape:
+            got = None if images is None else images.shape
+            raise Refused("wrong-shape", f"images {got}, expected {shape}")
+        if images.dtype.str != "|u1":
+            raise Refused("wrong-dtype", f"images are {images.dtype.str}, expected |u1")
+
+    def hear_own(self, arrived: Arrived, message: TwinState | ExemplarImage | StrategyKept) -> None:
+        """Take what this twin, or a copy of it, wrote about itself."""
+        match message:
+            case ExemplarImage():
+                self._exemplars.setdefault((message.source, message.image), arrived.place)
+            case StrategyKept():
+                self._keeps.setdefault(message.update, (message.opened, arrived.place))
+            case TwinState():
+                self._adopt(message, arrived)
+
+    def _adopt(self, state: TwinState, arrived: Arrived) -> None:
+        """The first state of a number counts; what it no longer needs is let go."""
+        key = (_state_key(state, arrived.hash), len(arrived.place.offsets))
+        known = self._state.number if self._state else -1
+        if state.number <= known:
+            if key != self._state_key:
+                self._chores.append(Forget(self.own, *key))
+            return
+        if self._state_key:
+            self._chores.append(Forget(self.own, *self._state_key))
+        self._state, self._state_key = state, key
+        self._stream.resume(state.offset, state.trimmed, state.sources)
+        for stage, source, count in state.marks:
+            self._stream.mark(source, count, stage, 0)
+        self._chores.append(Seek(self.samples, state.offset))
+        self._chores += self._let_go(state)
+
+    def _let_go(self, state: TwinState) -> Iterator[Answer]:
+        """What a state that was read back has settled."""
+        named = {image for images in state.exemplars.values() for image in images}
+        for source, number in [image for image in self._exemplars if image not in named]:
+            place = self._exemplars.pop((source, number))
+            yield Forget(self.own, _image_key((source, number)), len(place.offsets))
+        for hash, (opened, place) in list(self._keeps.items()):
+            if opened < state.number and hash != state.kept:
+                del self._keeps[hash]
+                yield Forget(self.own, _kept_key(hash), len(place.offsets))
+        if not self._shared.line.opened or not self._shared.configuration.keep_samples:
+            yield Trim(self.samples, state.offset)
+
+    # --- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def _strategy(self) -> Strategy:
+        assert self._shared.strategy is not None
+        return self._shared.strategy
+
+    @property
+    def _known(self) -> tuple[str, ...]:
+        return self._shared.verdicts.line(self.entity).known
+
+    def raw_images(self, up_to: int) -> list[Image]:
+        """Images before a position that it may train on: of known classes, and not settled."""
+        known, settled = set(self._known), self._state.settled if self._state else {}
+        return [
+            image
+            for image in self._stream.images()
+            if image.position < up_to
+            and image.label in known
+            and image.position >= settled.get(image.label, 0)
+        ]
+
+    def exemplars(self) -> list[tuple[str, Exemplar]]:
+        """Class and reference of each exemplar, in the order in which the classes were learned."""
+        if self._state is None:
+            return []
+        kept = self._state.exemplars
+        return [(uid, image) for uid in self._state.learned for image in kept.get(uid, ())]
+
+    def training_images(self, up_to: int) -> tuple[list[Image], list[tuple[str, Exemplar]]]:
+        """Which images this twin trains on: decided here and nowhere else (docs/method.md 5.9).
+
+        Images before the position, of classes that have a row, that no memory has settled; and the
+        exemplars.
+        """
+        rows = self._shared.line.rows
+        raw = [image for image in self.raw_images(up_to) if image.label in rows]
+        return raw, [each for each in self.exemplars() if each[0] in rows]
+
+    def _window(self, up_to: int) -> list[Image]:
+        """Images not judged yet, and earlier ones whose class is still unknown (docs/method.md 3.4)."""
+        known = set(self._known)
+        start = self._last_position()
+        return [
+            image
+            for image in self._stream.images()
+            if image.position < up_to and (image.position >= start or image.label not in known)
+        ]
+
+    def _last_position(self) -> int:
+        line = self._shared.verdicts.line(self.entity)
+        return line.verdicts[line.judged].position if line.verdicts else 0
+
+    # --- answering -------------------------------------------------------------------------------
+
+    def answers(self) -> Iterator[Answer]:
+        """What is to be done now; each thing is given once."""
+        chores, self._chores = self._chores, []
+        yield from chores
+        if self._shared.line.opened is None:
+            return
+        yield from self._join()
+        change = self._next_change()
+        if change is not None:
+            yield from self._change(change)
+            return
+        yield from self._judge()
+        yield from self._train()
+        yield from self._send_prototypes()
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        """What follows from a finished task, unless a copy of this twin was quicker."""
+        match id[0]:
+            case "judge":
+                yield from self._judged(int(id[2]), result)
+            case "herd":
+                yield from self._remembered(int(id[2]), result)
+            case "learn":
+                yield from self._learned(int(id[2]), result)
+            case "prototypes":
+                yield from self._perturbed(int(id[2]), result)
+
+    def waits(self) -> list[str]:
+        """What it waits for, in words."""
+        line = self._shared.verdicts.line(self.entity)
+        stage = self._shared.line.next_marked(self.entity, line.judged)
+        if stage is None:
+            return []
+        if self._up_to(stage) is None:
+            return [f"{self.entity}: the mark of stage {stage}"]
+        if self._shared.line.judges(stage) is None:
+            return [f"{self.entity}: StageClosed({stage - 1})"]
+        return []
+
+    def _join(self) -> Iterator[Answer]:
+        line = self._shared.verdicts.line(self.entity)
+        if line.number < 0 and ("join",) not in self._begun:
+            self._begun.add(("join",))
+            joined = EntityJoined(run=self._shared.line.run, number=0, entity=self.entity)
+            yield Say(self._classes_topic, joined)
+
+    @property
+    def _classes_topic(self) -> str:
+        return self._shared.names.of_site("classes", parted(self.entity)[0])
+
+    @property
+    def _updates_topic(self) -> str:
+        return self._shared.names.of_site("updates", parted(self.entity)[0])
+
+    # --- new classes (docs/method.md 3) ----------------------------------------------------------
+
+    def _up_to(self, stage: int) -> int | None:
+        """The position behind all that a stage looks at; None before that has come."""
+        judged_to = self._last_position()
+        scheduled = self._shared.configuration.stages
+        if stage < scheduled:
+            mark = self._stream.marks.get(stage)
+            return self._stream.behind(*mark, judged_to) if mark else None
+        look = self._shared.line.added[stage - scheduled][self.entity]
+        return self._stream.behind(look.source, look.count, judged_to)
+
+    def _judge(self) -> Iterator[Answer]:
+        line = self._shared.verdicts.line(self.entity)
+        stage = self._shared.line.next_marked(self.entity, line.judged)
+        if stage is None or line.number < 0:
+            return
+        up_to, model = self._up_to(stage), self._shared.line.judges(stage)
+        id = ("judge", self.entity, stage)
+        if up_to is None or model is None or id in self._begun:
+            return
+        self._begun.add(id)
+        window = self._window(up_to)
+        if window:
+            yield Do(id, lambda library: self._judge_task(library, stage, model, window))
+        else:
+            nothing = Result(
+                {"entropy": None, "reference": None, "reason": "no image to judge"}, {}
+            )
+            yield from self.done(id, nothing)
+
+    def _judge_task(
+        self, library: Library, stage: int, model: ModelName, window: list[Image]
+    ) -> Task:
+        drawn = self._drawn(window, self._shared.configuration.n_window, stage, 0)
+        raw = self.raw_images(self._last_position())
+        references = self._drawn([*raw, *self.exemplars()], REFERENCES, stage, 1)
+        return self._task(
+            "judge",
+            {"virtual": self._virtual_rows(stage)},
+            {
+                "model": library.model(model),
+                "window": {"images": pixels(library, self.samples, drawn)},
+                "reference": {"images": self._pixels(library, references)},
+            },
+        )
+
+    def _drawn(self, images: list[Any], most: int, stage: int, which: int) -> list[Any]:
+        """At most so many of the images, by a seeded draw, in their order."""
+        if len(images) <= most:
+            return images
+        seed = self._shared.configuration.seed
+        chance = generator(seed, f"detect/{which}", self.entity, stage)
+        chosen = sorted(chance.choice(len(images), most, replace=False))
+        return [images[i] for i in chosen]
+
+    def _virtual_rows(self, stage: int) -> int:
+        """How many zero logits stand for classes that have no row yet (docs/method.md 3.3)."""
+        assert self._shared.line.opened is not None
+        stages = self._shared.line.opened.schedule.stages
+        expected = len(stages[min(stage, len(stages) - 1)].classes)
+        pre_growth = self._shared.configuration.entropy_head == "pre_growth" and stage > 0
+        return 0 if pre_growth else expected
+
+    def _judged(self, stage: int, result: Result) -> Iterator[Answer]:
+        shared, line = self._shared, self._shared.verdicts.line(self.entity)
+        up_to, model = self._up_to(stage), shared.line.judges(stage)
+        if line.judged >= stage or up_to is None or model is None:
+            return
+        old_rows = sum(1 for row_stage in shared.line.stage_of_row if row_stage < stage)
+        first_contact = not line.known
+        entropy, reference = result.values["entropy"], result.values["reference"]
+        r_h = threshold(shared.configuration, old_rows, self._virtual_rows(stage))
+        counts = Counter(image.label for image in self._window(up_to))
+        judgement = judged(
+            counts, line.known, entropy, None if first_contact else reference or 0.0, r_h,
+            shared.configuration,
+        )  # fmt: skip
+        verdict = WindowJudged(
+            run=shared.line.run,
+            number=line.number + 1,
+            entity=self.entity,
+            stage=stage,
+            position=up_to,
+            model=model,
+            images=dict(sorted(counts.items())),
+            trainable=self._trainable(judgement.classes, up_to),
+            entropy=entropy,
+            reference=None if entropy is None else reference or 0.0,
+            threshold=r_h,
+            first_contact=first_contact,
+            reason=result.values["reason"],
+            verdict=judgement.verdict,
+            classes=judgement.classes,
+        )
+        yield Say(self._classes_topic, verdict)
+
+    def _trainable(self, fresh: tuple[str, ...], up_to: int) -> int:
+        """How many images it would train on once the fresh classes have rows."""
+        state, settled = self._state, self._state.settled if self._state else {}
+        raw = Counter(
+            image.label
+            for image in self._stream.images()
+            if image.position < up_to
+            and image.label in {*self._known, *fresh}
+            and image.position >= settled.get(image.label, 0)
+        )
+        kept = {uid: len(images) for uid, images in state.exemplars.items()} if state else {}
+        if fresh and state and self._strategy.memory != "everything":
+            most = self._most()
+            kept = {uid: min(n, most) for uid, n in kept.items()}
+            kept |= {uid: min(raw[uid], most) for uid in state.current}
+            for uid in (*state.learned, *state.current):
+                del raw[uid]
+        return raw.total() + sum(kept.values())
+
+    # --- memory (docs/method.md 4) ---------------------------------------------------------------
+
+    def _next_change(self) -> int | None:
+        """The number of the next decision that changes this twin's state."""
+        done = self._state.number if self._state else -1
+        for stage in self._shared.line.stages[self._state.stage if self._state else 0 :]:
+            begun = stage.grown or stage.rounds[0].opened
+            if begun.number > done and self._found_new(stage.index):
+                return begun.number
+            if self._strategy.groups is None:
+                continue
+            for each in stage.rounds:
+                if each.closed and each.closed.number > done and self._counted(each.closed):
+                    return each.closed.number
+        return None
+
+    def _counted(self, closed: RoundClosed) -> str | None:
+        """The hash under which a round counted this twin's update."""
+        return dict(closed.counted).get(self.entity)
+
+    def _found_new(self, stage: int) -> bool:
+        """Whether the twin's own verdict named classes, which have rows now that the stage began."""
+        verdict = self._shared.verdicts.verdict(self.entity, stage)
+        return verdict is not None and bool(verdict.classes)
+
+    def _change(self, number: int) -> Iterator[Answer]:
+        decision = self._shared.line.decisions[number]
+        id = ("herd", self.entity, number)
+        if id in self._begun:
+            return
+        if isinstance(decision, RoundClosed):
+            yield from self._keep(decision, id)
+            return
+        assert isinstance(decision, HeadGrown | RoundOpened)
+        verdict = self._shared.verdicts.verdict(self.entity, decision.stage)
+        if verdict is None or self._stream.position < verdict.position:
+            return  # a state that was read back may be ahead of the stream
+        self._begun.add(id)
+        images = self._to_settle(decision.stage)
+        if any(images.values()):
+            yield Do(id, lambda library: self._herd_task(library, decision.stage, images))
+        else:
+            yield from self.done(id, Result({}, {}))
+
+    def _to_settle(self, stage: int) -> dict[str, list[Image]]:
+        """The images of each class that becomes old now, if the strategy remembers some of them."""
+        verdict = self._shared.verdicts.verdict(self.entity, stage)
+        if verdict is None or self._state is None or self._strategy.memory != "exemplars":
+            return {}
+        raw = self.raw_images(verdict.position)
+        return {uid: [i for i in raw if i.label == uid] for uid in self._state.current}
+
+    def _most(self) -> int:
+        """Exemplars for each class once the current classes are old; none without a memory."""
+        assert self._state is not None
+        if self._strategy.memory != "exemplars":
+            return 0
+        learned = len(self._state.learned) + len(self._state.current)
+        return budget(self._shared.configuration.memory, learned)
+
+    def _herd_task(self, library: Library, stage: int, images: dict[str, list[Image]]) -> Task:
+        model = self._shared.line.judges(stage)
+        assert model is not None
+        groups = {f"class/{uid}": {"images": pixels(library, self.samples, refs)}
+                  for uid, refs in images.items() if refs}  # fmt: skip
+        values = {"most": self._most(), "replace": 14 in self._shared.configuration.quirks}
+        return self._task("herd", values, {"model": library.model(model), **groups})
+
+    def _remembered(self, number: int, result: Result) -> Iterator[Answer]:
+        """Exemplars first, each with its pixels, then the state that names them."""
+        if self._state is not None and self._state.number >= number:
+            return
+        decision = self._shared.line.decisions[number]
+        assert isinstance(decision, HeadGrown | RoundOpened)
+        verdict = self._shared.verdicts.verdict(self.entity, decision.stage)
+        assert verdict is not None
+        images = self._to_settle(decision.stage)
+        exemplars = dict(self._state.exemplars) if self._state else {}
+        if images:
+            exemplars = truncated(exemplars, self._most())
+        for uid, refs in images.items():
+            herd = result.groups[f"class/{uid}"] if refs else _NO_HERD
+            exemplars[uid] = tuple((refs[i].source, refs[i].number) for i in herd["chosen"])
+            for image, content in zip(exemplars[uid], herd["images"], strict=True):
+                if image not in self._exemplars:
+                    yield Say(self.own, self._exemplar(image, uid, content), _image_key(image))
+        state = self._next_state(number, decision.stage, verdict, exemplars)
+        yield Say(self.own, state, _state_key(state, pack(state).hash))
+
+    def _exemplar(self, image: Exemplar, uid: str, content: NDArray[np.uint8]) -> ExemplarImage:
+        return ExemplarImage(
+            run=self._shared.line.run,
+            entity=self.entity,
+            source=image[0],
+            image=image[1],
+            label=uid,
+            groups={"images": {"images": content[None]}},
+        )
+
+    def _next_state(
+        self,
+        number: int,
+        stage: int,
+        verdict: WindowJudged,
+        exemplars: dict[str, tuple[Exemplar, ...]],
+    ) -> TwinState:
+        before = self._state
+        current = before.current if before else ()
+        settled = dict(before.settled) if before else {}
+        if self._strategy.memory != "everything":
+            settled |= dict.fromkeys(
+                (*(before.learned if before else ()), *current), verdict.position
+            )
+        known = set(self._known)
+        needed = [
+            image
+            for image in self._stream.images()
+            if image.label not in known or image.position >= settled.get(image.label, 0)
+        ]
+        offset, position, sources = self._stream.needed_from(needed)
+        marks = sorted((s, *mark) for s, mark in self._stream.marks.items() if s > stage)
+        return TwinState(
+            run=self._shared.line.run,
+            entity=self.entity,
+            number=number,
+            stage=stage,
+            current=verdict.classes,
+            learned=(*(before.learned if before else ()), *current),
+            exemplars=exemplars,
+            settled=dict(sorted(settled.items())),
+            sources=sources,
+            marks=tuple(marks),
+            trimmed=position,
+            offset=offset,
+            kept=before.kept if before else None,
+        )
+
+    # --- what a strategy keeps (docs/method.md 7) ------------------------------------------------
+
+    def _keep(self, closed: RoundClosed, id: tuple[str | int, ...]) -> Iterator[Answer]:
+        """What the counted update would keep becomes state, once it is there to be named."""
+        hash = self._counted(closed)
+        if self._state is None or hash not in self._keeps:
+            return
+        self._begun.add(id)
+        state = self._state.model_copy(update={"number": closed.number, "kept": hash})
+        yield Say(self.own, state, _state_key(state, pack(state).hash))
+
+    # --- training (docs/method.md 5) -------------------------------------------------------------
+
+    def _train(self) -> Iterator[Answer]:
+        opened = self._shared.line.open_round
+        part = self._part(opened) if opened else None
+        if opened is None or part is None or self._stream.position < part.position:
+            return
+        id = ("learn", self.entity, opened.number)
+        if id in self._begun or self.entity in self._shared.answered.get(opened.number, ()):
+            return
+        self._begun.add(id)
+        raw, exemplars = self.training_images(part.position)
+        if raw or exemplars:
+            yield Do(id, lambda library: self._learn_task(library, opened, raw, exemplars))
+        else:
+            yield from self._withhold(opened, "no image to train on")
+
+    def _part(self, opened: RoundOpened) -> Participant | None:
+        return next((each for each in opened.participants if each.entity == self.entity), None)
+
+    def _learn_task(
+        self,
+        library: Library,
+        opened: RoundOpened,
+        raw: list[Image],
+        exemplars: list[tuple[str, Exemplar]],
+    ) -> Task:
+        line, state = self._shared.line, self._state
+        assert state is not None
+        begins = state.stage == opened.stage
+        old = state.learned if begins else (*state.learned, *state.current)
+        received = library.groups(opened.base)
+        labels = [image.label for image in raw] + [uid for uid, _ in exemplars]
+        groups = {
+            "model": received["model"],
+            "data": {"images": self._pixels(library, [*raw, *exemplars])},
+        }
+        if opened.teacher is not None:
+            groups["teacher"] = library.model(opened.teacher)
+        groups |= {f"received/{name}": t for name, t in received.items() if name != "model"}
+        if state.kept is not None:
+            own = library.message(self._keeps[state.kept][1])
+            assert isinstance(own, StrategyKept)
+            groups |= {f"kept/{name}": tensors for name, tensors in own.groups.items()}
+        values = {
+            "entity": self.entity,
+            "stage": opened.stage,
+            "round": opened.round,
+            "learning_rate": opened.learning_rate,
+            "rows": [line.rows[uid] for uid in labels],
+            "stage_of_row": line.stage_of_row,
+            "old_classes": len(old),
+            "new_classes": len(state.current) if begins else 0,
+            "total_weight": opened.total_weight,
+        }
+        return self._task("learn", values, groups)
+
+    def _learned(self, number: int, result: Result) -> Iterator[Answer]:
+        """The update, checked as its reader will; or the form without content, and why."""
+        opened = self._shared.line.decisions[number]
+        assert isinstance(opened, RoundOpened)
+        if self.entity in self._shared.answered.get(number, ()):
+            return
+        if "reason" in result.values:
+            yield from self._withhold(opened, result.values["reason"])
+            return
+        update = ModelUpdate(
+            run=self._shared.line.run,
+            opened=number,
+            entity=self.entity,
+            base=opened.base,
+            measured=result.values["measured"],
+            groups=_named("send/", result.groups),
+        )
+        if self._strategy.groups is not None:
+            yield from self._before_update(update, _named("keep/", result.groups))
+        yield Say(self._updates_topic, update)
+
+    def _before_update(self, update: ModelUpdate, kept: Groups) -> Iterator[Answer]:
+        """What the strategy would keep is in the log before the answer that it belongs to."""
+        hash = pack(update, self._shared.configuration.wire).hash
+        if hash not in self._keeps:
+            keep = StrategyKept(
+                run=update.run, entity=self.entity, opened=update.opened, update=hash, groups=kept
+            )
+            yield Say(self.own, keep, _kept_key(hash))
+
+    def _withhold(self, opened: RoundOpened, reason: str) -> Iterator[Answer]:
+        yield Say(
+            self._updates_topic,
+            ModelUpdate(
+                run=self._shared.line.run,
+                opened=opened.number,
+                entity=self.entity,
+                base=opened.base,
+                reason=reason,
+                groups={},
+            ),
+        )
+
+    # --- prototypes (docs/method.md 6) -----------------------------------------------------------
+
+    def _send_prototypes(self) -> Iterator[Answer]:
+        line = self._shared.line
+        stage = line.stage
+        if stage is None or not stage.rounds or self._shared.teachers.of(stage.index + 1):
+            return
+        closed, places = stage.rounds[0].closed, self._places(stage.index)
+        id = ("prototypes", self.entity, stage.index)
+        if closed is None or not places or id in self._begun:
+            return
+        self._begun.add(id)
+        yield Do(id, lambda library: self._prototype_task(library, closed, places))
+
+    def _places(self, stage: int) -> tuple[str, ...]:
+        grown = self._shared.line.stages[stage].grown
+        return dict(grown.prototypes).get(self.entity, ()) if grown else ()
+
+    def _prototype_task(self, library: Library, closed: RoundClosed, uids: tuple[str, ...]) -> Task:
+        verdict = self._shared.verdicts.verdict(self.entity, closed.stage)
+        assert verdict is not None
+        raw = self.raw_images(verdict.position)
+        groups = {"model": library.model(closed.model)}
+        for place, uid in enumerate(uids):
+            images = [image for image in raw if image.label == uid]
+            if images:
+                groups[f"place/{place}"] = {"images": pixels(library, self.samples, images)}
+        values = {
+            "entity": self.entity,
+            "stage": closed.stage,
+            "rows": [self._shared.line.rows[uid] for uid in uids],
+        }
+        return self._task("prototypes", values, groups)
+
+    def _perturbed(self, stage: int, result: Result) -> Iterator[Answer]:
+        topic = self._shared.names.of_site("prototypes", parted(self.entity)[0])
+        for place, (psnr, reason) in enumerate(result.values["places"]):
+            content = {} if reason else {"gradient": result.groups[f"place/{place}"]}
+            yield Say(
+                topic,
+                PrototypeGradient(
+                    run=self._shared.line.run,
+                    entity=self.entity,
+                    stage=stage,
+                    place=place,
+                    reason=reason,
+                    psnr=psnr,
+                    groups=content,
+                ),
+            )
+
+    # --- tasks -----------------------------------------------------------------------------------
+
+    def _task(self, name: str, values: Mapping[str, object], groups: Groups) -> Task:
+        assert self._shared.line.opened is not None
+        run = {
+            "configuration": self._shared.configuration.model_dump(mode="json"),
+            "data": self._shared.line.opened.data.model_dump(mode="json"),
+        }
+        return Task(name, {**values, **run}, groups)
+
+    def _pixels(
+        self, library: Library, images: list[Image | tuple[str, Exemplar]]
+    ) -> NDArray[np.uint8]:
+        """Pixels of images of the stream, and behind them of exemplars."""
+        raw = pixels(library, self.samples, [each for each in images if isinstance(each, Image)])
+        kept = [self._exemplar_pixels(library, each[1]) for each in images
+                if not isinstance(each, Image)]  # fmt: skip
+        return np.concatenate([*([raw] if len(raw) or not kept else []), *kept])
+
+    def _exemplar_pixels(self, library: Library, image: Exemplar) -> NDArray[np.uint8]:
+        message = library.message(self._exemplars[image])
+        assert isinstance(message, ExemplarImage)
+        return message.groups["images"]["images"]
+
+
+def _named(prefix: str, groups: Groups) -> Groups:
+    return {name[len(prefix) :]: g for name, g in groups.items() if name.startswith(prefix)}
+
+
+def _image_key(image: Exemplar) -> str:
+    return f"image/{image[0]}/{image[1]}"
+
+
+def _kept_key(hash: str) -> str:
+    return f"kept/{hash}"
+
+
+def _state_key(state: TwinState, hash: str) -> str:
+    return f"state/{state.number}/{hash[:16]}"

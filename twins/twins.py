@@ -1,0 +1,169 @@
+"""Many twins in one process: they share the decision lines, and each hears what concerns it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from infra.promises import Answer, Arrived, Models, NotYet, Result
+from learning.strategies.choice import chosen, sent_tensors
+from schemas.errors import Refused
+from schemas.messages import (
+    Decision,
+    EntityJoined,
+    ExemplarImage,
+    ImageBatch,
+    ModelUpdate,
+    RoundClosed,
+    RoundOpened,
+    RunOpened,
+    StrategyKept,
+    StreamMarked,
+    TeacherChosen,
+    TwinState,
+    WindowJudged,
+)
+from schemas.topics import Names, parted
+from schemas.updates import checked_update
+from twins.twin import Shared, Twin
+
+
+class Twins:
+    """The role that hosts the twins of a site, or some of them."""
+
+    name = "twins"
+
+    def __init__(
+        self, names: Names, site: str, models: Models, entities: Sequence[str] | None = None
+    ) -> None:
+        """`entities` are the twins that live here, by full name; None takes all of the site."""
+        self._names = names
+        self._site = site
+        self._models = models
+        self._wanted = entities
+        self._shared = Shared(names)
+        self._twins: dict[str, Twin] = {}
+        self._by_topic: dict[str, Twin] = {}
+        self._stirred: set[str] = set()
+        self._updates = names.of_site("updates", site)
+        self._classes = names.of_site("classes", site)
+        self._rounds = names.federation("rounds")
+        self._lines = [self._rounds, names.federation("teachers"), self._classes]
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Decision lines, and each twin's own state."""
+        return [*self._lines, *(twin.own for twin in self._twins.values())]
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Also the streams, and the site's answers: what is in the log is not computed again."""
+        return [*self.lines, self._updates, *(twin.samples for twin in self._twins.values())]
+
+    @property
+    def owns(self) -> Sequence[str]:
+        """It writes the dead letters of the streams."""
+        return [twin.samples for twin in self._twins.values()]
+
+    @property
+    def over(self) -> bool:
+        """The last stage is closed."""
+        return self._shared.line.over
+
+    # --- hearing -----------------------------------------------------------------------------
+
+    def hear(self, arrived: Arrived) -> None:
+        match arrived.message:
+            case ImageBatch() | StreamMarked() as sample:
+                self._of_this_run(sample.run)
+                twin = self._by_topic[arrived.place.topic]
+                twin.hear_sample(arrived, sample)
+                self._stirred.add(twin.entity)
+            case TwinState() | ExemplarImage() | StrategyKept() as own:
+                self._of_this_run(own.run)
+                twin = self._by_topic[arrived.place.topic]
+                twin.hear_own(arrived, own)
+                self._stirred.add(twin.entity)
+            case EntityJoined() | WindowJudged() as verdict:
+                self._shared.verdicts.hear(self._site, verdict, arrived)
+                self._stirred.add(verdict.entity)
+            case TeacherChosen() as choice:
+                self._shared.teachers.hear(choice, arrived)
+                self._stirred |= self._twins.keys()
+            case ModelUpdate() as update:
+                self._note(update)
+            case Decision() as decision:
+                if self._shared.line.hear(decision, arrived.hash):
+                    self._went_on(decision)
+
+    def _of_this_run(self, run: str) -> None:
+        line = self._shared.line
+        if line.opened is None:
+            raise NotYet(lambda: line.opened is not None, "RunOpened")
+        if run != line.run:
+            raise Refused("out-of-line", "a message of another run")
+
+    def _went_on(self, decision: Decision) -> None:
+        if isinstance(decision, RunOpened):
+            self._move_in(decision)
+        if isinstance(decision, RoundClosed):
+            self._shared.answered.pop(decision.opened, None)
+        self._shared.verdicts.again()
+        self._shared.teachers.again()
+        self._stirred |= self._twins.keys()
+
+    def _move_in(self, opened: RunOpened) -> None:
+        configuration = opened.configuration
+        self._shared.strategy = chosen(
+            configuration.strategy, configuration.switches, configuration.teacher
+        )
+        here = [e for e in opened.schedule.entities if parted(e)[0] == self._site]
+        for entity in here if self._wanted is None else self._wanted:
+            twin = Twin(entity, self._shared)
+            self._twins[entity] = twin
+            self._by_topic |= {twin.own: twin, twin.samples: twin}
+
+    def _note(self, update: ModelUpdate) -> None:
+        """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
+        line = self._shared.line
+        if update.opened > line.number:
+            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
+        opened = line.decisions[update.opened]
+        if opened != line.open_round or not isinstance(opened, RoundOpened):
+            return
+        if update.run != line.run or update.base != opened.base or not self._sound(update, opened):
+            return
+        self._shared.answered.setdefault(opened.number, set()).add(update.entity)
+
+    def _sound(self, update: ModelUpdate, opened: RoundOpened) -> bool:
+        """Whether the aggregator will take it; what is not sound silences nobody."""
+        if update.reason is not None:
+            return not update.groups
+        assert self._shared.strategy is not None
+        base = self._models.groups(opened.base)["model"]
+        expected = sent_tensors(self._shared.strategy, base)
+        wire = self._shared.configuration.wire
+        try:
+            checked_update(update.groups, base, expected, opened.total_weight, wire)
+        except Refused:
+            return False
+        return True
+
+    # --- answering -----------------------------------------------------------------------------
+
+    def answers(self) -> Iterator[Answer]:
+        for refused in (self._shared.verdicts.refused, self._shared.teachers.refused):
+            refused.clear()  # their topics' owners set them aside
+        stirred, self._stirred = self._stirred, set()
+        for entity in self._twins:
+            if entity in stirred:
+                yield from self._twins[entity].answers()
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        entity = str(id[1])
+        self._stirred.add(entity)
+        yield from self._twins[entity].done(id, result)
+
+    def waits(self) -> list[str]:
+        if self._shared.line.opened is None:
+            return ["RunOpened"]
+        return [what for twin in self._twins.values() for what in twin.waits()]
