@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from learning.encoder import KERNEL, MAPS, Arrays
+from learning.encoder import KERNEL, MAPS, Arrays, map_sizes
 from proxy.matching import Layer, Mismatch
 
 TINY = 1e-9
@@ -29,6 +29,18 @@ ROUNDS, CONVERGED = 160, 1e-20
 """Conjugate gradients end after so many rounds, or when all residuals have shrunk so far."""
 
 Map = Callable[[Tensor], Tensor]
+
+
+def determined(given: Mismatch) -> bool:
+    """Whether every layer has at least as many equations as unknowns: for colour, up to 40 pixels.
+
+    O maps of L places and O kernels of K numbers stand against I maps of P places.
+    """
+    return all(
+        layer.target_BOK.shape[2] // KERNEL**2 * math.prod(layer.inward)
+        <= MAPS * math.prod(outward) + layer.target_BOK[0].numel()
+        for layer, outward in zip(given.layers, map_sizes(*given.layers[0].inward), strict=True)
+    )
 
 
 def solved_layerwise(

@@ -26,7 +26,7 @@ from infra.promises import (
     Task,
     Trim,
 )
-from learning.prototypes import encoder_shapes, fault
+from learning.encoder import encoder_shapes, fault
 from learning.strategies.choice import chosen
 from proxy.selection import best
 from schemas.configuration import Configuration

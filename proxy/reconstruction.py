@@ -20,7 +20,7 @@ from torch import Tensor
 
 from learning.encoder import Arrays
 from learning.prototypes import encode
-from proxy.layerwise import solved_layerwise
+from proxy.layerwise import determined, solved_layerwise
 from proxy.matching import Mismatch
 
 Start = Literal["grey", "noise", "layerwise"]
@@ -30,7 +30,7 @@ HISTORY = 30
 GREY = 0.5
 CURVED = 1e-8
 """A pair whose cosine between step and change of slope is not above this tells no curvature."""
-MATCHED = 1e-9
+MATCHED = 1e-7
 """Of || gradient ||²: a mismatch that means PSNRs above 60 dB and is near what float32 can tell."""
 
 
@@ -64,7 +64,7 @@ def rebuild(
     start_BD = torch.full(shape, GREY).flatten(1)
     if start == "noise":
         start_BD = _noise(shape, generators)
-    if start == "layerwise":
+    if start == "layerwise" and determined(mismatch):
         solved_BD = solved_layerwise(encoder, gradients, rows, height=height, width=width)
         start_BD = _nearer(mismatch, solved_BD.float().clamp(0, 1), start_BD)
     path = islice(descend(mismatch, start_BD), steps + 1)

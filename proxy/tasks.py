@@ -6,8 +6,8 @@ import numpy as np
 
 from infra.promises import Result, Task
 from learning.augmentation import Transform
+from learning.encoder import encoder_weights
 from learning.nets import from_weights
-from learning.prototypes import encoder_weights
 from proxy.reconstruction import rebuild, to_bytes
 from proxy.scoring import score, views
 from schemas.configuration import Configuration
@@ -28,7 +28,6 @@ def reconstruct(task: Task) -> Result:
         values["rows"],
         height=data.height,
         width=data.width,
-        batch=configuration.recon_batch,
         steps=configuration.recon_steps,
         start=configuration.recon_init,
         generators=[

@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 
 from infra.promises import Result, Task
 from learning.augmentation import Transform
+from learning.encoder import encoder_weights, fault
 from learning.lesson import Lesson
 from learning.memory import herded
 from learning.nets import features_and_logits, from_weights
 from learning.novelty import mean_entropy
-from learning.prototypes import (
-    Perturbation,
-    encoder_weights,
-    fault,
-    make_prototype,
-)
+from learning.prototypes import Perturbation, make_prototype
 from learning.strategies.choice import chosen, sent_tensors
 from learning.training import learn
 from schemas.configuration import Configuration
@@ -141,7 +137,7 @@ def prototypes(task: Task) -> Result:
             generator=generator(
                 configuration.seed, f"perturb/{row}", values["entity"], values["stage"]
             ),
-            dp_noise_sigma=configuration.dp_noise_sigma or 0.0,
+            dp_noise_sigma=configuration.dp_noise_sigma,
         )
         noisy = configuration.dp_noise_sigma is not None
         reason = fault(made.gradient, row, with_noise=noisy)

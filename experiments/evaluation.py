@@ -1,0 +1,21 @@
+"""How good a global model is on test images; only the runner of a recipe has them. Needs torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from infra.promises import Result, Task
+from learning.nets import features_and_logits, from_weights
+from schemas.messages import DataFacts
+from twins.learner import transform_of
+
+
+def evaluate(task: Task) -> Result:
+    """The confusion matrix (rows: true, columns: predicted) over all rows of a model's head."""
+    data = DataFacts.model_validate(task.values["data"], strict=False)
+    net = from_weights(task.groups["model"])
+    _, logits = features_and_logits(net, task.groups["test"]["images"], transform_of(data))
+    true, classes = task.groups["test"]["rows"], logits.shape[1]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (true, logits.argmax(axis=1)), 1)
+    return Result({}, {"confusion": {"confusion": confusion}})
