@@ -145,4 +145,5 @@ class Learned:
     """`steps` and `samples` (images of one epoch); and means over the steps: `loss`, its terms
     `classification`, `semantic`, `attention` and `term` (the strategy's own) as far as they took
     part, adaptive weights included and coefficients not; `empty_maps` and `empty_teacher_maps`
-    (shares of the samples); `gradient_norm` (before clipping). No step, no means."""
+    (shares of the samples); `gradient_norm` (before clipping, every eighth step). No step, no
+    means."""

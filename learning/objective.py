@@ -27,7 +27,7 @@ from learning.losses import (
     membership,
     semantic_distillation,
 )
-from learning.nets import ResNet18, from_weights, frozen_statistics, pooled
+from learning.nets import ResNet18, folded, from_weights, frozen_statistics, pooled
 from learning.shapes import HEAD_BIAS, LAYERS
 from learning.strategies.strategy import AlphaGradient, Term
 
@@ -111,14 +111,16 @@ class LocalObjective:
 
     def _classification(self, step: Step) -> Tensor:
         """Among the rows from `_first_row` on; a sample of an earlier row has no loss."""
-        first = self._first_row
+        first, logits_BC, rows_B = self._first_row, step.logits_BC, step.rows_B
+        if first:
+            logits_BC, rows_B = logits_BC[:, first:], (rows_B - first).clamp_min(0)
         loss_B = classification(
-            step.logits_BC[:, first:],
-            (step.rows_B - first).clamp_min(0),
+            logits_BC,
+            rows_B,
             family=self._switches.family,
             reduction=self._switches.reduction,
         )
-        return loss_B * (step.rows_B >= first)
+        return loss_B * (step.rows_B >= first) if first else loss_B
 
     def _semantic(self, step: Step, teacher_logits_BO: Tensor) -> Tensor:
         return semantic_distillation(
@@ -186,7 +188,7 @@ def _teacher(lesson: Lesson) -> ResNet18 | None:
     switches = lesson.strategy.objective
     if lesson.teacher is None or not lesson.taught or not (switches.beta or switches.gamma):
         return None
-    return from_weights(lesson.teacher).requires_grad_(False)
+    return folded(from_weights(lesson.teacher)).requires_grad_(False)
 
 
 def _block_sizes(lesson: Lesson) -> list[int]:

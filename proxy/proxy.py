@@ -251,6 +251,16 @@ class Proxy:
             ),
         )
 
+    def prototypes(self) -> dict[int, list[tuple[str, NDArray[np.float32]]]]:
+        """Stage → class and rebuilt image (C, H, W) in [0, 1]; what this process has rebuilt."""
+        shown: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}
+        for stage, parts in self.rebuilt.items():
+            images = np.concatenate([parts[number] for number in sorted(parts)])
+            found = self._gradients.get(stage, {})
+            uids = [uid for e, place, uid in self.line.expected(stage) if (e, place) in found]
+            shown[stage] = list(zip(uids, images, strict=True))
+        return shown
+
     # --- forgetting ----------------------------------------------------------------------------
 
     def _tidy(self) -> Iterator[Answer]:

@@ -1,0 +1,111 @@
+"""What a run will take: said before it begins, and refused where the disk is too small."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aggregator.aggregator import Opening
+from learning.memory import budget
+from learning.shapes import model_shapes
+from producers.images import Dataset
+from schemas.configuration import Configuration
+from schemas.errors import DiskFull
+
+SECONDS_PER_STEP = 0.035
+"""Of a training step whatever the width: dispatch, on one core of a server of 2023 (INFERRED)."""
+MACS_PER_SECOND = 15e9
+"""Multiply-adds of a training on one such core."""
+SPARE = 1.25
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About what a run takes."""
+
+    steps: int
+    """Training steps of all twins in all rounds."""
+    images: int
+    """Images trained on, counted each time."""
+    seconds_one_worker: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) -> Estimate:
+    """From the schedule: what streams, what trains, what is kept."""
+    counts = _images_per_class(configuration, dataset)
+    raw: dict[str, int] = {}
+    held: dict[str, int] = {}
+    samples = trained = 0
+    for stage in opening.schedule.stages:
+        for client in stage.clients:
+            burst = sum(
+                counts[uid] // opening.schedule.share(client.entity, uid).parts
+                for uid in client.classes
+            )
+            samples += burst
+            if client.classes:
+                known = held.get(client.entity, 0)
+                held[client.entity] = known + len(client.classes)
+                kept = known * budget(configuration.memory, known) if known else 0
+                raw[client.entity] = burst + min(kept, configuration.memory)
+        trained += sum(raw.get(entity, 0) for round in stage.sampled for entity in round)
+    images = trained * configuration.local_epochs
+    steps = math.ceil(images / configuration.batch_size)
+    model = 4 * _numbers(configuration, opening)
+    pixels = int(np.prod(dataset.train.images.shape[1:]))
+    return Estimate(
+        steps=steps,
+        images=images,
+        seconds_one_worker=steps * SECONDS_PER_STEP + 4 * images * _macs(configuration, opening)
+        / MACS_PER_SECOND,
+        disk_bytes=samples * pixels + model * _kept_models(configuration),
+        memory_bytes=500_000_000 + 12 * model + 2 * dataset.train.images.nbytes,
+    )  # fmt: skip
+
+
+def check_disk(folder: Path, estimate: Estimate) -> None:
+    """Raises DiskFull when the log will not fit."""
+    free = shutil.disk_usage(folder).free
+    need = int(estimate.disk_bytes * SPARE)
+    if free < need:
+        raise DiskFull(
+            f"the run needs about {need / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free:"
+            " make room, or take another --run-dir"
+        )
+
+
+def _images_per_class(configuration: Configuration, dataset: Dataset) -> Mapping[str, int]:
+    most = configuration.images_per_class
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_uids))
+    return {
+        uid: min(int(count), most or int(count))
+        for uid, count in zip(dataset.class_uids, counts, strict=True)
+    }
+
+
+def _kept_models(configuration: Configuration) -> int:
+    """Versions in the log and the store, and updates that a round leaves."""
+    rounds, each = configuration.rounds_per_stage, configuration.clients_per_round
+    keep = configuration.keep_rounds
+    kept = rounds * configuration.stages if keep == "all" else keep + 1
+    return 2 * (rounds + 1) + 4 * configuration.stages + kept * each
+
+
+def _numbers(configuration: Configuration, opening: Opening) -> int:
+    shapes = model_shapes(
+        opening.data.channels, configuration.width, len(opening.schedule.classes)
+    )
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _macs(configuration: Configuration, opening: Opening) -> float:
+    """Forward multiply-adds of an image: 0.5554e9 at width 64 and 32x32 (docs/method.md 2.1)."""
+    area = opening.data.height * opening.data.width / 1024
+    return 0.5554e9 * area * (configuration.width / 64) ** 2
