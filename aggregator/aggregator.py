@@ -345,7 +345,7 @@ class Aggregator:
             self._first_update[topic] = {n: place for n, place in first.items() if n >= oldest}
 
     def _kept_models(self) -> set[ModelName]:
-        """Versions of this stage and the one before, and of every earlier one the best and the last.
+        """Versions of this stage and the one before, of every earlier one the best and the last.
 
         The stage before is kept whole so that whoever reports on a run never comes too late.
         """

@@ -61,7 +61,7 @@ class RoundSums:
         self.counted[entity] = hash
 
     def next_groups(self, before: Groups, members: int) -> Groups:
-        """The next global model and what the strategy keeps beside it; nothing when nobody counts."""
+        """The next global model and what is kept beside it; nothing when nobody counts."""
         if not self.counted:
             return {}
         means = {group: sums.mean() for group, sums in self._sums.items()}
@@ -125,7 +125,7 @@ def prototypes_of(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The (twin, class) pairs whose prototype gradients a stage waits for (docs/method.md 6.2).
 
-    Per class those with the smallest hash of seed, stage, class and entity, at most `proto_per_class`;
+    Per class at most `proto_per_class`: those with the smallest hash of seed, stage, class and entity;
     none in the schedule's last stage and behind it, and none for a strategy without a proxy.
     """
     assert line.opened is not None

@@ -132,12 +132,15 @@ def batched(setting: Setting, start: Literal["grey", "layerwise"], steps: int) -
 def alone(setting: Setting, count: int) -> Result:
     """The first `count` images one after another, scaled to the time of all."""
     generator = np.random.default_rng(7)
+    encoder, errors = setting.encoder, []
+    grey_cHW = torch.full_like(setting.images_BcHW[0], GREY)
+    # The first optimiser of a process makes torch import its compiler, for seconds: not our peer's.
+    next(descend_alone(encoder, setting.gradients[0], setting.rows[0], grey_cHW))
     began = time.perf_counter()
-    errors = []
     for n in range(count):
         wanted_cHW = setting.images_BcHW[n]
         start = torch.from_numpy(generator.standard_normal(wanted_cHW.shape)).float()
-        path = descend_alone(setting.encoder, setting.gradients[n], setting.rows[n], start)
+        path = descend_alone(encoder, setting.gradients[n], setting.rows[n], start)
         for found_cHW in islice(path, CALLS):
             error = float(mse(found_cHW[None], wanted_cHW[None]))
             if error <= ENOUGH:

@@ -99,9 +99,7 @@ def _kept_models(configuration: Configuration) -> int:
 
 
 def _numbers(configuration: Configuration, opening: Opening) -> int:
-    shapes = model_shapes(
-        opening.data.channels, configuration.width, len(opening.schedule.classes)
-    )
+    shapes = model_shapes(opening.data.channels, configuration.width, len(opening.schedule.classes))
     return sum(math.prod(shape) for shape in shapes.values())
 
 

@@ -31,6 +31,10 @@ from schemas.messages import ModelName, Tensors
 from schemas.topics import Names
 
 VERSION = 1
+FILES = (
+    "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
+    "metrics.csv", "model.safetensors", "report.html",
+)  # fmt: skip
 LIBRARIES = ("torch", "numpy", "msgpack", "pydantic", "blake3", "zstandard")
 DEFAULT_BYTES = 256 * 1024 * 1024
 """The largest message that a reader takes who has not read RunOpened yet."""
@@ -97,8 +101,7 @@ class RunFolder:
 
     def remove_files(self) -> None:
         """Delete the files of a run, and nothing else that lies in the folder."""
-        for name in ("run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json",
-                     "metrics.jsonl", "metrics.csv", "model.safetensors", "report.html"):  # fmt: skip
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         for events in self.path.glob("tensorboard/events.*"):
             events.unlink()
@@ -127,7 +130,9 @@ class RunFolder:
         """The model as safetensors, with its registry in the metadata."""
         arrays = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
         fresh = self.model.with_suffix(".new")
-        save_file(arrays, str(fresh), {**facts, "version": str(name.version), "sha256": name.sha256})
+        save_file(
+            arrays, str(fresh), {**facts, "version": str(name.version), "sha256": name.sha256}
+        )
         fresh.replace(self.model)
 
 
@@ -187,4 +192,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "unknown"
-

@@ -1,4 +1,4 @@
-"""The observer: sees what everybody may see, scores each round's model on test images, writes it down.
+"""The observer: sees what everybody may see, and scores each round's model on test images.
 
 It decides nothing and nobody waits for it, so a run's model is the same without it.
 """
@@ -6,6 +6,7 @@ It decides nothing and nobody waits for it, so a run's model is the same without
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from schemas.messages import (
     DeadLetter,
     Decision,
     EntityJoined,
+    Groups,
     Measured,
     ModelUpdate,
     RoundClosed,
@@ -101,7 +103,7 @@ class Observer:
             name = f"model/{closed.model.version}"
             if name not in self._begun:
                 self._begun.add(name)
-                yield Do(("evaluate", closed.number), lambda lib, c=closed: self._task(lib, c))  # type: ignore[misc]
+                yield Do(("evaluate", closed.number), partial(self._task, closed=closed))
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         closed = self.line.decisions[int(id[1])]
@@ -114,9 +116,7 @@ class Observer:
         return []
 
     def _unscored(self) -> list[RoundClosed]:
-        closed = [
-            each.closed for stage in self.line.stages for each in stage.rounds if each.closed
-        ]
+        closed = [each.closed for stage in self.line.stages for each in stage.rounds if each.closed]
         return [each for each in closed if f"model/{each.model.version}" not in self.measured]
 
     def _task(self, library: Library, closed: RoundClosed) -> Task:
@@ -128,7 +128,7 @@ class Observer:
         test, uids = self._dataset.test, self._dataset.class_uids
         row_of_label = np.array([rows.get(uid, -1) for uid in uids], np.int64)
         true = row_of_label[test.labels]
-        groups = {
+        groups: Groups = {
             "model": library.model(closed.model),
             "test": {"images": test.images[true >= 0], "rows": true[true >= 0]},
         }

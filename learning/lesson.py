@@ -115,6 +115,9 @@ class Lesson:
             raise ValueError(
                 f"each of at least 1 image has a row: {self.images.shape} and {self.rows.shape}"
             )
+        channels = sizes_of(self.base).channels
+        if self.images.ndim != 4 or self.images.shape[1] != channels:
+            raise ValueError(f"images {self.images.shape}, but the model sees {channels} channels")
         classes, (least, most) = len(self.stage_of_row), (self.rows.min(), self.rows.max())
         if not 0 <= least <= most < classes:
             raise ValueError(f"images of the rows {least} to {most}, but the head has {classes}")

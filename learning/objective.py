@@ -41,16 +41,25 @@ class _Sight(NamedTuple):
     logits_BC: Tensor
 
 
+def teacher_of(lesson: Lesson) -> ResNet18 | None:
+    """The teacher, in eval mode and without gradients, if the objective asks what it sees."""
+    switches = lesson.strategy.objective
+    if lesson.teacher is None or not lesson.taught or not (switches.beta or switches.gamma):
+        return None
+    return folded(from_weights(lesson.teacher)).requires_grad_(False)
+
+
 class LocalObjective:
     """Called with a batch, tells the loss, its terms and the shares of empty maps, by name.
 
-    Keeps what stays the same from step to step. The student must be in train mode.
+    Keeps what stays the same from step to step. The student must be in train mode, and the teacher
+    that of `teacher_of`.
     """
 
-    def __init__(self, lesson: Lesson, student: ResNet18) -> None:
+    def __init__(self, lesson: Lesson, student: ResNet18, teacher: ResNet18 | None) -> None:
         self._switches = lesson.strategy.objective
         self._student = student
-        self._teacher = _teacher(lesson)
+        self._teacher = teacher
         self._coefficient = self._switches.alpha if lesson.taught else self._switches.alone
         self._term = lesson.strategy.term(lesson) if lesson.strategy.term else None
         self._bf16 = lesson.precision == "bf16"
@@ -181,14 +190,6 @@ class LocalObjective:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
-
-
-def _teacher(lesson: Lesson) -> ResNet18 | None:
-    """The teacher in eval mode and without gradients, if the objective asks for what it sees."""
-    switches = lesson.strategy.objective
-    if lesson.teacher is None or not lesson.taught or not (switches.beta or switches.gamma):
-        return None
-    return folded(from_weights(lesson.teacher)).requires_grad_(False)
 
 
 def _block_sizes(lesson: Lesson) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from learning.lesson import SMALLEST_BATCH, Learned, Lesson
 from learning.nets import from_weights, to_weights
-from learning.objective import LocalObjective
+from learning.objective import LocalObjective, teacher_of
 from learning.strategies.strategy import Sent
 
 MEASURED = 8
@@ -28,7 +28,7 @@ def learn(lesson: Lesson) -> Learned:
     strategy = lesson.strategy
     student = from_weights(lesson.base).train()
     named = dict(student.named_parameters())
-    objective = LocalObjective(lesson, student)
+    objective = LocalObjective(lesson, student, teacher_of(lesson))
     correct = strategy.correction(lesson) if strategy.correction else None
     optimiser = torch.optim.SGD(
         named.values(), lesson.learning_rate, weight_decay=lesson.weight_decay, fused=True

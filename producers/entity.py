@@ -1,7 +1,7 @@
 """The physical entities: each streams its images, stage by stage, to its own topic.
 
-They wait for RunOpened, which holds the schedule, and then for nobody. Images of one entity have one
-source and are numbered from 0; after each stage's burst a mark says how many there are so far.
+They wait for RunOpened, which holds the schedule, and then for nobody. Images of one entity have
+one source and are numbered from 0; after each stage's burst a mark says how many there are so far.
 """
 
 from __future__ import annotations

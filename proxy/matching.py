@@ -38,6 +38,8 @@ class Layer(NamedTuple):
     stride: int
     inward: tuple[int, int]
     """Height and width of what enters."""
+    outward: tuple[int, int]
+    """Height and width of what it gives."""
     target_BOK: Tensor
     target_bias_BO: Tensor
 
@@ -84,19 +86,18 @@ class Mismatch:
             name: torch.tensor(np.stack([gradient[name] for gradient in gradients]), dtype=dtype)
             for name in encoder
         }
-        outward = map_sizes(height, width)
+        inward = [(height, width), *map_sizes(height, width)]
         self.layers = [
             Layer(
                 kernel_OK=own[f"{name}.weight"].flatten(1),
                 bias_O1=own[f"{name}.bias"][:, None],
                 stride=stride,
-                inward=inward,
+                inward=inward[n],
+                outward=inward[n + 1],
                 target_BOK=given[f"{name}.weight"].flatten(2),
                 target_bias_BO=given[f"{name}.bias"],
             )
-            for name, stride, inward in zip(
-                CONVOLUTIONS, STRIDES, [(height, width), *outward[:2]], strict=True
-            )
+            for n, (name, stride) in enumerate(zip(CONVOLUTIONS, STRIDES, strict=True))
         ]
         self.head_CJ, self.head_bias_C = own[HEAD_WEIGHT], own[HEAD_BIAS]
         self.target_head_BCJ, self.target_head_bias_BC = given[HEAD_WEIGHT], given[HEAD_BIAS]

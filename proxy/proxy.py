@@ -1,12 +1,13 @@
 """The proxy: rebuilds prototypes from gradients, scores old models on them, and picks the teacher.
 
-It is separate from the aggregator because what it rebuilds is nearly an image (docs/method.md 6.7): it
-keeps reconstructions in memory and sends them nowhere.
+It is separate from the aggregator because what it rebuilds is nearly an image (docs/method.md 6.7):
+it keeps reconstructions in memory and sends them nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -193,7 +194,7 @@ class Proxy:
             if id not in self._begun:
                 self._begun.add(id)
                 part = used[start : start + size]
-                yield Do(id, lambda library, part=part: self._rebuild_task(library, part, start))  # type: ignore[misc]
+                yield Do(id, partial(self._rebuild_task, part=part, start=start))
 
     def _rebuild_task(
         self, library: Library, part: Sequence[tuple[Slot, int, str, Place]], start: int
@@ -217,7 +218,7 @@ class Proxy:
             id = ("score", closed.stage, candidate.version)
             if id not in self._begun:
                 self._begun.add(id)
-                yield Do(id, lambda library, c=candidate: self._score_task(library, c, stages))  # type: ignore[misc]
+                yield Do(id, partial(self._score_task, candidate=candidate, stages=stages))
 
     def _score_task(self, library: Library, candidate: ModelName, stages: Sequence[int]) -> Task:
         images = [self.rebuilt[stage][number] for stage in stages

@@ -64,9 +64,14 @@ def rebuild(
     start_BD = torch.full(shape, GREY).flatten(1)
     if start == "noise":
         start_BD = _noise(shape, generators)
-    if start == "layerwise" and determined(mismatch):
-        solved_BD = solved_layerwise(encoder, gradients, rows, height=height, width=width)
-        start_BD = _nearer(mismatch, solved_BD.float().clamp(0, 1), start_BD)
+    if start == "layerwise" and determined(mismatch.layers):
+        pairs = zip(gradients, rows, strict=True)
+        solved = [
+            solved_layerwise(encoder, gradient, row, height=height, width=width)
+            for gradient, row in pairs
+        ]
+        solved_BD = torch.stack(solved).float().clamp(0, 1).flatten(1)
+        start_BD = _nearer(mismatch, solved_BD, start_BD)
     path = islice(descend(mismatch, start_BD), steps + 1)
     return _best(path, start_BD, mismatch.size()).clamp(0, 1).view(shape).numpy()
 
@@ -133,8 +138,8 @@ class Pairs:
         self._changes[:, newest] = torch.where(curved_B1, change_BD, 0)
         window, newest_B1D = self._window(), self._changes[:, newest, None]
         self._sy[:, window, newest] = (newest_B1D @ self._steps[:, window].mT)[:, 0]
-        self._yy[:, window, newest] = (newest_B1D @ self._changes[:, window].mT)[:, 0]
-        self._yy[:, newest, window] = self._yy[:, window, newest]
+        products_BM = (newest_B1D @ self._changes[:, window].mT)[:, 0]
+        self._yy[:, window, newest] = self._yy[:, newest, window] = products_BM
 
     def newton(self, slope_BD: Tensor) -> Tensor:
         """The inverse Hessian, as the pairs tell it, times a slope (B, D)."""

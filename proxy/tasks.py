@@ -1,4 +1,4 @@
-"""What the proxy does in worker processes: rebuild prototypes, and score candidates. Needs torch."""
+"""What the proxy does in worker processes: rebuild prototypes, score candidates. Needs torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reconstruct(task: Task) -> Result:
 
 
 def score_candidate(task: Task) -> Result:
-    """The share of rebuilt prototypes that a candidate puts into their class (docs/method.md 6.5)."""
+    """The share of rebuilt prototypes that a candidate puts into their class (method.md 6.5)."""
     configuration, data, rows = _configuration(task), _data(task), list(task.values["rows"])
     facts = data.transforms
     transform = Transform(

@@ -111,7 +111,7 @@ class Stream:
             self.marks.setdefault(stage, (source, count))
 
     def behind(self, source: str, count: int, judged: int) -> int | None:
-        """The position behind so many images of a source, `judged` at least; None before they came."""
+        """The position behind so many images of a source, or `judged`; None before they came."""
         if self.sources.get(source, 0) < count:
             return None
         for batch in self.batches:

@@ -30,7 +30,7 @@ from schemas.updates import checked_update
 
 
 def judge(task: Task) -> Result:
-    """Mean entropies of a window and of known data under one model, in nats (docs/method.md 3.1)."""
+    """Mean entropies of a window and of known data under one model, in nats (method.md 3.1)."""
     net = from_weights(task.groups["model"])
     transform = transform_of(_data(task))
     virtual = task.values["virtual"]
@@ -84,9 +84,7 @@ def local_update(task: Task) -> Result:
             learned=values["old_classes"],
             new=values["new_classes"],
             transform=transform_of(_data(task)),
-            generator=lambda purpose, epoch: generator(
-                configuration.seed, purpose, *place, epoch
-            ),
+            generator=lambda purpose, epoch: generator(configuration.seed, purpose, *place, epoch),
             learning_rate=values["learning_rate"],
             batch_size=configuration.batch_size,
             epochs=configuration.local_epochs,
@@ -101,9 +99,7 @@ def local_update(task: Task) -> Result:
         sent = {"model": update_of(learned.weights, groups["model"], configuration.wire)}
         sent |= learned.send
         expected = sent_tensors(strategy, groups["model"])
-        checked_update(
-            sent, groups["model"], expected, values["total_weight"], configuration.wire
-        )
+        checked_update(sent, groups["model"], expected, values["total_weight"], configuration.wire)
     except Refused as refused:
         return Result({"reason": str(refused)[:400]}, {})
     measured = {name: float(value) for name, value in learned.metrics.items()}

@@ -1,4 +1,4 @@
-"""Is there a new class? Labels decide; the entropy jump is recorded beside them (docs/method.md 3)."""
+"""Is there a new class? Labels decide, the entropy jump is recorded beside them (method.md 3)."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ from twins.novelty import judged, threshold
 
 REFERENCES = 512  # images of known data that the entropy of a window is compared with
 Exemplar = tuple[str, int]
-_NO_HERD: Mapping[str, NDArray[Any]] = {"chosen": np.zeros(0, np.int64), "images": np.zeros(0, np.uint8)}
+_NO_HERD: Mapping[str, NDArray[Any]] = {
+    "chosen": np.zeros(0, np.int64),
+    "images": np.zeros(0, np.uint8),
+}
 
 
 class Shared:
@@ -222,7 +225,7 @@ class Twin:
         return raw, [each for each in self.exemplars() if each[0] in rows]
 
     def _window(self, up_to: int) -> list[Image]:
-        """Images not judged yet, and earlier ones whose class is still unknown (docs/method.md 3.4)."""
+        """Images not judged yet, and earlier ones whose class is still unknown (method.md 3.4)."""
         known = set(self._known)
         start = self._last_position()
         return [
@@ -428,7 +431,7 @@ class Twin:
         return dict(closed.counted).get(self.entity)
 
     def _found_new(self, stage: int) -> bool:
-        """Whether the twin's own verdict named classes, which have rows now that the stage began."""
+        """Whether the twin's own verdict named classes, which have rows once the stage began."""
         verdict = self._shared.verdicts.verdict(self.entity, stage)
         return verdict is not None and bool(verdict.classes)
 

@@ -16,8 +16,8 @@ from learning.strategies.strategy import MODEL, Strategy, Teacher
 def chosen(name: str, switches: Mapping[str, object], teacher: Teacher | None = None) -> Strategy:
     """The method of that name under a recipe's switches.
 
-    Raises ValueError for a name that is not in the list, naming the nearest, and for a switch's value
-    that the method does not take.
+    Raises ValueError for a name that is not in the list, naming the nearest, and for a switch's
+    value that the method does not take.
     """
     if name not in STRATEGIES:
         near = difflib.get_close_matches(name, STRATEGIES, n=1, cutoff=0.0)[0]
@@ -28,7 +28,7 @@ def chosen(name: str, switches: Mapping[str, object], teacher: Teacher | None = 
 def sent_tensors(
     strategy: Strategy, model: Mapping[str, NDArray[np.generic]]
 ) -> dict[str, dict[str, tuple[str, tuple[int, ...]]]]:
-    """Group → tensor → dtype and shape of a valid update to this model; other groups are float32."""
+    """Group → tensor → dtype and shape of a valid update; groups beside the model are float32."""
     shapes = {name: tensor.shape for name, tensor in model.items()}
     return {
         group: {

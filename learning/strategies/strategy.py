@@ -83,6 +83,8 @@ class Objective:
                 f"coefficients are not negative, and the first is not 0 without a teacher: "
                 f"{self.alpha} (alone {self.alone}), {self.beta}, {self.gamma}"
             )
+        if not max(self.alpha, self.beta, self.gamma):
+            raise ValueError("an objective has a term even with a teacher: not 0, 0 and 0")
         if self.weight_clamp and not 0 <= self.weight_clamp[0] <= 1 <= self.weight_clamp[1]:
             raise ValueError(f"weights are clamped around 1, not to {self.weight_clamp}")
         if self.sd_temperature <= 0:

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -183,22 +182,6 @@ def test_a_gradient_is_float32_and_has_the_shapes_of_the_encoder() -> None:
 
     assert {name: array.shape for name, array in gradient.items()} == encoder_shapes(3, 12, 8, 5)
     assert {array.dtype for array in gradient.values()} == {np.dtype(np.float32)}
-
-
-def test_the_encoder_can_be_differentiated_for_many_images_at_once() -> None:
-    """vmap over images gives each one's own gradient, as taken one by one."""
-    encoder = encoder_weights(1, 8, 8, 5, rng())
-    weights = {name: torch.tensor(array) for name, array in encoder.items()}
-    images, rows = torch.rand(3, 1, 8, 8), torch.tensor([4, 0, 2])
-
-    def loss(weights: dict[str, Tensor], image: Tensor, row: Tensor) -> Tensor:
-        return F.cross_entropy(encode(weights, image[None]), row[None])
-
-    many = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, images, rows)
-
-    for n, row in enumerate(rows.tolist()):
-        for name, alone in gradient_of(encoder, images[n], row).items():
-            np.testing.assert_allclose(many[name][n].numpy(), alone, rtol=1e-4, atol=1e-6)
 
 
 def test_a_row_that_the_encoder_lacks_is_refused() -> None:
