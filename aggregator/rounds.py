@@ -125,7 +125,7 @@ def prototypes_of(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The (twin, class) pairs whose prototype gradients a stage waits for (docs/method.md 6.2).
 
-    Per class at most `proto_per_class`: those with the smallest hash of seed, stage, class and entity;
+    Per class at most `proto_per_class`: those of the smallest hash of seed, stage, class, entity;
     none in the schedule's last stage and behind it, and none for a strategy without a proxy.
     """
     assert line.opened is not None

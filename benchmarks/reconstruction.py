@@ -1,6 +1,6 @@
 """What rebuilding 24 prototypes costs beside the one-by-one solver of GLFC's released code.
 
-    python benchmarks/reconstruction.py [--data digits] [--alone 4] [--steps 3000] [--json]
+    python benchmarks/reconstruction.py [--data digits] [--alone 24] [--steps 3000] [--json]
 
 One thread. Each solver runs until its worst image has MSE 5e-3 (images in [0, 1]): the batched one
 from mid-grey and from the layers' equations, and torch's L-BFGS, one image after another, from
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", default="digits", help="a data set's name, or npz:FILE")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--alone", type=int, default=4, help="images rebuilt one by one")
+    parser.add_argument("--alone", type=int, default=PROTOTYPES, help="images rebuilt one by one")
     parser.add_argument("--steps", type=int, default=3000, help="steps before grey is given up")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse_args()
@@ -120,8 +120,11 @@ def batched(setting: Setting, start: Literal["grey", "layerwise"], steps: int) -
     mismatch = Mismatch(encoder, gradients, rows, height=height, width=width)
     start_BD = torch.full_like(images_BcHW, GREY).flatten(1)
     if start == "layerwise":
-        solved_BD = solved_layerwise(encoder, gradients, rows, height=height, width=width)
-        start_BD = solved_BD.float()
+        solved = [
+            solved_layerwise(encoder, gradient, row, height=height, width=width)
+            for gradient, row in zip(gradients, rows, strict=True)
+        ]
+        start_BD = torch.stack(solved).float().flatten(1)
     for found_BD, _ in islice(descend(mismatch, start_BD), steps + 1):
         errors_B = mse(found_BD.view_as(images_BcHW), images_BcHW)
         if float(errors_B.max()) <= ENOUGH:

@@ -6,31 +6,39 @@ model.safetensors, report.html. One runner holds its lock; injectors and readers
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import platform
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from infra.promises import Role
+from experiments.observer import Observer
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Inline
 from schemas.configuration import Configuration, configuration
-from schemas.errors import ConfigurationError, DataError
+from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
 from schemas.messages import ModelName, Tensors
+from schemas.schedule import SITE
 from schemas.topics import Names
 
 VERSION = 1
+FILES = ("run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
+         "metrics.csv", "model.safetensors", "report.html")  # fmt: skip
+EVENTS = "tensorboard/events.*"
+LOCK_TRIES, LOCK_WAIT = 5, 0.05
+"""A look at the lock holds it for a moment, so a runner asks more than once; seconds."""
 FILES = (
     "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
     "metrics.csv", "model.safetensors", "report.html",
@@ -74,13 +82,19 @@ class RunFolder:
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace the manifest as a whole, so that it is never half written."""
+        """Replace the manifest as a whole, so that it is never half written.
+
+        Raises DiskFull, and ConfigurationError where the folder cannot be written to.
+        """
         fresh = self.manifest.with_suffix(".new")
-        with fresh.open("w") as file:
-            json.dump({"version": VERSION, **manifest}, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.manifest)
+        try:
+            with fresh.open("w") as file:
+                json.dump({"version": VERSION, **manifest}, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self.manifest)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
 
     def configuration(self) -> Configuration:
         """The configuration that the run was begun with."""
@@ -89,78 +103,98 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the one runner of this folder. Raises ConfigurationError when there is another."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        with lock:
+            if not _taken(lock):
                 raise ConfigurationError(
                     f"{self.path} has a runner already: wait for it, or take another --run-dir"
-                ) from None
+                )
             yield
+
+    @property
+    def running(self) -> bool:
+        """Whether a runner holds the lock now."""
+        try:
+            with (self.path / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def size(self) -> int:
+        """Bytes that the files of the run take."""
+        return sum(file.stat().st_size for file in self._files() if file.exists())
 
     def remove_files(self) -> None:
         """Delete the files of a run, and nothing else that lies in the folder."""
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for events in self.path.glob("tensorboard/events.*"):
-            events.unlink()
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [self.path / name for name in FILES] + sorted(self.path.glob(EVENTS))
 
     def names(self) -> Names:
         """The names of the run's topics."""
         return Names(str(self.read_manifest()["run"]))
 
-    def opened(self, readonly: bool = False) -> Log:
-        """The log. Raises DataError when it is missing or broken."""
-        if readonly and not self.log.exists():
-            raise DataError(f"{self.log} is missing: restore it, or begin the run anew")
+    def opened(self) -> Log:
+        """The log, made if it is not there. Raises DataError when it is broken."""
         return Log(self.log)
 
-    def follow(self, role: Role, log: Log) -> Surroundings:
-        """Let a role hear all that is in the log, without answering."""
+    def observed(self) -> Observer:
+        """All that is in the log, as an observer without test images hears it; needs no lock.
+
+        Raises DataError when the log is broken. A run that has no log yet was not opened.
+        """
+        observer = Observer(self.names(), SITE, None)
+        if self.log.exists():
+            with closing(self.opened()) as log:
+                self._tell(observer, log)
+        return observer
+
+    def _tell(self, observer: Observer, log: Log) -> None:
         shelf = Shelf(log, self.names().federation("models"), DEFAULT_BYTES)
         letters = self.names().federation("dead-letters")
-        around = Surroundings(log, shelf, DEFAULT_BYTES, letters)
-        reader = System([_Listener(role)], around, Inline({}))
+        reader = System([observer], Surroundings(log, shelf, DEFAULT_BYTES, letters), Inline({}))
         while any(session.behind for session in reader.sessions):
             reader.step()
-        return around
 
     def write_model(self, name: ModelName, tensors: Tensors, facts: Mapping[str, str]) -> None:
         """The model as safetensors, with its registry in the metadata."""
         arrays = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
         fresh = self.model.with_suffix(".new")
-        save_file(
-            arrays, str(fresh), {**facts, "version": str(name.version), "sha256": name.sha256}
-        )
-        fresh.replace(self.model)
+        try:
+            save_file(
+                arrays, str(fresh), {**facts, "version": str(name.version), "sha256": name.sha256}
+            )
+            fresh.replace(self.model)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
 
 
-class _Listener:
-    """A role that only hears."""
+def cannot_write(path: Path, error: OSError) -> FedtwinError:
+    """What to tell of a file or folder that could not be written: a full disk, or a wrong place."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{path}: {error.strerror}. What was written stands: make room, then resume")
+    return ConfigurationError(f"{path} cannot be written to ({error.strerror}): name another place")
 
-    owns: tuple[str, ...] = ()
-    over = False
 
-    def __init__(self, role: Role) -> None:
-        self._role = role
-        self.name = role.name
-        self.hear = role.hear
-        self.done = role.done
-
-    @property
-    def lines(self) -> Any:
-        return self._role.lines
-
-    @property
-    def topics(self) -> Any:
-        return self._role.topics
-
-    def answers(self) -> Iterator[Any]:
-        yield from ()
-
-    def waits(self) -> list[str]:
-        return []
+def _taken(lock: IO[str]) -> bool:
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_WAIT)
+        else:
+            return True
+    return False
 
 
 def software() -> dict[str, str]:

@@ -23,7 +23,7 @@ from learning.shapes import dtype_of, model_shapes
 from learning.strategies.choice import chosen
 from learning.strategies.strategy import MODEL
 from proxy.proxy import encoder_rows
-from schemas.line import Round, RoundsLine, Stage
+from schemas.line import RoundsLine, Stage
 from schemas.messages import RoundClosed, RoundOpened, RunOpened, TeacherChosen, WindowJudged
 from schemas.schedule import sorted_uids
 from schemas.tensors import Spec, encoding_of
@@ -34,6 +34,7 @@ Outcome = Literal[
     "both", "labels only", "entropy only", "neither", "first contact", "nothing to judge"
 ]
 """What labels and the entropy rule said of a window; `both` is a hit, `labels only` a miss."""
+OVER_STAGES = ("average_accuracy", "forgetting", "backward_transfer", "new_class_accuracy")
 COUNTS = ("samples", "steps")
 """What a twin counts in a training; everything else that it measures is a mean over its steps."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -68,6 +69,15 @@ class RoundMeasures:
     """On the classes of this stage."""
     old_as_new: float | None
     """Old-class images that were taken for classes of this stage: the bias."""
+    stage_accuracies: tuple[float | None, ...]
+    """On the classes of each stage so far; at a stage's end this is a[t][j]."""
+    average_accuracy: float | None
+    """Mean of the stages' accuracies so far, this round standing for its stage."""
+    forgetting: float | None
+    """So far, this round standing for its stage; as are the next two."""
+    backward_transfer: float | None
+    new_class_accuracy: float | None
+    """Mean over stages of the accuracy on a stage's own classes at its own end."""
     counted: tuple[str, ...]
     """Twins whose updates are in the mean."""
     withheld: tuple[tuple[str, str], ...]
@@ -83,7 +93,7 @@ class RoundMeasures:
 
 @dataclass(frozen=True)
 class StageMeasures:
-    """One stage, at its newest scored round; at its last round once it is `closed`."""
+    """One stage, at its last round; before it is `closed`, at the newest round that was scored."""
 
     stage: int
     classes: tuple[str, ...]
@@ -264,8 +274,8 @@ def measure(
         raise ValueError("the log holds no RunOpened yet, so there is nothing to measure")
     rounds = _rounds(observer)
     stages = tuple(_stage(observer, stage, rounds) for stage in line.stages)
-    done = [stage for stage in stages if stage.closed]
-    a_SS = _matrix(observer, len(done))
+    ends = [_last_round(stage.stage, rounds) for stage in stages if stage.closed]
+    final = ends[-1] if ends else None
     confusion = _newest_confusion(observer)
     detections = tuple(_detections(observer))
     teachers = tuple(_teacher(choice, rounds) for choice in observer.teachers.chosen)
@@ -280,13 +290,11 @@ def measure(
         model_sha256=line.model.sha256,
         rounds=rounds,
         stages=stages,
-        average_accuracy=_mean([stage.accuracy for stage in done]),
-        matrix=tuple(
-            tuple(_percent(share) for share in a_S[: t + 1]) for t, a_S in enumerate(a_SS)
-        ),
-        forgetting=_percent(scoring.forgetting(a_SS)) if done else None,
-        backward_transfer=_percent(scoring.backward_transfer(a_SS)) if done else None,
-        new_class_accuracy=_percent(scoring.new_accuracy(a_SS)) if done else None,
+        average_accuracy=final.average_accuracy if final else None,
+        matrix=tuple(end.stage_accuracies for end in ends),
+        forgetting=final.forgetting if final else None,
+        backward_transfer=final.backward_transfer if final else None,
+        new_class_accuracy=final.new_class_accuracy if final else None,
         classes=tuple(sorted(line.rows, key=lambda uid: line.rows[uid])),
         stage_of_row=tuple(line.stage_of_row),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -315,19 +323,27 @@ def measure(
 
 def _rounds(observer: Observer) -> tuple[RoundMeasures, ...]:
     found: list[RoundMeasures] = []
+    ends: list[RoundMeasures] = []  # the last round of each closed stage
     for stage in observer.line.stages:
         taught: set[str] = set()  # twins that have the stage's teacher already
         for each in stage.rounds:
             if each.closed:
-                found.append(_round(observer, len(found), each, each.closed, taught))
+                number = len(found)
+                found.append(_round(observer, number, each.opened, each.closed, ends, taught))
                 taught |= {participant.entity for participant in each.opened.participants}
+        if stage.closed:
+            ends.append(found[-1])
     return tuple(found)
 
 
 def _round(
-    observer: Observer, number: int, each: Round, closed: RoundClosed, taught: set[str]
+    observer: Observer,
+    number: int,
+    opened: RoundOpened,
+    closed: RoundClosed,
+    ends: Sequence[RoundMeasures],
+    taught: set[str],
 ) -> RoundMeasures:
-    opened = each.opened
     counted = tuple(entity for entity, _ in closed.counted)
     updates = [observer.measured.get(f"update/{opened.number}/{entity}", {}) for entity in counted]
     epochs = _opened(observer.line).configuration.local_epochs
@@ -341,7 +357,8 @@ def _round(
         version=closed.model.version,
         teacher=opened.teacher.version if opened.teacher else None,
         learning_rate=opened.learning_rate,
-        **_scores(observer, closed),
+        **_shares(observer, closed),
+        **_over_stages(observer, closed, ends),
         counted=counted,
         withheld=closed.withheld,
         images=int(sum(update.get("samples", 0) for update in updates)) * epochs,
@@ -352,12 +369,14 @@ def _round(
     )
 
 
-def _scores(observer: Observer, closed: RoundClosed) -> dict[str, float | None]:
+def _shares(observer: Observer, closed: RoundClosed) -> dict[str, Any]:
+    """What the round's model alone tells."""
+    counts_CC = _confusion(observer, closed)
     names = ("accuracy", "macro_f1", "old_accuracy", "new_accuracy", "old_as_new")
-    counts_CC, stages_C = _confusion(observer, closed), _stages_until(observer.line, closed.stage)
     if counts_CC is None:
         return dict.fromkeys(names)
-    tested = np.count_nonzero(counts_CC.sum(axis=1))  # classes without test images have an F1 of 0
+    stages_C = _stages_until(observer.line, closed.stage)
+    tested = np.count_nonzero(counts_CC.sum(axis=1))  # a class without test images has an F1 of 0
     shares = (
         scoring.accuracy(counts_CC),
         scoring.macro_f1(counts_CC) * len(counts_CC) / tested if tested else math.nan,
@@ -366,6 +385,35 @@ def _scores(observer: Observer, closed: RoundClosed) -> dict[str, float | None]:
         scoring.new_bias(counts_CC, stages_C, closed.stage),
     )
     return dict(zip(names, map(_percent, shares), strict=True))
+
+
+def _over_stages(
+    observer: Observer, closed: RoundClosed, ends: Sequence[RoundMeasures]
+) -> dict[str, Any]:
+    """What the round's model and the last ones of the stages before it tell together."""
+    counts_CC = _confusion(observer, closed)
+    if counts_CC is None:
+        none = dict.fromkeys(OVER_STAGES)
+        return {**none, "stage_accuracies": (None,) * (closed.stage + 1)}
+    stages_C = _stages_until(observer.line, closed.stage)
+    own_S = scoring.stage_accuracies(counts_CC, stages_C, closed.stage + 1)
+    a_SS = _square([*(end.stage_accuracies for end in ends), [_percent(each) for each in own_S]])
+    accuracy = _percent(scoring.accuracy(counts_CC))
+    return {
+        "stage_accuracies": tuple(_known(each) for each in a_SS[-1]),
+        "average_accuracy": _mean([*(end.accuracy for end in ends), accuracy]),
+        "forgetting": _known(scoring.forgetting(a_SS)),
+        "backward_transfer": _known(scoring.backward_transfer(a_SS)),
+        "new_class_accuracy": _known(scoring.new_accuracy(a_SS)),
+    }
+
+
+def _square(rows: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
+    """a[t][j], NaN for j > t and where nothing is known."""
+    a_SS = np.full((len(rows), len(rows)), np.nan)
+    for t, row in enumerate(rows):
+        a_SS[t, : t + 1] = [math.nan if each is None else each for each in row]
+    return a_SS
 
 
 def _training(updates: Sequence[Values]) -> dict[str, float]:
@@ -385,12 +433,14 @@ def _training(updates: Sequence[Values]) -> dict[str, float]:
     return means
 
 
+def _last_round(stage: int, rounds: Sequence[RoundMeasures]) -> RoundMeasures:
+    return [each for each in rounds if each.stage == stage][-1]
+
+
 def _stage(observer: Observer, stage: Stage, rounds: Sequence[RoundMeasures]) -> StageMeasures:
     own = [each for each in rounds if each.stage == stage.index]
     scored = [each for each in own if each.accuracy is not None]
-    newest = scored[-1] if scored else None
-    if stage.closed and newest is not own[-1]:
-        newest = None  # the last round decides, and it was not scored
+    newest = own[-1] if stage.closed else scored[-1] if scored else None
     line = observer.line
     return StageMeasures(
         stage=stage.index,
@@ -423,18 +473,6 @@ def _missed(observer: Observer, stage: int) -> int:
         for uid, number in verdict.images.items()
         if verdict.stage == stage and uid not in having
     )
-
-
-def _matrix(observer: Observer, stages: int) -> NDArray[np.float64]:
-    """a[t][j] in [0, 1] of the closed stages; NaN for j > t and where nothing is known."""
-    a_SS = np.full((stages, stages), np.nan)
-    for t in range(stages):
-        last = observer.line.stages[t].rounds[-1].closed
-        counts_CC = _confusion(observer, last) if last else None
-        if counts_CC is not None:
-            stages_C = _stages_until(observer.line, t)
-            a_SS[t, : t + 1] = scoring.stage_accuracies(counts_CC, stages_C, t + 1)
-    return a_SS
 
 
 def _confusion(observer: Observer, closed: RoundClosed) -> Counts | None:
@@ -650,8 +688,12 @@ def _opened(line: RoundsLine) -> RunOpened:
     return line.opened
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
 def _percent(share: float) -> float | None:
-    return None if math.isnan(share) else 100 * float(share)
+    return _known(100 * share)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

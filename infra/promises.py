@@ -16,8 +16,8 @@ from schemas.line import NotYet
 from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
-    "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result", "Role",
-    "Say", "Seek", "SetAside", "Task", "Trim", "Workers",
+    "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result",
+    "Role", "Say", "Seek", "SetAside", "Task", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -36,6 +36,8 @@ class Arrived:
     place: Place
     hash: str
     message: Message
+    size: int = 0
+    """Of the message, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Library(Protocol):
         """All tensor groups of a global model: `model`, and what a strategy declares besides."""
 
     def old_model(self, name: ModelName) -> Tensors:
-        """A global model from the store of old ones, which is filled from the log where it lacks."""
+        """A global model from the store of old ones; what the store lacks comes from the log."""
 
     def message(self, place: Place) -> Message:
         """A message read before. Raises LookupError when it has been trimmed or forgotten."""
@@ -94,7 +96,10 @@ class Models(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Append a message to a topic; durable before the next answer is asked for."""
+    """Append a message to a topic.
+
+    It is durable before an answer of another kind, or for another topic, is carried out.
+    """
 
     topic: str
     message: Message
@@ -120,7 +125,10 @@ class Trim:
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """Go on reading a topic from here, unless the reader is further already."""
+    """Go on reading a topic from here, unless the reader is further already.
+
+    Who owns a topic of samples has to say so when what it would read next has been trimmed.
+    """
 
     topic: str
     offset: int
@@ -137,7 +145,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """Work that takes long. `prepare` is called when a worker is free, so inputs are loaded late."""
+    """Work that takes long.
+
+    `prepare` is called when a worker is free, so inputs are loaded late. It raises LookupError when
+    they were let go meanwhile: then nobody needs the work any more, and it is passed over.
+    """
 
     id: tuple[str | int, ...]
     prepare: Callable[[Library], Task]

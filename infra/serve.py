@@ -7,9 +7,12 @@ has to wait, dead letters, worker processes, seconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TypeVar
 
+from infra.pieces import Pieces, fetched, gathered
 from infra.points import Hook, no_hook
 from infra.promises import (
     Answer,
@@ -28,18 +31,52 @@ from infra.promises import (
     Trim,
     Workers,
 )
-from infra.shelf import Shelf, fetched
+from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.telemetry import Stopwatch
 from infra.transport.base import Stored, Transport, Trimmed
-from schemas.codec import Assembler, Whole, records, unpack
+from schemas.codec import Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
 from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import table_row
 
 READ_BYTES = 4 * 1024 * 1024
+WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
 TaskId = tuple[str | int, ...]
+T = TypeVar("T")
+
+
+class Letters:
+    """The dead letters in the log: each is written once, also by copies and by who begins anew."""
+
+    def __init__(self, transport: Transport, topic: str) -> None:
+        self.topic = topic
+        self._transport = transport
+        self._place = 0
+        self._written: dict[str, set[int]] = {}
+        """Topic → offsets that somebody set aside."""
+
+    def tell_of(self, topic: str, offset: int) -> bool:
+        """Whether there is a letter about what lies there."""
+        self._read_on()
+        return offset in self._written.get(topic, ())
+
+    def _read_on(self) -> None:
+        while self._place < self._transport.end(self.topic):
+            try:
+                found = self._transport.read(self.topic, self._place, READ_BYTES)
+            except Trimmed as trimmed:
+                self._place = trimmed.first
+                continue
+            for stored in found:
+                self._place = stored.offset + 1
+                self._note(stored.record.key.split("/"))
+
+    def _note(self, key: list[str]) -> None:
+        match key:
+            case ["DeadLetter", topic, offset, _] if offset.isdecimal():
+                self._written.setdefault(topic, set()).add(int(offset))
 
 
 @dataclass
@@ -55,6 +92,10 @@ class Surroundings:
     store: ModelStore | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     hook: Hook = no_hook
+    letters: Letters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.letters = Letters(self.transport, self.dead_letters)
 
 
 class Session:
@@ -65,9 +106,11 @@ class Session:
         self._around = around
         self._queue = queue
         self._places: dict[str, int] = {}
-        self._assemblers: dict[str, Assembler] = {}
+        self._pieces: dict[str, Pieces] = {}
         self._targets: dict[str, int] = {}
         self._later: list[tuple[Place, NotYet]] = []
+        self._lost: dict[str, int] = {}
+        """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
 
     def step(self) -> bool:
@@ -84,28 +127,45 @@ class Session:
         """Whether the decision lines have been read to where they ended when the role began."""
         if not self._caught_up:
             for topic in self.role.lines:
-                self._targets.setdefault(topic, self._around.transport.end(topic))
-            self._caught_up = all(
-                self._places.get(topic, 0) >= target for topic, target in self._targets.items()
-            )
+                if topic not in self._targets:
+                    self._targets[topic] = self._around.transport.end(topic)
+            self._caught_up = all(self._reached(*target) for target in self._targets.items())
         return self._caught_up
+
+    def _reached(self, topic: str, target: int) -> bool:
+        """Whether a topic was read to a place, or to its end where that was forgotten meanwhile."""
+        place = self._places.get(topic, 0)
+        return place >= target or place >= self._around.transport.end(topic)
 
     @property
     def behind(self) -> bool:
-        """Whether there is something that it has not read yet."""
+        """Whether there is something that it has not read yet, and can read."""
         end = self._around.transport.end
-        return any(self._places.get(topic, 0) < end(topic) for topic in self.role.topics)
+        return any(
+            self._places.get(topic, 0) < end(topic)
+            for topic in self.role.topics
+            if topic not in self._lost
+        )
+
+    def waits(self) -> Iterator[str]:
+        """What its role waits for, in words."""
+        for what in self.role.waits():
+            yield f"{self.role.name} waits for {what}"
+        for topic, first in self._lost.items():
+            place = self._places.get(topic, 0)
+            yield (
+                f"{self.role.name} waits to hear where to go on in {topic}: it begins at {first},"
+                f" and was read to {place}"
+            )
 
     def finish(self, id: TaskId, result: Result) -> None:
         """Tell the role what a task gave back."""
         self._around.stopwatch.add(str(id[0]), result.seconds)
         self._around.hook("task:done")
-        with self._around.stopwatch(self.role.name):
-            answers = list(self.role.done(id, result))
-        self._carry_out(answers)
+        self._carry_out(self.role.done(id, result))
 
     def prepare(self, do: Do) -> Task:
-        """Load what a task needs, just before it begins."""
+        """Load what a task needs, just before it begins. Raises LookupError when that is gone."""
         with self._around.stopwatch("loading"):
             task = do.prepare(self)
         self._around.hook("task:prepared")
@@ -122,7 +182,7 @@ class Session:
         return self._around.shelf.groups(name)
 
     def old_model(self, name: ModelName) -> Tensors:
-        """A global model from the store of old ones; what the store lacks is put back from the log."""
+        """A global model from the store of old ones; what it lacks is put there from the log."""
         if self._around.store is None:
             return self.model(name)
         try:
@@ -144,33 +204,55 @@ class Session:
                 found = self._around.transport.read(topic, place, READ_BYTES)
             except Trimmed as trimmed:
                 return self._after_trim(topic, trimmed.first)
+        self._lost.pop(topic, None)
         for stored in found:
-            if self._places.get(topic, 0) > stored.offset:
-                continue  # the role asked meanwhile to go on further behind
             self._places[topic] = stored.offset + 1
             self._piece(topic, stored)
         return bool(found)
 
     def _after_trim(self, topic: str, first: int) -> bool:
-        """What was trimmed is not needed; only in samples the twin's state has to say where to go on."""
-        if table_row(topic).name == "samples":
+        """What was trimmed is not needed; but a twin's state says where its stream goes on."""
+        if table_row(topic).name == "samples" and topic in self.role.owns:
+            self._lost[topic] = first
             return False
         self._places[topic] = first
+        self._gone_below(topic, first)
         return True
 
+    def _gone_below(self, topic: str, first: int) -> None:
+        """Neither pieces nor messages that had to wait will be looked for there any more."""
+        if topic in self._pieces:
+            self._pieces[topic].trimmed(first)
+        self._later = [
+            (place, wait)
+            for place, wait in self._later
+            if place.topic != topic or min(place.offsets) >= first
+        ]
+
     def _piece(self, topic: str, stored: Stored) -> None:
-        assembler = self._assemblers.setdefault(topic, Assembler(self._around.max_bytes))
+        value, offset = stored.record.value, stored.offset
         try:
             with self._around.stopwatch("codec"):
-                whole = assembler.add(stored.offset, stored.record.value)
+                part = piece(value, self._around.max_bytes)
         except Refused as refused:
-            self._set_aside(Place(topic, (stored.offset,)), stored.record.value, "", refused)
+            self._set_aside(Place(topic, (offset,)), "", len(value), refused)
             return
-        if whole is not None:
-            self._whole(topic, whole)
+        if part.count == 1:
+            self._whole(topic, Whole(part.message, part.content, (offset,)))
+        elif offsets := self._pieces.setdefault(topic, Pieces()).add(part, offset):
+            self._take(Place(topic, offsets))
+
+    def _take(self, place: Place) -> None:
+        """Hear the message whose pieces lie there."""
+        try:
+            with self._around.stopwatch("log"):
+                whole = gathered(self._around.transport, place, self._around.max_bytes)
+        except LookupError:
+            return  # trimmed or forgotten meanwhile: nobody needs it any more
+        self._whole(place.topic, whole)
 
     def _whole(self, topic: str, whole: Whole) -> None:
-        place = Place(topic, whole.offsets)
+        place, size = Place(topic, whole.offsets), len(whole.payload)
         try:
             with self._around.stopwatch("codec"):
                 message = unpack(whole.payload, self._around.max_bytes)
@@ -180,13 +262,13 @@ class Session:
                     f"{topic} at {place.offsets[0]}: {refused.detail}. To pass over it would fork"
                     " the run: use the program that wrote it"
                 ) from None
-            self._set_aside(place, whole.payload, whole.hash, refused)
+            self._set_aside(place, whole.hash, size, refused)
             return
         if message.kind() not in table_row(topic).carries:
             foreign = Refused("unknown-kind", f"{message.kind()} does not belong into {topic}")
-            self._set_aside(place, whole.payload, whole.hash, foreign)
+            self._set_aside(place, whole.hash, size, foreign, message.identity)
             return
-        self._hear(Arrived(place, whole.hash, message))
+        self._hear(Arrived(place, whole.hash, message, size))
 
     def _hear(self, arrived: Arrived) -> None:
         try:
@@ -195,73 +277,88 @@ class Session:
         except NotYet as wait:
             self._later.append((arrived.place, wait))
         except Refused as refused:
-            self._set_aside(arrived.place, b"", arrived.hash, refused, arrived.message.identity)
+            self._refuse(arrived, refused)
         self._around.hook("heard")
 
     def _look_again(self) -> bool:
+        """Hear what had to wait and need not any more."""
         ready = [place for place, wait in self._later if wait.until()]
         if not ready:
             return False
-        self._later = [(place, wait) for place, wait in self._later if place not in ready]
+        due = set(ready)
+        self._later = [(place, wait) for place, wait in self._later if place not in due]
         for place in ready:
-            self._again(place)
+            self._take(place)
         return True
-
-    def _again(self, place: Place) -> None:
-        assembler = Assembler(self._around.max_bytes)
-        try:
-            for offset in place.offsets:
-                found = self._around.transport.read(place.topic, offset, 1)
-                if not found or found[0].offset != offset:
-                    return  # trimmed meanwhile: nobody needs it any more
-                if whole := assembler.add(offset, found[0].record.value):
-                    self._whole(place.topic, whole)
-        except Trimmed:
-            return
 
     # --- answering ---------------------------------------------------------------------------
 
     def _carry_out(self, answers: Iterable[Answer]) -> bool:
+        """Do what a role asks for; what it says to one topic in a row is written at once."""
         moved = False
-        for answer in answers:
+        for (kind, topic), alike in groupby(self._timed(answers), key=_destination):
             moved = True
-            match answer:
-                case Say():
-                    self._say(answer)
-                case Do():
-                    self._queue.append((self, answer))
-                case Forget():
-                    self._forget(answer)
-                case Trim():
-                    with self._around.stopwatch("log"):
-                        self._around.transport.trim(answer.topic, answer.before)
-                case Seek():
-                    self._seek(answer)
-                case Keep():
-                    self._keep(answer)
-                case SetAside(arrived, refused):
-                    about = arrived.message.identity
-                    self._set_aside(arrived.place, b"", arrived.hash, refused, about)
+            if kind is Say:
+                self._say(topic, _of(Say, alike))
+            elif kind is Forget:
+                self._forget(topic, _of(Forget, alike))
+            else:
+                for answer in alike:
+                    self._do(answer)
         return moved
 
-    def _say(self, say: Say) -> None:
-        with self._around.stopwatch("codec"):
-            wire = self._around.wire(say.message)
-            _, made = records(say.message, source=self.role.name, key=say.key, wire=wire)
+    def _timed(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """The answers one by one; what it takes to make them is the role's own time."""
+        each = iter(answers)
+        while True:
+            with self._around.stopwatch(self.role.name):
+                answer = next(each, None)
+            if answer is None:
+                return
+            yield answer
+
+    def _do(self, answer: Answer) -> None:
+        match answer:
+            case Do():
+                self._queue.append((self, answer))
+            case Trim():
+                with self._around.stopwatch("log"):
+                    self._around.transport.trim(answer.topic, answer.before)
+                self._gone_below(answer.topic, answer.before)
+            case Seek():
+                self._seek(answer)
+            case Keep():
+                self._keep(answer)
+            case SetAside(arrived, refused):
+                self._refuse(arrived, refused)
+
+    def _say(self, topic: str, says: Iterable[Say]) -> None:
+        made: list[Record] = []
+        for say in says:
+            with self._around.stopwatch("codec"):
+                wire = self._around.wire(say.message)
+                made += records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
+            if sum(len(record.value) for record in made) >= WRITE_BYTES:
+                self._append(topic, made)
+                made = []
+        if made:
+            self._append(topic, made)
+
+    def _append(self, topic: str, made: Sequence[Record]) -> None:
         with self._around.stopwatch("log"):
-            self._around.transport.append(say.topic, made)
+            self._around.transport.append(topic, made)
         self._around.hook("said")
 
-    def _forget(self, forget: Forget) -> None:
+    def _forget(self, topic: str, forgets: Iterable[Forget]) -> None:
+        keys = [f"{each.key}/{index}" for each in forgets for index in range(each.pieces)]
         with self._around.stopwatch("log"):
-            for index in range(forget.pieces):
-                self._around.transport.forget(forget.topic, f"{forget.key}/{index}")
+            self._around.transport.forget(topic, *keys)
         self._around.hook("forgotten")
 
     def _seek(self, seek: Seek) -> None:
         if seek.offset > self._places.get(seek.topic, 0):
             self._places[seek.topic] = seek.offset
-            self._assemblers.pop(seek.topic, None)
+            self._gone_below(seek.topic, seek.offset)
 
     def _keep(self, keep: Keep) -> None:
         store = self._around.store
@@ -276,23 +373,28 @@ class Session:
                     if name not in keep.only:
                         store.forget(name)
 
+    def _refuse(self, arrived: Arrived, refused: Refused) -> None:
+        about = arrived.message.identity
+        self._set_aside(arrived.place, arrived.hash, arrived.size, refused, about)
+
     def _set_aside(
-        self, place: Place, value: bytes, hash: str, refused: Refused, about: str = "?"
+        self, place: Place, hash: str, size: int, refused: Refused, about: str = "?"
     ) -> None:
         """Write a dead letter: a reference and a reason, never what the message held."""
-        if place.topic not in self.role.owns or not self._caught_up:
+        offset, letters = place.offsets[0], self._around.letters
+        if place.topic not in self.role.owns or letters.tell_of(place.topic, offset):
             return
         letter = DeadLetter(
             run="",
             topic=place.topic,
-            offset=place.offsets[0],
+            offset=offset,
             about=about,
             hash=hash,
-            size=len(value),
+            size=size,
             reason=refused.reason,
             detail=refused.detail[:400],
         )
-        self._say(Say(self._around.dead_letters, letter))
+        self._say(letters.topic, [Say(letters.topic, letter)])
 
 
 class System:
@@ -307,7 +409,7 @@ class System:
         order: Callable[[Sequence[Session]], Sequence[Session]] = lambda sessions: sessions,
         surroundings: Callable[[Role], Surroundings] | None = None,
     ) -> None:
-        """`order` says in which order the roles take their steps; any order gives the same model."""
+        """`order` says in which order the roles take their steps: the model is always the same."""
         self._queue: deque[tuple[Session, Do]] = deque()
         self.sessions = [
             Session(role, surroundings(role) if surroundings else around, self._queue)
@@ -317,6 +419,8 @@ class System:
         self._workers = workers
         self._order = order
         self._in_work: dict[object, tuple[Session, TaskId]] = {}
+        self._passed_over: dict[TaskId, str] = {}
+        """Work whose inputs were let go before it began, and which."""
 
     @property
     def over(self) -> bool:
@@ -336,15 +440,15 @@ class System:
                 raise Stalled(self._missing())
 
     def step(self) -> bool:
-        """One step of each role and what the workers have finished; says whether anything happened."""
-        moved = any([session.step() for session in self._order(self.sessions)])
+        """One step of each role, and what workers have finished; says whether anything happened."""
+        moved = [session.step() for session in self._order(self.sessions)]
         self._dispatch()
-        finished = self._workers.finished(0 if moved else WAIT) if self._in_work else []
+        finished = self._workers.finished(0 if any(moved) else WAIT) if self._in_work else []
         for key, result in finished:
             session, id = self._in_work.pop(key)
             session.finish(id, result)
         self._dispatch()
-        return moved or bool(finished)
+        return any(moved) or bool(finished)
 
     @property
     def in_work(self) -> list[TaskId]:
@@ -356,21 +460,38 @@ class System:
             index = next((i for i, (_, do) in enumerate(self._queue) if do.urgent), 0)
             session, do = self._queue[index]
             del self._queue[index]
-            key = (id(session), do.id)
-            self._in_work[key] = (session, do.id)
-            self._workers.submit(key, session.prepare(do))
+            self._begin(session, do)
+
+    def _begin(self, session: Session, do: Do) -> None:
+        try:
+            task = session.prepare(do)
+        except LookupError as gone:  # what is let go is never needed again, so neither is the work
+            self._passed_over[do.id] = f"{type(gone).__name__}: {gone}"
+            return
+        key = (id(session), do.id)
+        self._in_work[key] = (session, do.id)
+        self._workers.submit(key, task)
 
     def _missing(self) -> str:
-        waits = [
-            f"{session.role.name} waits for {what}"
-            for session in self.sessions
-            for what in session.role.waits()
+        waits = [what for session in self.sessions for what in session.waits()]
+        waits += [
+            f"{' '.join(map(str, id))} was passed over ({gone})"
+            for id, gone in self._passed_over.items()
         ]
         return (
             "nothing is in work and no role can take a step: "
             + ("; ".join(waits) or "nobody says what is missing")
             + ". Resume goes on when it is there"
         )
+
+
+def _destination(answer: Answer) -> tuple[type[Answer], str]:
+    """What kind of answer it is and, if its like can be carried out together, for which topic."""
+    return type(answer), answer.topic if isinstance(answer, Say | Forget) else ""
+
+
+def _of(kind: type[T], answers: Iterable[Answer]) -> Iterator[T]:
+    return (answer for answer in answers if isinstance(answer, kind))
 
 
 def _ends_program(topic: str) -> bool:

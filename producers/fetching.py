@@ -50,8 +50,8 @@ def fetch_cifar100(target: Path) -> None:
     Raises DataError if it cannot be had.
     """
     with _talking_to_people():
-        from torchvision.datasets import CIFAR100  # type: ignore[import-untyped]
-        from torchvision.datasets.utils import extract_archive  # type: ignore[import-untyped]
+        from torchvision.datasets import CIFAR100
+        from torchvision.datasets.utils import extract_archive
     with _beside(target) as folder:
         by_hand = f"unpack it in {target.parent}"
         _download(CIFAR100.url, folder, CIFAR100.filename, CIFAR100.tgz_md5, by_hand=by_hand)
@@ -105,7 +105,7 @@ def _md5() -> Any:
 def _medmnist_link(name: str) -> tuple[str, str]:
     """Address and MD5 of a file, as the installed medmnist knows them."""
     with _talking_to_people():
-        from medmnist import INFO  # type: ignore[import-untyped]
+        from medmnist import INFO
     return INFO[name]["url"], INFO[name]["MD5"]
 
 

@@ -1,20 +1,24 @@
 """Messages as bytes: pieces of records, each checked by hash before anything else is looked at.
 
-A message is `header length (u32) | msgpack header | tensors`, little-endian throughout. It is cut into
-pieces of at most 960 KiB; a record's value is
+A message is `header length (u32) | msgpack header | tensors`, little-endian throughout. It is cut
+into pieces of at most 960 KiB; a record's value is
 
     magic (4) | index (u32) | count (u32) | message hash (32) | piece hashes (32 x count) | piece
 
-where a piece's hash covers its index and its bytes, and the message's hash is the hash of the list of
-piece hashes (BLAKE3). So each piece proves by itself that it belongs to its message, a foreign piece
-is dropped alone, and pieces of a sender that died are completed by its successor's.
+where a piece's hash covers its index and its bytes, and the message's hash is the hash of the list
+of piece hashes (BLAKE3). So each piece proves by itself that it belongs to its message, a foreign
+piece is dropped alone, and pieces of a sender that died are completed by its successor's.
+
+Memory is taken only within limits: for tensors that of the run, and for a header, whatever it says,
+less than 256 MiB.
 """
 
 from __future__ import annotations
 
 import math
+import reprlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +29,7 @@ from pydantic import ValidationError
 
 from schemas.errors import Refused
 from schemas.messages import KINDS, Content, Groups, Message
-from schemas.tensors import DTYPES, pack_tensor, unpack_tensor
+from schemas.tensors import DTYPES, MAX_DIMENSIONS, dtype_of, pack_tensor, unpack_tensor
 
 MAGIC = b"FTP1"
 PIECE_BYTES = 960 * 1024  # a record of 1 MiB is refused by Kafka's client: key and headers count
@@ -33,8 +37,24 @@ HEAD = struct.Struct("<4sII32s")
 LENGTH = struct.Struct("<I")
 HASH_BYTES = 32
 MAX_HEADER_BYTES = 8 * 1024 * 1024
+MAX_VALUES = 2**18  # in a header: a byte can become a mapping of 64 bytes, and a complaint of 400
+MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described value by value
 MAX_TENSORS = 4096
-MAX_DIMENSIONS = 8
+ROW = (str, str, str, tuple, str, int)
+"""Types of a tensor's row in the header: group, name, dtype, shape, encoding, length in bytes."""
+
+
+FOLLOWS = {
+    0xC4: (1, 0, 0), 0xC5: (2, 0, 0), 0xC6: (4, 0, 0),  # bytes
+    0xD9: (1, 0, 0), 0xDA: (2, 0, 0), 0xDB: (4, 0, 0),  # text
+    0xDC: (2, 0, 1), 0xDD: (4, 0, 1), 0xDE: (2, 0, 2), 0xDF: (4, 0, 2),  # lists, mappings
+    0xCA: (0, 4, 0), 0xCB: (0, 8, 0),  # floats
+    0xCC: (0, 1, 0), 0xCD: (0, 2, 0), 0xCE: (0, 4, 0), 0xCF: (0, 8, 0),  # numbers from 0
+    0xD0: (0, 1, 0), 0xD1: (0, 2, 0), 0xD2: (0, 4, 0), 0xD3: (0, 8, 0),  # numbers with a sign
+}  # fmt: skip
+"""Of a value's first byte in msgpack: how many bytes tell its length or, where none do, the length;
+and how many values follow for each of it, 0 where it counts bytes. `_follows` knows the rest."""
+EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +111,10 @@ def piece(value: bytes, max_bytes: int) -> Piece:
     magic, index, count, whole = HEAD.unpack_from(value)
     if magic != MAGIC:
         raise Refused("unreadable", f"begins with {magic!r}, not {MAGIC!r}")
-    if index >= count or (count - 1) * PIECE_BYTES > max_bytes:
-        raise Refused("too-large", f"piece {index} of {count} exceeds {max_bytes} bytes a message")
+    if index >= count:
+        raise Refused("unreadable", f"piece {index} of {count}, counted from 0")
+    if (count - 1) * PIECE_BYTES > max_bytes:
+        raise Refused("too-large", f"{count} pieces; a message has at most {max_bytes} bytes")
     start = HEAD.size + count * HASH_BYTES
     hashes, content = value[HEAD.size : start], value[start:]
     if len(hashes) != count * HASH_BYTES or len(content) > PIECE_BYTES:
@@ -116,8 +138,8 @@ class Whole:
 class Assembler:
     """Puts the pieces of one topic together, whoever wrote them and however often.
 
-    A message is given once for each time that its last missing piece comes: a repeat that is written
-    whole comes whole again.
+    A message is given once for each time that its last missing piece comes: a repeat that is
+    written whole comes whole again.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -147,24 +169,22 @@ class Assembler:
 def unpack(payload: bytes, max_bytes: int) -> Message:
     """The message in a payload whose hash was checked. Its tensors are views of the payload.
 
+    `max_bytes` is the most that its tensors may take when they are decoded.
+
     Raises Refused: unreadable, bomb, unknown-kind, newer-schema, wrong-dtype, wrong-shape.
     """
     header, start = _header(payload)
     kind = _kind(header)
+    groups = _tensors(_of_type(header, "tensors", tuple), payload, start, max_bytes)
+    body = _of_type(header, "body", dict)
+    if issubclass(kind, Content):
+        body = body | {"groups": groups}
+    elif groups:
+        raise Refused("unreadable", f"{kind.kind()} carries tensors")
     try:
-        groups = _tensors(header.get("tensors", ()), payload, start, max_bytes)
-        body = dict(header["body"])
-        if issubclass(kind, Content):
-            body["groups"] = groups
-        elif groups:
-            raise Refused("unreadable", f"{kind.kind()} carries tensors")
         return kind.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise Refused("unreadable", f"{kind.kind()}.{place}: {first['msg']}") from None
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise Refused("unreadable", f"{kind.kind()}: {error}") from None
+        raise Refused("unreadable", f"{kind.kind()}{_complaint(error)}") from None
 
 
 def record_headers(message: Message, packed: Packed, index: int, source: str) -> dict[str, str]:
@@ -208,10 +228,8 @@ def plain(values: Mapping[str, Any], groups: Groups) -> bytes:
 def read_plain(payload: bytes) -> tuple[dict[str, Any], Groups]:
     """What `plain` wrote. Raises Refused when it is something else."""
     header, start = _header(payload)
-    try:
-        return dict(header["values"]), _tensors(header["tensors"], payload, start, len(payload))
-    except (TypeError, ValueError, KeyError) as error:
-        raise Refused("unreadable", f"not what a worker writes: {error}") from None
+    groups = _tensors(_of_type(header, "tensors", tuple), payload, start, len(payload))
+    return _of_type(header, "values", dict), groups
 
 
 def _payload(message: Message, wire: str) -> bytes:
@@ -228,7 +246,7 @@ def _joined(header: dict[str, Any], groups: Groups, wire: str) -> bytes:
     for group, tensors in groups.items():
         for name, array in tensors.items():
             encoding, content = pack_tensor(array, wire if group == "model" else "fp32")
-            listed.append([group, name, _dtype(array), list(array.shape), encoding, len(content)])
+            listed.append([group, name, dtype_of(array), list(array.shape), encoding, len(content)])
             contents.append(content)
     packed = msgpack.packb(header | {"tensors": listed}, use_bin_type=True)
     return b"".join([LENGTH.pack(len(packed)), packed, *contents])
@@ -243,21 +261,71 @@ def _header(payload: bytes) -> tuple[dict[str, Any], int]:
         raise Refused("bomb", f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
     if start > len(payload):
         raise Refused("unreadable", f"a header of {length} bytes in {len(payload)} bytes")
+    packed = payload[LENGTH.size : start]
+    if len(packed) > MAX_VALUES:  # a value takes a byte at least
+        _count_values(packed)
     try:
-        header = msgpack.unpackb(payload[LENGTH.size : start], raw=False, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        header = msgpack.unpackb(packed, raw=False, use_list=False, ext_hook=_no_extension)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise Refused("unreadable", f"header: {type(error).__name__}: {error}") from None
     if not isinstance(header, dict):
         raise Refused("unreadable", f"the header is a {type(header).__name__}")
     return header, start
 
 
+def _no_extension(code: int, content: bytes) -> None:
+    raise ValueError(f"extension {code} of msgpack, which no message uses")
+
+
+def _count_values(packed: bytes) -> None:
+    """Refuse more values than any message has, before memory is taken for them."""
+    place, due, seen = 0, 1, 0
+    while due and place < len(packed):
+        told, length, each = _follows(packed[place])
+        start = place + 1 + told
+        count = length or int.from_bytes(packed[place + 1 : start], "big")
+        place = start if each else start + count
+        due += each * count - 1
+        seen += 1
+        if seen + due > MAX_VALUES:
+            raise Refused("bomb", f"a header of more than {MAX_VALUES} values")
+
+
+def _follows(first: int) -> tuple[int, int, int]:
+    """What a value's first byte announces, as the rows of `FOLLOWS` do."""
+    if first in EXTENSIONS:
+        raise Refused("unreadable", f"an extension ({first:#x}) of msgpack, which no message uses")
+    if first in FOLLOWS:
+        return FOLLOWS[first]
+    if 0x80 <= first < 0xA0:
+        return 0, first & 0x0F, 2 if first < 0x90 else 1
+    return 0, first & 0x1F if 0xA0 <= first < 0xC0 else 0, 0
+
+
+def _of_type(header: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    value = header.get(name)
+    if not isinstance(value, kind):
+        raise Refused("unreadable", f"{name} is {_short(value)}, not a {kind.__name__}")
+    return value
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first value that does not fit; very many are not listed, which would take memory."""
+    if error.error_count() > MAX_COMPLAINTS:
+        return f": {error.error_count()} values do not fit"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return "".join(f".{part}" for part in first["loc"])[:200] + f": {first['msg'][:200]}"
+
+
+def _short(value: object) -> str:
+    """A value in a few words: what a message holds may be long, or nested deeper than repr goes."""
+    return reprlib.repr(value)
+
+
 def _kind(header: Mapping[str, Any]) -> type[Message]:
-    name, schema = header.get("kind"), header.get("schema")
-    if not isinstance(name, str) or not isinstance(schema, int):
-        raise Refused("unreadable", "the header names no kind and schema")
+    name, schema = _of_type(header, "kind", str), _of_type(header, "schema", int)
     if name not in KINDS:
-        raise Refused("unknown-kind", f"{name[:80]!r} (schema {schema})")
+        raise Refused("unknown-kind", f"{_short(name)} (schema {schema})")
     kind = KINDS[name]
     if schema != kind.schema_number:
         raise Refused(
@@ -267,48 +335,43 @@ def _kind(header: Mapping[str, Any]) -> type[Message]:
     return kind
 
 
-def _tensors(listed: Iterable[Any], payload: bytes, start: int, max_bytes: int) -> Groups:
-    groups: Groups = {}
-    rows = list(listed)
+def _tensors(rows: tuple[Any, ...], payload: bytes, start: int, max_bytes: int) -> Groups:
     if len(rows) > MAX_TENSORS:
         raise Refused("bomb", f"{len(rows)} tensors; at most {MAX_TENSORS}")
+    groups: Groups = {}
     taken, view = 0, memoryview(payload)
-    for group, name, dtype, shape, encoding, length in rows:
+    for row in rows:
+        group, name, dtype, shape, encoding, length = _row(row)
         taken += _size(dtype, shape)
         if taken > max_bytes:
             raise Refused("bomb", f"tensors of more than {max_bytes} bytes")
-        if not isinstance(length, int) or length < 0 or start + length > len(payload):
-            raise Refused("unreadable", f"tensor {name!r} reaches beyond the message")
-        if not isinstance(group, str) or not isinstance(name, str):
-            raise Refused("unreadable", "a tensor without a name")
-        content = view[start : start + length]
+        if not 0 <= length <= len(payload) - start:
+            raise Refused("unreadable", f"tensor {_short(name)} reaches beyond the message")
         tensors = groups.setdefault(group, {})
         if name in tensors:
-            raise Refused("unreadable", f"tensor {group}/{name} comes twice")
-        tensors[name] = unpack_tensor(encoding, dtype, tuple(shape), content)
+            raise Refused("unreadable", f"tensor {_short(name)} comes twice")
+        tensors[name] = unpack_tensor(encoding, dtype, shape, view[start : start + length])
         start += length
     if start != len(payload):
         raise Refused("unreadable", f"{len(payload) - start} bytes behind the last tensor")
     return groups
 
 
-def _size(dtype: object, shape: object) -> int:
+def _row(row: object) -> tuple[Any, ...]:
+    """A tensor's group, name, dtype, shape, encoding and length in bytes, each of its type."""
+    if not isinstance(row, tuple) or tuple(map(type, row)) != ROW:
+        raise Refused("unreadable", f"{_short(row)} describes no tensor")
+    if "\0" in row[1]:  # the hash of a model closes each name with it
+        raise Refused("unreadable", f"a tensor's name {_short(row[1])} holds a NUL")
+    return row
+
+
+def _size(dtype: str, shape: tuple[Any, ...]) -> int:
     if dtype not in DTYPES:
-        raise Refused("wrong-dtype", f"{dtype!r}; known are {', '.join(DTYPES)}")
-    if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
-        raise Refused("wrong-shape", f"{str(shape)[:80]}")
-    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in shape):
-        raise Refused("wrong-shape", f"{str(shape)[:80]}")
+        raise Refused("wrong-dtype", f"{_short(dtype)}; known are {', '.join(DTYPES)}")
+    if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
+        raise Refused("wrong-shape", f"{_short(shape)} is not the shape of a tensor that travels")
     return math.prod(shape) * np.dtype(dtype).itemsize
-
-
-def _dtype(array: np.ndarray) -> str:
-    name = array.dtype.newbyteorder("<").str
-    if name not in DTYPES:
-        raise ValueError(
-            f"a tensor of {array.dtype} does not travel; known are {', '.join(DTYPES)}"
-        )
-    return name
 
 
 def _piece_hash(index: int, content: bytes) -> bytes:
@@ -316,7 +379,7 @@ def _piece_hash(index: int, content: bytes) -> bytes:
 
 
 def _ordered(value: Any) -> Any:
-    """The same value with every mapping in the order of its keys, so that equal facts are equal bytes."""
+    """The value with every mapping in the order of its keys: equal facts are equal bytes."""
     if isinstance(value, Mapping):
         return {key: _ordered(value[key]) for key in sorted(value)}
     if isinstance(value, (list, tuple)):

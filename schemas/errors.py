@@ -35,7 +35,7 @@ Reason = Literal[
     "unmapped-label",
     "out-of-line",
 ]
-"""Why a message was set aside. The list is closed, so that counters can be compared between runs."""
+"""Why a message was set aside. The list is closed, so that runs can be compared by their counts."""
 
 
 class FedtwinError(Exception):

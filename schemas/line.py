@@ -1,8 +1,8 @@
 """Decision lines: what counts in `rounds`, in `teachers` and in each entity's part of `classes`.
 
-A line takes decision n+1 next and passes over everything else, so two authors who both decide number
-n leave one decision, the same for every reader. A decision is judged by its own line first. What it
-says of other lines is content, except that it may have to wait for what comes without it.
+A line takes decision n+1 next and passes over everything else, so two authors who both decide
+number n leave one decision, the same for every reader. A decision is judged by its own line first.
+What it says of other lines is content, except that it may have to wait for what comes without it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Rejected = list[tuple[object, Refused]]
 """What was not valid: where it lies, and why."""
 
 
-class NotYet(Exception):  # noqa: N818 - a signal, not an error
+class NotYet(Exception):
     """A message names something that has not been read; `until` says when to look again."""
 
     def __init__(self, until: Callable[[], bool], what: str) -> None:
@@ -179,6 +179,7 @@ class RoundsLine:
         fresh = sorted(grown.rows.values()) == list(range(len(self.rows), len(rows)))
         self._must(fresh and not set(grown.rows) & set(self.rows), grown, "rows are not the next")
         self._must(self._follows(grown.model), grown, "not the next version")
+        self._must(self._may_expect(grown), grown, "prototypes of others than this stage's classes")
         self.rows = rows
         self.stage_of_row += [grown.stage] * len(grown.rows)
         self.model = grown.model
@@ -249,6 +250,15 @@ class RoundsLine:
         settled = not self.stages or self.stages[-1].closed is not None
         return settled and stage == len(self.stages) < self.total_stages
 
+    def _may_expect(self, grown: HeadGrown) -> bool:
+        """Whether prototypes are expected once each, of entities and classes of this stage."""
+        entities = [entity for entity, _ in grown.prototypes]
+        once = all(
+            len(set(uids)) == len(uids) for uids in (entities, *dict(grown.prototypes).values())
+        )
+        known = all(set(uids) <= set(grown.rows) for _, uids in grown.prototypes)
+        return once and known and set(entities) <= set(self.marked(grown.stage))
+
     def _follows(self, model: ModelName) -> bool:
         return self.model is not None and model.version == self.model.version + 1
 
@@ -259,7 +269,7 @@ class RoundsLine:
 
 
 class Turns:
-    """Decisions that are judged strictly in the order of their topic; one that must wait holds up the rest."""
+    """Decisions judged strictly in the order of their topic; one that must wait holds up the rest."""
 
     def __init__(self, judge: Callable[[Decision], object]) -> None:
         self._judge = judge
@@ -395,7 +405,7 @@ class VerdictLines:
         self.refused: Rejected = []
 
     def hear(self, site: str, decision: EntityJoined | WindowJudged, where: object = None) -> None:
-        """Take the decision in its turn. Raises Refused when the site may not speak for the entity."""
+        """Take the decision in its turn. Raises Refused when the site does not speak for the entity."""
         entity = decision.entity
         if parted(entity)[0] != site:
             raise Refused("unknown-entity", f"{entity} does not belong to site {site}")

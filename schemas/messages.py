@@ -1,24 +1,26 @@
-"""Every message, as a frozen fact. A class docstring says writer → reader; the topic is in topics.py.
+"""Every message, as a frozen fact. Its docstring says writer → reader, topics.py in which topic.
 
-A message that carries tensors holds them in named groups (`groups`), beside its header. `run` is the
-hash of the run's RunOpened, so that two runs share nothing even under one name.
+A message that carries tensors holds them in named groups (`groups`), beside its header. `run` is
+the hash of the run's RunOpened, so that two runs share nothing even under one name.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.configuration import Configuration, Frozen
 from schemas.schedule import Schedule
+from schemas.topics import ENTITY
 
 Tensors = dict[str, np.ndarray]
 Groups = dict[str, Tensors]
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Entity = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*$")]
+Entity = Annotated[str, Field(pattern=ENTITY)]
+Weight = Annotated[int, Field(ge=1, lt=2**31)]
 Uid = Annotated[str, Field(min_length=1, max_length=200)]
 Reasoned = Annotated[str, Field(min_length=1, max_length=500)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -96,7 +98,7 @@ class ModelName(Header):
 class ImageBatch(Content):
     """Producers → the entity's twin: consecutive images of one source.
 
-    The group `images` holds one tensor `images`, uint8 (N, C, H, W), of the images that have content.
+    The group `images` holds one tensor `images`, uint8 (N, C, H, W): those that have content.
     """
 
     source: Uid
@@ -147,8 +149,8 @@ class WindowJudged(Decision):
     """The model that judged."""
     images: dict[Uid, Number]
     """Images looked at, per class."""
-    trainable: Number
-    """Images that the twin would train on in this stage, exemplars included."""
+    trainable: Annotated[int, Field(ge=0, lt=2**31)]
+    """Images that the twin would train on in this stage, exemplars included; its weight there."""
     entropy: Finite | None
     """Mean entropy of the window in nats; None with a reason."""
     reference: Finite | None
@@ -202,6 +204,20 @@ class RunOpened(Decision):
     model: ModelName
     """Version 0: the first weights, a head without rows."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        stages, rounds = self.configuration.stages, self.configuration.rounds_per_stage
+        if len(self.schedule.stages) != stages:
+            raise ValueError(f"a schedule of {len(self.schedule.stages)} stages, not {stages}")
+        for number, stage in enumerate(self.schedule.stages):
+            if len(stage.sampled) != rounds or not all(stage.sampled):
+                raise ValueError(
+                    f"stage {number} lacks someone to train in each of {rounds} rounds"
+                )
+        if self.model.version != 0:
+            raise ValueError(f"begins with version {self.model.version} of the model, not with 0")
+        return self
+
 
 class HeadGrown(Decision):
     """Aggregator → all: the classes that get a row, before the first round of a stage (2.2)."""
@@ -210,7 +226,7 @@ class HeadGrown(Decision):
     stage: Number
     rows: dict[Uid, Number]
     prototypes: tuple[tuple[Entity, tuple[Uid, ...]], ...]
-    """Prototype gradients expected, entity by entity; a place counts through one entity's classes."""
+    """Prototype gradients expected, entity by entity; places count through an entity's classes."""
     model: ModelName
 
 
@@ -218,7 +234,7 @@ class Participant(Header):
     """One twin's part in a round."""
 
     entity: Entity
-    weight: Annotated[int, Field(ge=1, lt=2**31)]
+    weight: Weight
     position: Number
     """It may train on images before this position."""
 
@@ -293,7 +309,7 @@ class GlobalModel(Content):
 class ModelUpdate(Content):
     """Twin → aggregator: what it learned in a round, or without content and with a reason.
 
-    With wire fp32 the group `model` holds the trained values, otherwise their difference to the base.
+    With wire fp32 the group `model` holds the trained values, otherwise what differs from the base.
     """
 
     opened: Number

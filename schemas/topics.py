@@ -13,7 +13,10 @@ from typing import Literal
 from schemas.errors import ConfigurationError
 
 PREFIX = "fedtwin"
-NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""Names of runs, sites and entities. Three of them and a prefix fit Kafka's 249 characters."""
+ENTITY = f"^{NAME.pattern}/{NAME.pattern}$"
+"""An entity's full name, `<site>/<entity>`."""
 Scope = Literal["federation", "site", "entity"]
 """Who has one of these topics: the federation, each site, or each entity of a site."""
 Kept = Literal["all", "trimmed", "compacted", "by size"]
@@ -86,13 +89,14 @@ BY_SCOPE = {(topic.name, topic.scope): topic for topic in TOPICS}
 class Names:
     """The topic names of one run: `<prefix>.<run>.<topic>[.<site>[.<entity>]]`.
 
-    Raises ConfigurationError for a run, site or entity name other than [a-z0-9][a-z0-9-]*.
+    Raises ConfigurationError for a prefix, run, site or entity name that does not match `NAME`.
     """
 
     run: str
     prefix: str = PREFIX
 
     def __post_init__(self) -> None:
+        checked(self.prefix, "prefix")
         checked(self.run, "run")
 
     def federation(self, topic: str) -> str:
@@ -115,14 +119,17 @@ class Names:
 
 
 def table_row(topic: str) -> Topic:
-    """The line of the table that a full topic name belongs to."""
+    """The line of the table that a full topic name belongs to. Raises ValueError for others."""
     parts = topic.split(".")
     scopes: dict[int, Scope] = {3: "federation", 4: "site", 5: "entity"}
-    return BY_SCOPE[parts[2], scopes[len(parts)]]
+    scope = scopes.get(len(parts))
+    if scope is None or (parts[2], scope) not in BY_SCOPE:
+        raise ValueError(f"{topic!r} is no topic of this system")
+    return BY_SCOPE[parts[2], scope]
 
 
 def parted(entity: str) -> tuple[str, str]:
-    """Site and own name of an entity's full name `<site>/<entity>`."""
+    """Site and own name of an entity's full name `<site>/<entity>`; ConfigurationError for others."""
     site, _, name = entity.partition("/")
     return checked(site, "site"), checked(name, "entity")
 
@@ -131,6 +138,6 @@ def checked(name: str, what: str) -> str:
     """The name itself when it may be one; ConfigurationError otherwise."""
     if not NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{what} name {name!r}: lower-case letters, digits and '-' only, not beginning with '-'"
+            f"{what} name {name!r}: use 1 to 63 lower-case letters, digits and '-', not '-' first"
         )
     return name

@@ -17,8 +17,8 @@ def checked_update(
 ) -> Groups:
     """The values that an update means, when all of them may be counted.
 
-    `total_weight` is W, the sum of the weights of the round. Raises Refused (wrong-shape, wrong-dtype,
-    not-finite, out-of-range).
+    `total_weight` is W, the sum of the weights of the round. Raises Refused: wrong-shape,
+    wrong-dtype, not-finite, out-of-range.
     """
     if groups.keys() != expected.keys():
         raise Refused("wrong-shape", f"groups {sorted(groups)}, expected {sorted(expected)}")

@@ -1,12 +1,18 @@
-"""Old models in a SQLite file beside the log."""
+"""Old models in SQLite: in the run's own file, in another, or in memory.
+
+A commit here does not wait for the disk: what a power cut takes is put back from the log.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from infra.sqlite import BUSY_SECONDS, in_words
 from schemas.codec import plain, read_plain
-from schemas.errors import DiskFull, Refused
+from schemas.errors import DataError, Refused
 from schemas.messages import ModelName, Tensors
 from schemas.tensors import model_sha256
 
@@ -21,46 +27,67 @@ class SqliteStore:
     """The store for one machine; None keeps it in memory."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._db = sqlite3.connect(
-            ":memory:" if path is None else path, timeout=30, isolation_level=None
-        )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(SCHEMA)
+        """Open or make the store. Raises DataError when the file is no database."""
+        self._path = path
+        with self._in_words():
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=BUSY_SECONDS, isolation_level=None
+            )
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute(SCHEMA)
+            except sqlite3.Error:
+                self._db.close()
+                raise
 
     def put(self, model: ModelName, tensors: Tensors, stage: int) -> None:
         value = plain({"version": model.version}, {"model": tensors})
-        try:
+        with self._in_words():
             self._db.execute(
                 "INSERT OR REPLACE INTO old_models VALUES (?, ?, ?, ?)",
                 (model.version, model.sha256, stage, value),
             )
-        except sqlite3.OperationalError as error:
-            raise DiskFull(f"the store of old models: {error}. Make room, then resume") from None
 
     def get(self, model: ModelName) -> Tensors:
-        row = self._db.execute(
-            "SELECT value FROM old_models WHERE version = ? AND sha256 = ?",
-            (model.version, model.sha256),
-        ).fetchone()
-        if row is None:
-            raise LookupError(f"version {model.version} is not in the store")
-        try:
-            tensors = read_plain(row[0])[1]["model"]
-        except (Refused, KeyError):
-            raise LookupError(f"version {model.version} in the store is damaged") from None
+        tensors = self._read(model)
         if model_sha256(tensors) != model.sha256:
             raise LookupError(f"version {model.version} in the store is not what its hash says")
         return tensors
 
     def list(self) -> list[ModelName]:
-        rows = self._db.execute("SELECT version, sha256 FROM old_models ORDER BY version, sha256")
-        return [ModelName(version=version, sha256=sha256) for version, sha256 in rows]
+        with self._in_words():
+            rows = self._db.execute(
+                "SELECT version, sha256 FROM old_models ORDER BY version, sha256"
+            )
+            return [ModelName(version=version, sha256=sha256) for version, sha256 in rows]
 
     def forget(self, model: ModelName) -> None:
-        self._db.execute(
-            "DELETE FROM old_models WHERE version = ? AND sha256 = ?", (model.version, model.sha256)
-        )
+        with self._in_words():
+            self._db.execute(
+                "DELETE FROM old_models WHERE version = ? AND sha256 = ?",
+                (model.version, model.sha256),
+            )
 
     def close(self) -> None:
-        """Let the file go."""
         self._db.close()
+
+    def _read(self, model: ModelName) -> Tensors:
+        try:
+            with self._in_words():
+                row = self._db.execute(
+                    "SELECT value FROM old_models WHERE version = ? AND sha256 = ?",
+                    (model.version, model.sha256),
+                ).fetchone()
+            if row is not None:
+                return read_plain(row[0])[1]["model"]
+        except (DataError, Refused, KeyError):
+            raise LookupError(f"version {model.version} in the store is damaged") from None
+        raise LookupError(f"version {model.version} is not in the store")
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise in_words(error, self._path, "store of old models") from None

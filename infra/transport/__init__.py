@@ -1,3 +1,3 @@
-"""Transports: an append-only log of one-partition topics. base.py numbers what each of them promises.
+"""Transports: logs of one-partition topics. base.py numbers what each of them promises.
 
 Imports schemas."""

@@ -1,15 +1,21 @@
 """What every transport promises. tests/contracts/test_transport.py asks each promise of each one.
 
- 1. A topic is a log of one partition: records have rising offsets, gaps are allowed.
- 2. `append` is durable when it returns, and keeps the order of its records.
+ 1. A topic is a log of one partition: records have rising offsets, gaps are allowed, and no offset
+    is ever given twice.
+ 2. `append` is durable when it returns. Its records stand in their order; where a connection broke
+    on the way, some stand there twice.
  3. `read` gives records from the first offset not below the place, in order, never half a record.
+    It may give fewer than there are, or none yet: who has not reached `end` asks again.
  4. What was appended by anybody is seen by everybody, in one and the same order.
  5. `read` below the start of a trimmed topic raises Trimmed, which names the start.
  6. `trim` moves the start, never back; trimming twice changes nothing; what follows stays.
- 7. `forget` lets the records of one key go; records of other keys stay where they are.
+ 7. `forget` lets the records of the keys go; records of other keys stay where they are, and a key
+    may be written again.
  8. A topic that nobody wrote to is empty, not an error.
  9. `end` is behind the last record that is still there; a reader that is there has read them all.
-10. A full disk raises DiskFull; what was appended before stands.
+    It goes back when that record is forgotten.
+10. A full disk raises DiskFull; what was appended before stands, and when there is room again, so
+    does what is appended then.
 """
 
 from __future__ import annotations
@@ -44,19 +50,22 @@ class Transport(Protocol):
         """Write records; gives the offset of the first. Promises 1, 2, 10."""
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
-        """Records from `place` on, at least one if there is one, then up to `max_bytes`."""
+        """Records from `place` on, up to the one with which `max_bytes` are reached.
+
+        Raises Trimmed. Promises 3, 4, 5.
+        """
 
     def first(self, topic: str) -> int:
         """Where the topic begins."""
 
     def end(self, topic: str) -> int:
-        """Behind the last record."""
+        """Behind the last record. Promise 9."""
 
     def topics(self) -> list[str]:
         """Every topic that was written to, in order of name."""
 
-    def forget(self, topic: str, key: str) -> None:
-        """Let a key's records go. Promise 7."""
+    def forget(self, topic: str, *keys: str) -> None:
+        """Let the records of these keys go. Promise 7."""
 
     def trim(self, topic: str, before: int) -> None:
         """Let records before an offset go. Promise 6."""

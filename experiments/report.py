@@ -1,0 +1,254 @@
+"""The report of a run: one HTML file that needs nothing else, for people who know none of the code.
+
+Styles and plots are inside the file, there is no script, and nothing is fetched. The words stand in
+templates/report.html; here is what they are filled with.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.measures import GROUPS, Measures, Outcome
+
+Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
+"""Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
+REPORT = "report.html"
+TEMPLATE = "report.html"
+PHASES: Mapping[str, str] = {
+    "learn": "twins train on their images",
+    "reconstruct": "the proxy rebuilds prototypes from gradients",
+    "log": "messages are written to the log and read from it",
+    "loading": "models and images are fetched for a task",
+    "codec": "messages become bytes and are checked",
+    "aggregator": "updates are averaged, rounds and stages are decided",
+    "judge": "twins look for new classes",
+    "evaluate": "global models are tested on test images",
+    "prototypes": "twins make prototypes and their gradients",
+    "herd": "twins choose the exemplars that they keep",
+    "score": "the proxy scores old models on prototypes",
+    "producers": "streams are put together",
+    "twins": "twins follow the log",
+    "proxy": "the proxy follows the log",
+    "observer": "measures are taken down",
+    "report": "this report",
+}
+"""What happens in each phase of the stopwatch."""
+GROUP_NAMES: Mapping[str, str] = {
+    "training": "training",
+    "reconstruction": "reconstruction",
+    "bookkeeping": "log, codec, aggregation, detection, evaluation",
+    "other": "everything else",
+}
+OUTCOME_NAMES: Mapping[Outcome, str] = {
+    "both": "hit",
+    "labels only": "miss",
+    "entropy only": "false alarm",
+    "neither": "quiet",
+    "first contact": "first contact",
+    "nothing to judge": "nothing to judge",
+}
+REASONS: Mapping[str, str] = {
+    "unreadable": "not what this program writes, or cut short",
+    "bad-hash": "changed on its way",
+    "too-large": "larger than any message of this run",
+    "bomb": "claims more memory than any message of this run",
+    "unknown-kind": "of a kind that is not known there",
+    "newer-schema": "written by a newer program",
+    "unknown-entity": "speaks for somebody who has no part in this",
+    "closed-round": "answers a round that was over",
+    "wrong-base": "rests on another model than the one asked about",
+    "wrong-shape": "tensors of another shape than the model's",
+    "wrong-dtype": "numbers of another type than the model's",
+    "not-finite": "contains values that are not numbers",
+    "out-of-range": "contains values too large to be summed exactly",
+    "label-rules-disagree": "a gradient that does not tell its class",
+    "unmapped-label": "an image of a class that nobody knows",
+    "out-of-line": "a decision that does not follow from those before it",
+}
+"""What the reasons of dead letters mean (schemas/errors.py lists them)."""
+
+
+def write_report(
+    folder: Path,
+    measures: Measures,
+    manifest: Mapping[str, Any],
+    prototypes: Prototypes | None = None,
+) -> Path:
+    """Write report.html into a run's folder, and say where it is.
+
+    Rebuilt prototypes are nearly the images that they come from (docs/method.md 6.7): give them
+    only when everybody may see those, otherwise None.
+    """
+    # Imported here because together they take a second that reading a run has no use for.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = Environment(
+        loader=PackageLoader("experiments"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters |= {"percent": percent, "points": points, "size": size, "duration": duration}
+    page.filters |= {"short": short, "nats": nats, "plain": plain}
+    names = _class_names(measures, manifest)
+    text = page.get_template(TEMPLATE).render(
+        m=measures,
+        manifest=manifest,
+        facts=_flat({k: v for k, v in manifest.items() if k != "configuration"}),
+        figures=_figures(measures, [names[uid] for uid in measures.classes]),
+        prototypes=_shown(prototypes, names),
+        names=names,
+        groups=GROUPS,
+        group_names=GROUP_NAMES,
+        phases=PHASES,
+        outcomes=OUTCOME_NAMES,
+        reasons=REASONS,
+    )
+    fresh = folder / f"{REPORT}.new"
+    fresh.write_text(text, encoding="utf-8")
+    return fresh.replace(folder / REPORT)
+
+
+# --- what the page shows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot as data URIs, for a light page and for a dark one."""
+
+    light: str
+    dark: str
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A rebuilt image as a data URI, and its class."""
+
+    name: str
+    image: str
+
+
+def _figures(measures: Measures, names: Sequence[str]) -> dict[str, Picture]:
+    """The plots for which there is something to show, by name."""
+    from experiments import figures as plots
+
+    drawn = {
+        "accuracy": plots.accuracy_by_round,
+        "old_and_new": plots.old_and_new_by_round,
+        "matrix": plots.stage_matrix,
+        "confusion": lambda m, theme: plots.confusion_matrix(m, theme, names),
+        "entropy": plots.entropy_rises,
+        "scores": plots.scores_and_accuracies,
+    }
+    found = {}
+    for name, plot in drawn.items():
+        light, dark = (plot(measures, theme) for theme in (plots.LIGHT, plots.DARK))
+        if light and dark:
+            found[name] = Picture(*(_uri(plots.png(figure)) for figure in (light, dark)))
+    return found
+
+
+def _shown(
+    prototypes: Prototypes | None, names: Mapping[str, str]
+) -> dict[int, list[Prototype]] | None:
+    if prototypes is None:
+        return None
+    return {
+        stage: [Prototype(names.get(uid, uid), _uri(_image(array))) for uid, array in images]
+        for stage, images in sorted(prototypes.items())
+    }
+
+
+def _image(array_CHW: NDArray[Any]) -> bytes:
+    """A PNG; what was rebuilt may leave [0, 1], and bytes would wrap around."""
+    from PIL import Image
+
+    whole = np.nan_to_num(np.asarray(array_CHW, np.float64))
+    pixels = np.rint(255 * whole.clip(0, 1)).astype(np.uint8)
+    colour = len(pixels) == 3
+    held = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0) if colour else pixels[0]).save(held, "PNG")
+    return held.getvalue()
+
+
+def _uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _class_names(measures: Measures, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What people call each class of the data; its uid where the manifest tells no name."""
+    known = manifest.get("data", {}).get("class_names", {})
+    uids = dict.fromkeys((*measures.data["classes"], *measures.classes, *measures.waiting_classes))
+    return {uid: str(known.get(uid, uid)) for uid in uids}
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested values as one list, with dots in their names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[above + name] = value
+    return flat
+
+
+# --- how numbers are written ------------------------------------------------------------------------
+
+
+def percent(share: float | None) -> str:
+    """93.7 %, or a dash where nothing was measured."""
+    return "–" if share is None else f"{share:.1f} %"
+
+
+def points(difference: float | None) -> str:
+    """+1.5 points, or a dash."""
+    return "–" if difference is None else f"{difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
+
+
+def nats(entropy: float | None) -> str:
+    """0.69, or a dash."""
+    return "–" if entropy is None else f"{entropy:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that leaves a number above 1."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """3.2 s, 4 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def short(entity: str) -> str:
+    """An entity's name without the site that all entities of an embedded run share."""
+    return entity.removeprefix("local/")
+
+
+def plain(value: object) -> str:
+    """A configured value as it would be written in a list."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    return str(value)

@@ -1,0 +1,89 @@
+"""Messages in pieces: where the pieces of unfinished ones lie, and what lies at a place.
+
+Only offsets are kept, never bytes: a piece that nobody ever completes costs its reader some hundred
+bytes, whatever its size, and a message is complete whenever its last missing piece comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from infra.promises import Place
+from infra.transport.base import Stored, Transport
+from schemas.codec import PIECE_BYTES, Assembler, Piece, Whole, unpack
+from schemas.messages import Message
+
+AHEAD_BYTES = 4 * 1024 * 1024
+
+
+class Pieces:
+    """The unfinished messages of one topic, whoever writes their pieces and however often."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, dict[int, int]] = {}
+
+    def add(self, part: Piece, offset: int) -> tuple[int, ...] | None:
+        """Where the message lies, piece by piece, when this was its last missing one.
+
+        Of a piece that comes twice the later one counts: what stood before it may be trimmed first.
+        """
+        if part.count == 1:
+            return (offset,)
+        offsets = self._open.setdefault(part.message, {})
+        offsets[part.index] = offset
+        if len(offsets) < part.count:
+            return None
+        del self._open[part.message]
+        return tuple(offsets[index] for index in range(part.count))
+
+    def trimmed(self, first: int) -> None:
+        """Everything below an offset is gone, and can complete nothing."""
+        for message, offsets in list(self._open.items()):
+            left = {index: offset for index, offset in offsets.items() if offset >= first}
+            if left:
+                self._open[message] = left
+            else:
+                del self._open[message]
+
+    @property
+    def unfinished(self) -> int:
+        """How many messages lack a piece."""
+        return len(self._open)
+
+
+def fetched(transport: Transport, place: Place, max_bytes: int) -> Message:
+    """The message at a place.
+
+    Raises LookupError when a piece of it is gone, and Refused as `unpack` does.
+    """
+    return unpack(gathered(transport, place, max_bytes).payload, max_bytes)
+
+
+def gathered(transport: Transport, place: Place, max_bytes: int) -> Whole:
+    """The bytes of the message at a place. Raises LookupError when a piece of it is gone."""
+    assembler = Assembler(max_bytes)
+    for stored in _records(transport, place):
+        if whole := assembler.add(stored.offset, stored.record.value):
+            return whole
+    raise LookupError(f"{place.topic}: a piece of the message at {place.offsets[0]} is missing")
+
+
+def _records(transport: Transport, place: Place) -> Iterator[Stored]:
+    """The records at a place. Pieces mostly lie side by side, and are read together."""
+    ahead: dict[int, Stored] = {}
+    for i, offset in enumerate(place.offsets):
+        if offset not in ahead:
+            left = len(place.offsets) - i
+            size = min(left * PIECE_BYTES, AHEAD_BYTES) if left > 1 else 1
+            ahead = {each.offset: each for each in _there(transport, place.topic, offset, size)}
+        yield ahead[offset]
+
+
+def _there(transport: Transport, topic: str, offset: int, max_bytes: int) -> list[Stored]:
+    """Records from an offset on. That nothing comes is no proof that nothing is there."""
+    while not (found := transport.read(topic, offset, max_bytes)):
+        if transport.end(topic) <= offset:
+            break
+    if not found or found[0].offset != offset:
+        raise LookupError(f"{topic} no longer holds offset {offset}")
+    return found

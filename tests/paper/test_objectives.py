@@ -1,0 +1,272 @@
+"""Whole objectives on one batch of eight samples and three stages, worked by hand (docs/method.md 7).
+
+Five rows: 0 and 1 are of stage 0, 2 and 3 of stage 1, row 4 of stage 2, the current one. The student
+gives every sample the logit ln((1-d)/d) at its true row and 0 elsewhere, so that its gap is d; the
+teacher gives (ln 3, 0, 0, 0), sigmoids (3/4, 1/2, 1/2, 1/2), to all.
+
+    sample            0     1     2     3     4     5     6     7
+    row               0     1     0     2     3     4     4     4
+    d                1/8  8/27   1/8   1/8  1/27   1/8  8/27  1/27
+    d^(2/3)          1/4   4/9   1/4   1/4   1/9   1/4   4/9   1/9
+
+The client learned 4 classes and meets 2 new ones in stage 2, so p = 4/6 = 2/3 = t/(t+1) in both
+readings. Weights are worked out in test_adaptive_weights.py. With sigmoids the true row costs
+-ln(1-d) and each other row ln 2.
+"""
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from learning.augmentation import Transform
+from learning.lesson import Lesson
+from learning.nets import ResNet18
+from learning.objective import LocalObjective
+from learning.shapes import first_model, grown
+from learning.strategies import STRATEGIES
+from learning.strategies.fedavg import FEDAVG
+from learning.strategies.fedka import FEDKA
+from learning.strategies.strategy import Objective, Strategy
+
+LN2, LN3 = log(2), log(3)
+ROWS = [0, 1, 0, 2, 3, 4, 4, 4]
+D = [1 / 8, 8 / 27, 1 / 8, 1 / 8, 1 / 27, 1 / 8, 8 / 27, 1 / 27]
+# LGA's and FedKA's weights; 12/29 is clamped to 1/2.
+W = [27 / 34, 24 / 17, 27 / 34, 18 / 13, 8 / 13, 27 / 29, 48 / 29, 1 / 2]
+# With the cumulative groups: 20/47 is clamped as well.
+OLDEST = 27 / 34 + 45 / 47
+W_CUMULATIVE = [OLDEST, 24 / 17 + 80 / 47, OLDEST, 45 / 47, 1 / 2, 27 / 29, 48 / 29, 1 / 2]
+W_GLFC = [15 / 17, 320 / 153, 15 / 17, 15 / 17, 40 / 153, 9 / 11, 64 / 33, 8 / 33]
+
+# Binary cross-entropy with the label: (4 ln 2 - ln(1 - d)) / 5.
+LABEL = [(4 * LN2 - log(1 - d)) / 5 for d in D]
+# With the teacher's sigmoids for old rows and the label for the new one: a true row with target s
+# costs ln(1 + e^z) - s z = -ln d - s ln((1 - d)/d).
+TARGET = {0: 3 / 4, 1: 1 / 2, 2: 1 / 2, 3: 1 / 2, 4: 1.0}
+SOFT = [(4 * LN2 - log(d) - TARGET[y] * log((1 - d) / d)) / 5 for y, d in zip(ROWS, D, strict=True)]
+# KL(teacher || student) in the blocks {0, 1} and {2, 3}, by the 4 old rows. An undecided student
+# pays 3/4 ln(3/2) + 1/4 ln(1/2) = 3/4 ln 3 - ln 2 in the first block.
+UNDECIDED = 3 / 4 * LN3 - LN2
+BLOCKS = [
+    (3 / 4 * log(6 / 7) + 1 / 4 * log(2)) / 4,  # (3/4, 1/4) against (7/8, 1/8)
+    (3 / 4 * log(81 / 32) + 1 / 4 * log(27 / 76)) / 4,  # against (8/27, 19/27)
+    (3 / 4 * log(6 / 7) + 1 / 4 * log(2)) / 4,
+    (UNDECIDED + 1 / 2 * log(4 / 7) + 1 / 2 * log(4)) / 4,  # (1/2, 1/2) against (7/8, 1/8)
+    (UNDECIDED + 1 / 2 * log(27 / 52) + 1 / 2 * log(27 / 2)) / 4,  # against (26/27, 1/27)
+    UNDECIDED / 4,
+    UNDECIDED / 4,
+    UNDECIDED / 4,
+]
+# Student maps point to (.6, .8), the teacher's to (.8, .6): (0.2 + 0.2) / 2 cells. The last
+# sample's teacher looks nowhere.
+MAPS = [0.2] * 7 + [0.0]
+
+GLFC = Strategy(
+    name="glfc",
+    paper="Dong et al., CVPR",
+    year=2022,
+    objective=Objective(
+        alpha=0.5,
+        alpha_alone=1.0,
+        beta=0.5,
+        gamma=0.0,
+        sd_mode="bce",
+        weight="old_new",
+        exponent="one",
+        weight_clamp=None,
+        weighted=("classification",),
+    ),
+    teacher="best",
+)
+LGA = replace(
+    GLFC,
+    name="lga",
+    objective=Objective(alpha=1.0, beta=1.0, gamma=0.0, sd_mode="bce", exponent="stage"),
+)
+ICARL = replace(
+    GLFC,
+    name="icarl",
+    objective=Objective(
+        alpha=0.0, alpha_alone=1.0, beta=1.0, gamma=0.0, sd_mode="bce", weight="none"
+    ),
+    softmax={"alpha": 1.0, "sd_mode": "joint", "sd_temperature": 2.0},
+)
+LWM = replace(
+    GLFC,
+    name="lwm",
+    objective=Objective(alpha=1.0, beta=1.0, gamma=1.0, sd_mode="joint", weight="none"),
+)
+
+
+class Recited(ResNet18):
+    """A net that recites given maps and logits; its map of class 0 is its first channel."""
+
+    def __init__(self, maps_BQ: list[list[float]], logits_BC: list[list[float]]) -> None:
+        super().__init__(1, 1, len(logits_BC[0]))
+        self.fc.weight.data.zero_()[:, 0] = 1
+        self._a_BKHW = torch.zeros(len(maps_BQ), 8, 1, 2)
+        self._a_BKHW[:, 0, 0] = torch.tensor(maps_BQ)
+        self._logits_BC = torch.tensor(logits_BC)
+
+    def maps_and_logits(self, x_BcHW: Tensor) -> tuple[Tensor, Tensor]:
+        return self._a_BKHW, self._logits_BC
+
+
+def told(strategy: Strategy, *, learned: int = 4, taught: bool = True) -> dict[str, float]:
+    """What the objective says of the batch."""
+    chance = np.random.default_rng(0)
+    lesson = Lesson(
+        strategy=strategy,
+        base=grown(first_model(1, 1, chance), 5, chance),
+        teacher=grown(first_model(1, 1, chance), 4, chance) if taught else None,
+        images=np.zeros((8, 1, 4, 4), np.uint8),
+        rows=np.array(ROWS),
+        stage_of_row=(0, 0, 1, 1, 2),
+        stage=2,
+        learned=learned,
+        new=2,
+        transform=Transform((0.5,), (0.5,)),
+        generator=lambda purpose, epoch: chance,
+        learning_rate=0.1,
+    )
+    logits = np.zeros((8, 5), np.float32)
+    logits[range(8), ROWS] = np.log((1 - np.array(D)) / np.array(D))
+    student = Recited([[3.0, 4.0]] * 8, logits.tolist())
+    teacher = Recited([[4.0, 3.0]] * 7 + [[0.0, 0.0]], [[LN3, 0.0, 0.0, 0.0]] * 8)
+    objective = LocalObjective(lesson, student, teacher if taught else None)
+    seen = objective(torch.zeros(8, 1, 4, 4), torch.tensor(ROWS))
+    return {name: value.item() for name, value in seen.items()}
+
+
+def mean(weights: list[float], losses: list[float]) -> float:
+    return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / 8
+
+
+ONES = [1.0] * 8
+
+
+def test_fedka_is_twice_the_balance_plus_both_distillations() -> None:
+    """2 L_CB + L_SD + L_AD, all three weighted."""
+    seen = told(FEDKA)
+
+    assert seen["classification"] == pytest.approx(mean(W, LABEL))
+    assert seen["semantic"] == pytest.approx(mean(W, BLOCKS), rel=1e-5)
+    assert seen["attention"] == pytest.approx(mean(W, MAPS))
+    assert seen["loss"] == pytest.approx(
+        2 * mean(W, LABEL) + mean(W, BLOCKS) + mean(W, MAPS), rel=1e-5
+    )
+    assert seen["empty_maps"] == 0
+    assert seen["empty_teacher_maps"] == 1 / 8
+
+
+def test_each_ablation_takes_one_thing_away() -> None:
+    """No class balance: weight 1 in the first term, whose coefficient stays. No L_SD, no L_AD. No
+    weight in L_AD.
+    """
+    balance, semantic, attention = 2 * mean(W, LABEL), mean(W, BLOCKS), mean(W, MAPS)
+    expected = {
+        "fedka-no-cbl": 2 * mean(ONES, LABEL) + semantic + attention,
+        "fedka-no-sdl": balance + attention,
+        "fedka-no-adl": balance + semantic,
+        "fedka-no-wadl": balance + semantic + mean(ONES, MAPS),
+    }
+
+    for name, loss in expected.items():
+        assert told(STRATEGIES[name])["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_lga_weighs_both_of_its_terms() -> None:
+    """mean(w BCE(z, y)) + mean(w BCE(z, [teacher | label])), coefficients 1."""
+    assert told(LGA)["loss"] == pytest.approx(mean(W, LABEL) + mean(W, SOFT), rel=1e-5)
+
+
+def test_lgas_groups_that_are_not_reset_change_the_result() -> None:
+    """With `weight: cumulative` old samples weigh more, and the loss is another."""
+    seen = told(LGA.under(weight="cumulative"))["loss"]
+
+    assert seen == pytest.approx(mean(W_CUMULATIVE, LABEL) + mean(W_CUMULATIVE, SOFT), rel=1e-5)
+    assert abs(seen - told(LGA)["loss"]) > 0.05
+
+
+def test_glfc_weighs_the_first_of_two_halves() -> None:
+    """0.5 mean(w BCE(z, y)) + 0.5 mean BCE(z, [teacher | label])."""
+    expected = 0.5 * mean(W_GLFC, LABEL) + 0.5 * mean(ONES, SOFT)
+
+    assert told(GLFC)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_glfc_without_learned_classes_is_half_of_each() -> None:
+    """A newcomer weighs nothing: 0.5 BCE + 0.5 BCE with the teacher."""
+    expected = 0.5 * mean(ONES, LABEL) + 0.5 * mean(ONES, SOFT)
+
+    assert told(GLFC, learned=0)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_glfc_without_a_teacher_has_its_first_term_alone() -> None:
+    """Its coefficient is then 1."""
+    assert told(GLFC, taught=False)["loss"] == pytest.approx(mean(W_GLFC, LABEL), rel=1e-5)
+
+
+def test_icarl_is_the_second_term_of_glfc() -> None:
+    """With coefficient 1, and no other; without a teacher it is the plain mean."""
+    assert told(ICARL)["loss"] == pytest.approx(mean(ONES, SOFT), rel=1e-5)
+    assert "classification" not in told(ICARL)
+    assert told(ICARL, taught=False)["loss"] == pytest.approx(mean(ONES, LABEL), rel=1e-5)
+
+
+def test_icarl_in_the_softmax_family_distils_all_old_rows_at_temperature_two() -> None:
+    """D_CE + KD; sample 5: logits (0, 0, 0, 0, ln 7) cost -ln(7/11) / 5."""
+    seen = told(ICARL.under(family="softmax"))
+    # Soft-max of the true row: e^z / (e^z + 4), e^z = (1 - d) / d.
+    label = [log(1 + 4 * d / (1 - d)) / 5 for d in D]
+
+    assert label[5] == pytest.approx(log(11 / 7) / 5)
+    assert seen["classification"] == pytest.approx(mean(ONES, label))
+    assert seen["semantic"] > 0
+    assert seen["loss"] == pytest.approx(seen["classification"] + seen["semantic"])
+
+
+def test_lwm_weighs_nothing() -> None:
+    """D_CE + KD + LQ, all plain; the new samples pay KL((3, 1, 1, 1)/6 || 1/4) / 4."""
+    seen = told(LWM)
+
+    assert seen["classification"] == pytest.approx(mean(ONES, LABEL))
+    assert seen["attention"] == pytest.approx(mean(ONES, MAPS))
+    assert seen["loss"] == pytest.approx(
+        sum(seen[n] for n in ("classification", "semantic", "attention"))
+    )
+
+
+def test_lwm_may_classify_among_the_current_rows_alone() -> None:
+    """Row 4 of its own: -ln(1 - d) for the last three samples, nothing for the others."""
+    expected = sum(-log(1 - d) for d in D[5:]) / 8
+
+    seen = told(LWM.under(cls_rows="current"))
+
+    assert seen["classification"] == pytest.approx(expected)
+
+
+def test_fine_tuning_is_the_plain_mean() -> None:
+    """And does not ask the teacher."""
+    seen = told(FEDAVG, taught=False)
+
+    assert seen == {"loss": pytest.approx(mean(ONES, LABEL)), "classification": seen["loss"]}
+
+
+def test_fedka_without_a_teacher_is_the_weighted_balance_twice() -> None:
+    """Stage 0 has no teacher; a newcomer's weights are 1 besides."""
+    assert told(FEDKA, taught=False)["loss"] == pytest.approx(2 * mean(W, LABEL))
+    assert told(FEDKA, taught=False, learned=0)["loss"] == pytest.approx(2 * mean(ONES, LABEL))
+
+
+def test_sums_are_means_times_their_outputs() -> None:
+    """`reduction: sum`: L_CB five times (rows), L_SD four times (old rows), L_AD twice (cells)."""
+    seen = told(FEDKA.under(reduction="sum"))
+
+    assert seen["classification"] == pytest.approx(5 * mean(W, LABEL))
+    assert seen["semantic"] == pytest.approx(4 * mean(W, BLOCKS), rel=1e-5)
+    assert seen["attention"] == pytest.approx(2 * mean(W, MAPS))
