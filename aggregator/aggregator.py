@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aggregator.rounds import RoundSums, participants_of, prototypes_of, rate_of
+from aggregator.rounds import RoundSums, members_of, participants_of, prototypes_of, rate_of
 from infra.promises import (
     Answer,
     Arrived,
     Forget,
     Models,
     NotYet,
+    Place,
     Result,
     Say,
     SetAside,
@@ -114,19 +115,25 @@ class Aggregator:
         """Take an update into the open round's sums, if it answers that."""
         line = self.line
         site = self._updates[arrived.place.topic]
+        if parted(update.entity)[0] != site:
+            raise Refused("unknown-entity", f"{update.entity} does not belong to site {site}")
+        if line.opened is not None and update.run != line.run:
+            raise Refused("out-of-line", f"{update.identity} is of another run")
         if update.opened > line.number:
             raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
         opened = line.decisions[update.opened]
-        if not isinstance(opened, RoundOpened) or update.run != line.run:
-            raise Refused("closed-round", f"decision {update.opened} of this run opens no round")
-        if parted(update.entity)[0] != site:
-            raise Refused("unknown-entity", f"{update.entity} does not belong to site {site}")
-        first = self._first_update.setdefault(arrived.place.topic, {})
-        first.setdefault(update.opened, arrived.place.offsets[0])
+        if not isinstance(opened, RoundOpened):
+            raise Refused("closed-round", f"decision {update.opened} opens no round")
+        self._note_place(arrived.place, update.opened)
         if opened != line.open_round:
             self._late(update, arrived.hash, opened)
         else:
             self._open_sums(opened).add(update, arrived.hash)
+
+    def _note_place(self, place: Place, opened: int) -> None:
+        """Where a round's updates begin. What had to wait is heard behind what lies behind it."""
+        first = self._first_update.setdefault(place.topic, {})
+        first[opened] = min(first.get(opened, place.offsets[0]), *place.offsets)
 
     def _late(self, update: ModelUpdate, hash: str, opened: RoundOpened) -> None:
         """An answer that was counted comes again in silence; any other is too late."""
@@ -276,7 +283,7 @@ class Aggregator:
         assert opened is not None
         sums = self._open_sums(opened)
         before = self._models.groups(opened.base)
-        groups = sums.next_groups(before, len(self.line.marked(opened.stage)))
+        groups = sums.next_groups(before, len(members_of(self.line, opened.stage)))
         model = _named(opened.base.version + 1, groups) if groups else opened.base
         closed = RoundClosed(
             run=self.line.run,

@@ -24,6 +24,8 @@ class RoundSums:
         self.opened = opened
         self.counted: dict[str, str] = {}
         self.withheld: dict[str, str] = {}
+        self._taken: dict[str, str] = {}
+        """Entity → hash of its answer, with content or without."""
         self._weights = {each.entity: each.weight for each in opened.participants}
         self._base = base
         self._strategy = strategy
@@ -37,28 +39,36 @@ class RoundSums:
     @property
     def missing(self) -> list[str]:
         """Participants that have not answered."""
-        return [e for e in self._weights if e not in self.counted and e not in self.withheld]
+        return [entity for entity in self._weights if entity not in self._taken]
 
     def add(self, update: ModelUpdate, hash: str) -> None:
-        """Take an answer; one that was taken before changes nothing. Raises Refused."""
+        """Take an answer; of valid ones an entity's first counts. Raises Refused for the others."""
         entity = update.entity
-        if entity not in self._weights:
-            raise Refused("unknown-entity", f"{entity} takes no part in this round")
-        if update.base != self.opened.base:
-            raise Refused("wrong-base", f"trained from version {update.base.version}")
-        if entity in self.counted or entity in self.withheld:
+        if self._taken.get(entity) == hash:
             return
+        values = self._checked(update)
+        if entity in self._taken:
+            return
+        self._taken[entity] = hash
         if update.reason is not None:
-            if update.groups:
-                raise Refused("unreadable", "an update with content and a reason to have none")
             self.withheld[entity] = update.reason
             return
-        values = checked_update(
-            update.groups, self._base["model"], self._expected, self.opened.total_weight, self._wire
-        )
         for group, sums in self._sums.items():
             sums.add(values[group], self._weights[entity])
         self.counted[entity] = hash
+
+    def _checked(self, update: ModelUpdate) -> Groups:
+        """The values of a valid answer: nothing of what was read besides makes it valid or not."""
+        if update.entity not in self._weights:
+            raise Refused("unknown-entity", f"{update.entity} takes no part in this round")
+        if update.base != self.opened.base:
+            raise Refused("wrong-base", f"trained from version {update.base.version}")
+        if update.reason is None:
+            base, weights = self._base["model"], self.opened.total_weight
+            return checked_update(update.groups, base, self._expected, weights, self._wire)
+        if update.groups:
+            raise Refused("unreadable", "an update with content and a reason to have none")
+        return {}
 
     def next_groups(self, before: Groups, members: int) -> Groups:
         """The next global model and what is kept beside it; nothing when nobody counts."""
@@ -103,11 +113,23 @@ def _sampled_later(line: RoundsLine, stage: int, round: int) -> tuple[str, ...]:
     assert line.opened is not None
     configuration = line.opened.configuration
     chance = generator(configuration.seed, "sampling", stage=stage, round=round)
-    named = line.marked(stage)
-    others = [entity for entity in line.opened.schedule.stages[-1].marked if entity not in named]
+    named, members = line.marked(stage), members_of(line, stage)
+    others = members[len(named) :]
     drawn = [named[i] for i in chance.permutation(len(named))]
     drawn += [others[i] for i in chance.permutation(len(others))]
     return tuple(sorted(drawn[: configuration.clients_per_round]))
+
+
+def members_of(line: RoundsLine, stage: int) -> tuple[str, ...]:
+    """Everyone who may train in a stage; in an added one first those whom it names."""
+    assert line.opened is not None
+    scheduled = line.opened.schedule.stages
+    named = line.marked(stage)
+    return (
+        (*named, *(entity for entity in scheduled[-1].marked if entity not in named))
+        if (stage >= len(scheduled))
+        else named
+    )
 
 
 def rate_of(configuration: Configuration, round: int) -> float:

@@ -70,13 +70,13 @@ def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) 
     )  # fmt: skip
 
 
-def check_disk(folder: Path, estimate: Estimate) -> None:
-    """Raises DiskFull when the log will not fit."""
-    free = shutil.disk_usage(folder).free
+def check_disk(folder: Path, estimate: Estimate, freed: int = 0) -> None:
+    """Raises DiskFull when the log will not fit, also after `freed` bytes were let go."""
+    free = shutil.disk_usage(folder).free + freed
     need = int(estimate.disk_bytes * SPARE)
     if free < need:
         raise DiskFull(
-            f"the run needs about {need / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free:"
+            f"the run needs about {need / 1e9:.2f} GB in {folder}, {free / 1e9:.2f} GB are free:"
             " make room, or take another --run-dir"
         )
 

@@ -34,8 +34,6 @@ from schemas.schedule import SITE
 from schemas.topics import Names
 
 VERSION = 1
-FILES = ("run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
-         "metrics.csv", "model.safetensors", "report.html")  # fmt: skip
 EVENTS = "tensorboard/events.*"
 LOCK_TRIES, LOCK_WAIT = 5, 0.05
 """A look at the lock holds it for a moment, so a runner asks more than once; seconds."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from schemas.configuration import Configuration, configuration, nearest
 from schemas.errors import ConfigurationError
@@ -102,7 +105,31 @@ def recipe(name: str, preset: str | None = None, overrides: Values | None = None
     if preset is not None and preset not in PRESETS:
         raise ConfigurationError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     values = {"recipe": name, **RECIPES[name], **(PRESETS[preset] if preset else {})}
-    return configuration(_merged(values, overrides or {}))
+    return configuration(_spelled_out(_merged(values, overrides or {})))
+
+
+def _spelled_out(values: dict[str, object]) -> dict[str, object]:
+    """What stands for more than one key: the fourth stage of organs, a file of assignments."""
+    if values.get("organ_tail"):
+        values |= {"stages": 4, "classes_per_stage": (3, 3, 3, 2)}
+    file = values.get("assignment")
+    if isinstance(file, str):
+        values["assignment"] = _assignment(Path(file))
+    return values
+
+
+def _assignment(file: Path) -> dict[str, tuple[str, ...]]:
+    """Entity → class uids from a YAML file of lists. Raises ConfigurationError."""
+    try:
+        read = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"assignment: {file} cannot be read: {error}") from None
+    if not isinstance(read, dict) or not all(isinstance(uids, list) for uids in read.values()):
+        raise ConfigurationError(
+            f"assignment: {file} must map each entity to a list of classes, such as"
+            " 'local/entity-000: [0, 3, 7]'"
+        )
+    return {str(entity): tuple(map(str, uids)) for entity, uids in read.items()}
 
 
 def _near(name: str) -> str:

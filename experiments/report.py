@@ -21,6 +21,8 @@ from experiments.measures import GROUPS, Measures, Outcome
 Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
 """Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
 REPORT = "report.html"
+NOTHING = "\N{EN DASH}"
+"""Stands where nothing was measured."""
 TEMPLATE = "report.html"
 PHASES: Mapping[str, str] = {
     "learn": "twins train on their images",
@@ -97,16 +99,19 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"percent": percent, "points": points, "size": size, "duration": duration}
-    page.filters |= {"short": short, "nats": nats, "plain": plain}
     names = _class_names(measures, manifest)
+    page.filters |= {each.__name__: each for each in (percent, points, lost, nats, size)}
+    page.filters |= {each.__name__: each for each in (duration, short, plain)}
+    page.filters["named"] = lambda uid: names.get(uid, uid)
     text = page.get_template(TEMPLATE).render(
         m=measures,
         manifest=manifest,
         facts=_flat({k: v for k, v in manifest.items() if k != "configuration"}),
         figures=_figures(measures, [names[uid] for uid in measures.classes]),
         prototypes=_shown(prototypes, names),
-        names=names,
+        configuration=_flat(measures.configuration),
+        total_seconds=sum(measures.seconds.values()),
+        nothing=NOTHING,
         groups=GROUPS,
         group_names=GROUP_NAMES,
         phases=PHASES,
@@ -202,22 +207,31 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-# --- how numbers are written ------------------------------------------------------------------------
+# --- how numbers are written ----------------------------------------------------------------------
 
 
 def percent(share: float | None) -> str:
     """93.7 %, or a dash where nothing was measured."""
-    return "–" if share is None else f"{share:.1f} %"
+    return NOTHING if share is None else f"{share:.1f} %"
 
 
 def points(difference: float | None) -> str:
     """+1.5 points, or a dash."""
-    return "–" if difference is None else f"{difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    return (
+        NOTHING
+        if difference is None
+        else f"{difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    )
+
+
+def lost(difference: float | None) -> str:
+    """1.5 points: of what is counted as a loss."""
+    return NOTHING if difference is None else points(difference).lstrip("+")
 
 
 def nats(entropy: float | None) -> str:
     """0.69, or a dash."""
-    return "–" if entropy is None else f"{entropy:.2f}".replace("-", "\N{MINUS SIGN}")
+    return NOTHING if entropy is None else f"{entropy:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def size(count: float) -> str:
@@ -246,7 +260,7 @@ def short(entity: str) -> str:
 def plain(value: object) -> str:
     """A configured value as it would be written in a list."""
     if value is None:
-        return "–"
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

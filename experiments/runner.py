@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aggregator.aggregator import Opening
 from experiments.estimate import Estimate, check_disk, estimated
-from experiments.folder import RunFolder, has_bf16, software
+from experiments.folder import RunFolder, cannot_write, has_bf16, software
 from experiments.measures import Measures, measure
 from experiments.metrics import write_metrics
+from experiments.observer import Observer
 from experiments.report import write_report
 from experiments.system import Embedded, embedded, opening_of
 from infra.points import Hook, no_hook
-from infra.serve import Surroundings
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.workers import Worker, WorkerProcesses, spawned
@@ -24,7 +28,7 @@ from learning.strategies.choice import chosen
 from producers.datasets import load
 from producers.images import Dataset
 from schemas.configuration import Configuration
-from schemas.errors import ConfigurationError, DataError, RunFailed
+from schemas.errors import ConfigurationError, DataError, FedtwinError
 from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
@@ -66,10 +70,13 @@ def start(
 ) -> Outcome:
     """Begin a run in a folder and see it through.
 
-    `fresh` replaces a run that is there. Raises ConfigurationError, DataError, RunFailed.
+    `fresh` replaces a run that is there; nothing is touched before all else has been found right.
+    Raises ConfigurationError, DataError, RunFailed.
     """
     _check(configuration)
     dataset = load_data(configuration, local.data_dir)
+    opening = _opening(configuration, dataset)
+    estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
         if run_folder.exists and not fresh:
@@ -77,23 +84,11 @@ def start(
                 f"{folder} holds a run already: `fedtwin resume {folder}` goes on with it, --fresh"
                 " replaces it, --run-dir takes another folder"
             )
-        run_folder.remove_files()
-        estimate = estimated(configuration, _opening(configuration, dataset), dataset)
-        check_disk(folder, estimate)
+        check_disk(folder, estimate, run_folder.size)
         announce(estimate)
-        run_folder.write_manifest(
-            {
-                "run": f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}",
-                "configuration": configuration.model_dump(mode="json"),
-                "data_dir": str(local.data_dir),
-                "data": {"name": dataset.name, "sha256": dataset.sha256,
-                         "version": dataset.version, "licence": dataset.licence},
-                "software": software(),
-                "threads": configuration.threads,
-                "state": "begun",
-            }
-        )  # fmt: skip
-        return _run(run_folder, configuration, dataset, local, watch)
+        run_folder.remove_files()
+        run_folder.write_manifest(_begun(configuration, dataset, local))
+        return _run(run_folder, opening, dataset, local, watch)
 
 
 def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Outcome:
@@ -103,16 +98,18 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
     """
     run_folder = RunFolder(folder)
     manifest = run_folder.read_manifest()
-    configuration = run_folder.configuration()
-    _check(configuration)
-    dataset = load_data(configuration, local.data_dir)
-    if dataset.sha256 != manifest["data"]["sha256"]:
-        raise DataError(
-            f"the run began with {dataset.name} {manifest['data']['sha256'][:12]}, in"
-            f" {local.data_dir} lies {dataset.sha256[:12]}: give the data that it began with"
-        )
     with run_folder.locked():
-        return _run(run_folder, configuration, dataset, local, watch)
+        if over := _over(run_folder):
+            return over
+        configuration = run_folder.configuration()
+        _check(configuration)
+        dataset = load_data(configuration, local.data_dir)
+        if dataset.sha256 != manifest["data"]["sha256"]:
+            raise DataError(
+                f"the run began with {dataset.name} {manifest['data']['sha256'][:12]}, in"
+                f" {local.data_dir} lies {dataset.sha256[:12]}: give the data that it began with"
+            )
+        return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
 
 
 def load_data(configuration: Configuration, data_dir: Path) -> Dataset:
@@ -125,100 +122,167 @@ def load_data(configuration: Configuration, data_dir: Path) -> Dataset:
     )
 
 
+def _begun(configuration: Configuration, dataset: Dataset, local: Local) -> dict[str, Any]:
+    """The manifest of a run that begins."""
+    return {
+        "run": f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}",
+        "configuration": configuration.model_dump(mode="json"),
+        "data_dir": str(local.data_dir),
+        "data": {
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "version": dataset.version,
+            "licence": dataset.licence,
+            "citation": dataset.citation,
+        },
+        "software": software(),
+        "threads": configuration.threads,
+        "state": "begun",
+    }
+
+
+def _over(folder: RunFolder) -> Outcome | None:
+    """What a run came to that was finished and has had nothing injected since."""
+    manifest = folder.read_manifest()
+    if manifest["state"] != "done":
+        return None
+    seen = folder.observed()
+    if not seen.line.over or seen.line.model is None:
+        return None
+    wall = manifest["wall_seconds"]
+    measures = measure(seen, manifest["seconds"], wall, manifest["trainings"])
+    return Outcome(folder.path, measures, seen.line.model.version, seen.line.model.sha256, wall)
+
+
 def _run(
-    folder: RunFolder, configuration: Configuration, dataset: Dataset, local: Local, watch: Watch
+    folder: RunFolder, opening: Opening, dataset: Dataset, local: Local, watch: Watch
 ) -> Outcome:
-    began = time.perf_counter()
-    stopwatch = Stopwatch()
-    spawn = local.start_worker or spawned("experiments.worker", configuration.threads)
-    log = folder.opened()
-    workers = WorkerProcesses(spawn, local.workers)
-    store = SqliteStore(folder.log)
-    try:
-        run = embedded(
-            _opening(configuration, dataset),
-            dataset,
-            log,
-            store,
-            workers,
-            run=folder.names().run,
-            around=lambda same: _with(same, stopwatch, local.hook),
-        )
-        run.system.run(lambda: watch(run))
-        seconds = time.perf_counter() - began
-        with stopwatch("report"):
-            return _finish(folder, run, dataset, local, stopwatch, seconds)
-    except RunFailed as failure:
-        folder.write_manifest({**folder.read_manifest(), "state": "failed", "why": str(failure)})
-        raise
-    finally:
-        workers.close()
-        store.close()
-        log.close()
+    spent = _Spent(folder.read_manifest())
+    start_worker = local.start_worker or spawned(
+        "experiments.worker", opening.configuration.threads
+    )
+    with (
+        closing(folder.opened()) as log,
+        closing(SqliteStore(folder.log)) as store,
+        closing(WorkerProcesses(start_worker, local.workers)) as workers,
+    ):
+        try:
+            run = embedded(
+                opening,
+                dataset,
+                log,
+                store,
+                workers,
+                run=folder.names().run,
+                around=lambda same: replace(same, stopwatch=spent.stopwatch, hook=local.hook),
+            )
+            run.system.run(lambda: watch(run))
+            return _finish(folder, run, dataset, local, spent)
+        except (FedtwinError, KeyboardInterrupt) as ended:
+            failed = isinstance(ended, FedtwinError)
+            state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
+            with suppress(FedtwinError):  # a full disk must not hide what happened
+                folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
+            raise
 
 
-def _with(around: Surroundings, stopwatch: Stopwatch, hook: Hook) -> Surroundings:
-    return replace(around, stopwatch=stopwatch, hook=hook)
+class _Spent:
+    """Seconds and trainings of a run, those of earlier sessions included unless one was killed."""
+
+    def __init__(self, manifest: Mapping[str, Any]) -> None:
+        self.stopwatch = Stopwatch()
+        self._before = manifest
+        self._began = time.perf_counter()
+
+    def so_far(self) -> dict[str, Any]:
+        """The manifest's `seconds` by phase, `wall_seconds` and `trainings`."""
+        seconds = Counter(self._before.get("seconds", {}))
+        seconds.update(self.stopwatch.seconds)
+        wall = time.perf_counter() - self._began
+        return {
+            "seconds": {phase: round(each, 3) for phase, each in sorted(seconds.items())},
+            "wall_seconds": round(self._before.get("wall_seconds", 0.0) + wall, 3),
+            "trainings": self._before.get("trainings", 0) + self.stopwatch.calls["learn"],
+        }
 
 
 def _finish(
-    folder: RunFolder,
-    run: Embedded,
-    dataset: Dataset,
-    local: Local,
-    stopwatch: Stopwatch,
-    seconds: float,
+    folder: RunFolder, run: Embedded, dataset: Dataset, local: Local, spent: _Spent
 ) -> Outcome:
     """Write down what the run came to."""
     line = run.observer.line
     assert line.model is not None
     assert line.opened is not None
-    measures = measure(run.observer, stopwatch.seconds, seconds)
-    folder.write_model(line.model, run.shelf.model(line.model), registry(run))
-    manifest = folder.read_manifest()
-    manifest["seconds"] = {**manifest.get("seconds", {}), **_rounded(stopwatch), "wall": seconds}
+    folder.write_model(line.model, run.shelf.model(line.model), registry(run.observer, dataset))
+    past = spent.so_far()
+    measures = measure(run.observer, past["seconds"], past["wall_seconds"], past["trainings"])
+    manifest = folder.read_manifest() | past
     manifest |= {
-        "state": "done",
         "schedule_sha256": _sha256(line.opened.schedule.model_dump_json()),
         "configuration_sha256": _sha256(line.opened.configuration.model_dump_json()),
         "run_hash": line.run,
         "model_version": line.model.version,
         "model_sha256": line.model.sha256,
+        "state": "done",
     }
     manifest.pop("why", None)
-    folder.write_manifest(manifest)
-    write_metrics(folder.path, measures)
     show = dataset.public if local.report_prototypes is None else local.report_prototypes
-    write_report(folder.path, measures, manifest, run.proxy.prototypes() if show else None)
-    return Outcome(folder.path, measures, line.model.version, line.model.sha256, seconds)
+    try:
+        write_metrics(folder.path, measures)
+        write_report(folder.path, measures, manifest, run.proxy.prototypes() if show else None)
+    except OSError as error:
+        raise cannot_write(folder.path, error) from None
+    folder.write_manifest(manifest)
+    wall = past["wall_seconds"]
+    return Outcome(folder.path, measures, line.model.version, line.model.sha256, wall)
 
 
-def registry(run: Embedded) -> dict[str, str]:
-    """What whoever uses the model has to know: its classes, its images, and what is new to it."""
-    line = run.observer.line
-    assert line.opened is not None
-    uids = sorted(line.rows, key=lambda uid: line.rows[uid])
-    verdicts = [
-        verdict
-        for each in run.observer.verdicts.of.values()
-        for stage, verdict in each.verdicts.items()
-        if stage == len(line.stages) - 1 and not verdict.first_contact
-    ]
-    references = [v.reference for v in verdicts if v.reference is not None]
-    reference = sum(references) / len(references) if references else 0.0
-    threshold = max((v.threshold for v in verdicts), default=0.0)
-    import json
-
+def registry(observer: Observer, dataset: Dataset) -> dict[str, str]:
+    """What whoever uses the model has to know: classes, images, family, and what is new to it."""
+    opened = observer.line.opened
+    assert opened is not None
+    uids = sorted(observer.line.rows, key=lambda uid: observer.line.rows[uid])
+    names = dict(zip(dataset.class_uids, dataset.class_names, strict=True))
     return {
         "classes": json.dumps(uids),
-        "data": line.opened.data.model_dump_json(),
-        "width": str(line.opened.configuration.width),
-        "reference_entropy": repr(reference),
-        "entropy_threshold": repr(threshold),
+        "class_names": json.dumps([names.get(uid, uid) for uid in uids]),
+        "data": opened.data.model_dump_json(),
+        "data_licence": dataset.licence,
+        "data_citation": dataset.citation,
+        "recipe": opened.configuration.recipe,
+        "strategy": opened.configuration.strategy,
+        "seed": str(opened.configuration.seed),
+        "width": str(opened.configuration.width),
+        "family": opened.configuration.family,
+        **{name: repr(value) for name, value in _novelty(observer).items()},
     }
 
 
-def _opening(configuration: Configuration, dataset: Dataset) -> Any:
+def _novelty(observer: Observer) -> dict[str, float]:
+    """What makes an image unlike anything known (docs/method.md 3.4): numbers of the last stage.
+
+    Entropy over the rows and `virtual_rows` zero logits, above `reference_entropy` by more than
+    `entropy_threshold`, in nats.
+    """
+    opened, last = observer.line.opened, len(observer.line.stages) - 1
+    assert opened is not None
+    lines = observer.verdicts.of.values()
+    verdicts = [line.verdicts[last] for line in lines if last in line.verdicts]
+    references = [
+        verdict.reference
+        for verdict in verdicts
+        if verdict.reference is not None and not verdict.first_contact
+    ]
+    stages = opened.schedule.stages
+    grown_before = opened.configuration.entropy_head == "pre_growth" and last > 0
+    return {
+        "virtual_rows": 0 if grown_before else len(stages[min(last, len(stages) - 1)].classes),
+        "reference_entropy": sum(references) / len(references) if references else 0.0,
+        "entropy_threshold": max((verdict.threshold for verdict in verdicts), default=0.0),
+    }
+
+
+def _opening(configuration: Configuration, dataset: Dataset) -> Opening:
     try:
         return opening_of(configuration, dataset)
     except ValueError as error:
@@ -229,18 +293,14 @@ def _check(configuration: Configuration) -> None:
     """What the configuration alone cannot know."""
     try:
         chosen(configuration.strategy, configuration.switches, configuration.teacher)
-        Names(f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}")
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+    Names(f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}")
     if configuration.precision == "bf16" and not has_bf16():
         raise ConfigurationError(
             "precision=bf16 needs a processor with bf16 instructions, which this one lacks:"
             " take precision=fp32"
         )
-
-
-def _rounded(stopwatch: Stopwatch) -> dict[str, float]:
-    return {phase: round(seconds, 3) for phase, seconds in stopwatch.seconds.items()}
 
 
 def _sha256(text: str) -> str:

@@ -53,6 +53,7 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
         transition_fraction=configuration.transition_fraction,
         quirks=configuration.quirks,
         image_share=configuration.image_share,
+        assignment=configuration.assignment,
     )
     return Opening(configuration, dataset.facts(order), schedule)
 

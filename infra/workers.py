@@ -1,4 +1,4 @@
-"""Worker processes: started once, fed through pipes with our own layout of bytes, never with objects.
+"""Worker processes: started once, fed through pipes with our own layout of bytes, never objects.
 
 A worker trains with as many threads as the recipe says, one by default, and the cores are filled by
 several workers. So bytes depend neither on the number of cores nor on who works for whom.
@@ -7,6 +7,7 @@ several workers. So bytes depend neither on the number of cores nor on who works
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
 import struct
@@ -16,7 +17,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 from infra.promises import Result, Task
@@ -26,24 +29,38 @@ from schemas.errors import RunFailed
 Function = Callable[[Task], Result]
 FRAME = struct.Struct("<Q")
 TRIES = 2
+ORPHANED = 0.5  # seconds between two looks whether the parent still lives
 
 
 class TaskFailed(RunFailed):
     """A task that raised; its text ends in the worker's own trace."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """One process and the two ends of its pipes."""
 
     pid: int
     into: IO[bytes]
     out: IO[bytes]
-    wait: Callable[[], object]
+    wait: Callable[[], int]
+    """Wait until it has ended; gives its exit code, negative for a signal."""
     end: Callable[[], None]
     id: object | None = None
     task: Task | None = None
     tries: int = 0
+    """How many processes, this one included, have been given the task."""
+    gone: bool = False
+
+    def bury(self) -> int:
+        """End the process if it has not ended, and let its pipes go; gives its exit code."""
+        self.gone = True
+        self.end()
+        code = self.wait()
+        for pipe in (self.into, self.out):
+            with suppress(BrokenPipeError):  # what it did not read any more
+                pipe.close()
+        return code
 
 
 class WorkerProcesses:
@@ -67,9 +84,11 @@ class WorkerProcesses:
         return [worker.pid for worker in self._workers]
 
     def submit(self, id: object, task: Task) -> None:
-        worker = next(each for each in self._workers if each.id is None)
-        worker.id, worker.task, worker.tries = id, task, 1
-        self._send(worker)
+        """Begin a task. Raises ValueError when no worker is free."""
+        worker = next((each for each in self._workers if each.id is None), None)
+        if worker is None:
+            raise ValueError(f"{len(self._workers)} workers, and none of them is free")
+        self._give(worker, id, task, tries=1)
 
     def finished(self, wait: float) -> list[tuple[object, Result]]:
         return [
@@ -79,12 +98,11 @@ class WorkerProcesses:
         ]
 
     def close(self) -> None:
-        for worker in self._workers:
+        living = [worker for worker in self._workers if not worker.gone]
+        for worker in living:
             worker.end()
-        for worker in self._workers:
-            worker.wait()
-            worker.into.close()
-            worker.out.close()
+        for worker in living:
+            worker.bury()
         self._selector.close()
         self._workers = []
 
@@ -93,18 +111,20 @@ class WorkerProcesses:
         self._selector.register(worker.out, selectors.EVENT_READ, worker)
         return worker
 
-    def _send(self, worker: Worker) -> None:
-        assert worker.task is not None
-        try:
-            values = {"name": worker.task.name, "values": worker.task.values}
-            _write(worker.into, plain(values, worker.task.groups))
-        except BrokenPipeError:
-            pass  # its end shows at the next reading
+    def _give(self, worker: Worker, id: object, task: Task, tries: int) -> None:
+        """Send a task to a worker; one that ended while it had nothing to do is replaced first."""
+        if worker.gone:
+            fresh = self._begin()
+            self._workers[self._workers.index(worker)] = fresh
+            worker = fresh
+        worker.id, worker.task, worker.tries = id, task, tries
+        with suppress(BrokenPipeError):  # its end shows at the next reading
+            _write(worker.into, plain({"name": task.name, "values": task.values}, task.groups))
 
     def _receive(self, worker: Worker) -> tuple[object, Result] | None:
         payload = _read(worker.out)
         if payload is None:
-            self._replace(worker)
+            self._mourn(worker)
             return None
         values, groups = read_plain(payload)
         id, worker.id, worker.task = worker.id, None, None
@@ -112,20 +132,18 @@ class WorkerProcesses:
             raise TaskFailed(str(values["error"]))
         return id, Result(values["values"], groups, values["seconds"])
 
-    def _replace(self, dead: Worker) -> None:
-        """A worker that died has its task done once more by a new one."""
+    def _mourn(self, dead: Worker) -> None:
+        """The task of a worker that died is done once more, by a new one."""
         self._selector.unregister(dead.out)
-        code = dead.wait()
-        if dead.task is not None and dead.tries >= TRIES:
+        code = dead.bury()
+        if dead.task is None:
+            return
+        if dead.tries >= TRIES:
             raise RunFailed(
                 f"two worker processes ended (the last with code {code}) during {dead.task.name!r}:"
                 " is there enough memory? Then resume"
             )
-        fresh = self._begin()
-        self._workers[self._workers.index(dead)] = fresh
-        if dead.task is not None:
-            fresh.id, fresh.task, fresh.tries = dead.id, dead.task, dead.tries + 1
-            self._send(fresh)
+        self._give(dead, dead.id, dead.task, dead.tries + 1)
 
 
 class Inline:
@@ -154,7 +172,10 @@ class Inline:
 
 
 def spawned(module: str, threads: int) -> Callable[[], Worker]:
-    """Start workers as `python -m MODULE`, which calls `work` on its standard pipes."""
+    """Start workers as `python -m MODULE THREADS`, which calls `serve_standard_pipes`.
+
+    They are no part of our process group, so that Ctrl-C in a terminal is the runner's alone.
+    """
 
     def start() -> Worker:
         process = subprocess.Popen(
@@ -162,6 +183,7 @@ def spawned(module: str, threads: int) -> Callable[[], Worker]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            process_group=0,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -171,36 +193,43 @@ def spawned(module: str, threads: int) -> Callable[[], Worker]:
 
 
 def forked(functions: Mapping[str, Function]) -> Callable[[], Worker]:
-    """Start workers by fork from a process that has imported what they need already."""
+    """Start workers by fork from a process that has imported what they need already.
+
+    It must have no other threads, which a fork would leave behind in the middle of something.
+    """
+    ours: list[
+        IO[bytes]
+    ] = []  # a worker that held an older one's pipe would hide our death from it
 
     def start() -> Worker:
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
+        into, out = os.fdopen(to_write, "wb"), os.fdopen(from_read, "rb")
+        ours[:] = [pipe for pipe in (*ours, into, out) if not pipe.closed]
         pid = os.fork()
         if pid == 0:
-            os.close(to_write)
-            os.close(from_read)
+            os.setpgid(0, 0)
+            for pipe in ours:
+                os.close(pipe.fileno())
             try:
                 work(functions, os.fdopen(to_read, "rb"), os.fdopen(from_write, "wb"))
             finally:
                 os._exit(0)
         os.close(to_read)
         os.close(from_write)
-        return Worker(
-            pid,
-            os.fdopen(to_write, "wb"),
-            os.fdopen(from_read, "rb"),
-            lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]),
-            lambda: os.kill(pid, signal.SIGKILL),
-        )
+        return Worker(pid, into, out, partial(_reaped, pid), partial(os.kill, pid, signal.SIGKILL))
 
     return start
+
+
+def _reaped(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def work(functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes]) -> None:
     """A worker's life: tasks in, results out, until the pipe ends or the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's business
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(into.fileno(),), daemon=True).start()
     while (payload := _read(into)) is not None:
         values, groups = read_plain(payload)
         start = time.perf_counter()
@@ -225,10 +254,17 @@ def serve_standard_pipes(functions: Mapping[str, Function]) -> None:
     work(functions, sys.stdin.buffer, out)
 
 
-def _leave_with(parent: int) -> None:
-    """End with the parent, also in the middle of a task: an orphan must not burn a core."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _leave_with_parent(pipe: int) -> None:
+    """End with the parent, also in the middle of a task: an orphan must not burn a core.
+
+    The other end of our pipe closes when it dies, unless somebody else holds that too; then we are
+    given another parent. Either alone can be missed, the second by who starts slowly.
+    """
+    parent = os.getppid()
+    hang_up = select.poll()
+    hang_up.register(pipe, 0)
+    while not hang_up.poll(1000 * ORPHANED) and os.getppid() == parent:
+        pass
     os._exit(1)
 
 

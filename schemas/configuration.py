@@ -1,4 +1,4 @@
-"""The whole configuration of a run: one validated value that RunOpened carries and every role obeys.
+"""The whole configuration of a run: one validated value, carried by RunOpened, that all roles obey.
 
 Nothing outside it changes a model. What is particular to one machine (addresses, folders, how
 many worker processes) is not part of it. The names are those of docs/method.md.
@@ -62,7 +62,10 @@ class Configuration(Frozen):
     image_share: Literal["full", "disjoint"] = "full"
     images_per_class: Positive | None = None
     """At most so many training images of each class; None takes all."""
+    assignment: dict[str, tuple[str, ...]] | None = None
+    """Entity → the uids of all classes that it ever sees; takes the place of `iid`."""
     organ_tail: bool = False
+    """The two classes that three stages of three leave over make a fourth stage."""
     organ_hflip: bool = False
     quirks: tuple[int, ...] = ()
 
@@ -171,7 +174,7 @@ class Configuration(Frozen):
 
 
 def configuration(values: dict[str, object]) -> Configuration:
-    """Validate a recipe's values; ConfigurationError names each bad key, and the nearest good one."""
+    """Validate a recipe's values. ConfigurationError names bad keys and the nearest good ones."""
     try:
         return Configuration.model_validate(values)
     except ValidationError as error:

@@ -269,7 +269,7 @@ class RoundsLine:
 
 
 class Turns:
-    """Decisions judged strictly in the order of their topic; one that must wait holds up the rest."""
+    """Decisions judged strictly in the order of their topic. One that waits holds up the rest."""
 
     def __init__(self, judge: Callable[[Decision], object]) -> None:
         self._judge = judge
@@ -405,7 +405,7 @@ class VerdictLines:
         self.refused: Rejected = []
 
     def hear(self, site: str, decision: EntityJoined | WindowJudged, where: object = None) -> None:
-        """Take the decision in its turn. Raises Refused when the site does not speak for the entity."""
+        """Take the decision in its turn. Raises Refused if the site cannot speak for the entity."""
         entity = decision.entity
         if parted(entity)[0] != site:
             raise Refused("unknown-entity", f"{entity} does not belong to site {site}")

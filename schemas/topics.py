@@ -129,7 +129,7 @@ def table_row(topic: str) -> Topic:
 
 
 def parted(entity: str) -> tuple[str, str]:
-    """Site and own name of an entity's full name `<site>/<entity>`; ConfigurationError for others."""
+    """Site and own name of an entity `<site>/<entity>`. Raises ConfigurationError for others."""
     site, _, name = entity.partition("/")
     return checked(site, "site"), checked(name, "entity")
 

@@ -1,4 +1,4 @@
-"""When an update may be counted: asked in the same words by the twin that sends and by who reads."""
+"""When an update may be counted: the twin that sends it asks in the same words as who reads it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,136 @@
+"""Who is asked. A further transport or store is one function here and its line in the list.
+
+Each function is given an empty folder and gives back how to open one and the same log (or store)
+once more, as another process would. What needs a service carries its marker:
+
+    pytest.param(kafka, id="kafka", marks=pytest.mark.kafka)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.store.base import ModelStore
+from infra.store.sqlite import SqliteStore
+from infra.transport.base import Transport
+from infra.transport.embedded import Embedded
+from infra.transport.unkind import Unkind
+
+OpenLog = Callable[[], Transport]
+OpenStore = Callable[[], ModelStore]
+
+
+class Shared:
+    """A log in memory that several hold: it ends with the test, not with who closes it first."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.append, self.read, self.forget = inner.append, inner.read, inner.forget
+        self.first, self.end, self.topics = inner.first, inner.end, inner.topics
+        self.trim = inner.trim
+
+    def close(self) -> None:
+        """The others go on."""
+
+
+def memory(folder: Path) -> OpenLog:
+    """SQLite in memory."""
+    log = Shared(Embedded())
+    return lambda: log
+
+
+def file(folder: Path) -> OpenLog:
+    """SQLite in a file, opened as often as anybody wants."""
+    return lambda: Embedded(folder / "run.sqlite")
+
+
+def unkind(folder: Path) -> OpenLog:
+    """A file behind the test mode that repeats, delays and cuts."""
+    chance = random.Random(1)
+    return lambda: Unkind(Embedded(folder / "run.sqlite"), chance)
+
+
+TRANSPORTS = [
+    pytest.param(memory, id="memory"),
+    pytest.param(file, id="file"),
+    pytest.param(unkind, id="unkind"),
+]
+
+
+class SharedStore:
+    """A store in memory that several hold."""
+
+    def __init__(self, inner: ModelStore) -> None:
+        self.put, self.get, self.list, self.forget = inner.put, inner.get, inner.list, inner.forget
+
+    def close(self) -> None:
+        """The others go on."""
+
+
+def store_in_memory(folder: Path) -> OpenStore:
+    """SQLite in memory."""
+    store = SharedStore(SqliteStore())
+    return lambda: store
+
+
+def store_in_file(folder: Path) -> OpenStore:
+    """SQLite in a file of its own."""
+    return lambda: SqliteStore(folder / "old-models.sqlite")
+
+
+def store_in_run(folder: Path) -> OpenStore:
+    """SQLite in the file of a run, beside its log."""
+    Embedded(folder / "run.sqlite").close()
+    return lambda: SqliteStore(folder / "run.sqlite")
+
+
+STORES = [
+    pytest.param(store_in_memory, id="memory"),
+    pytest.param(store_in_file, id="file"),
+    pytest.param(store_in_run, id="run"),
+]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
+    """Opens the same log again and again; what was opened is closed at the end."""
+    opened: list[Transport] = []
+    opens: OpenLog = request.param(tmp_path)
+
+    def once_more() -> Transport:
+        opened.append(opens())
+        return opened[-1]
+
+    yield once_more
+    for log in opened:
+        log.close()
+
+
+@pytest.fixture
+def log(open_log: OpenLog) -> Transport:
+    """One holder of the log."""
+    return open_log()
+
+
+@pytest.fixture(params=STORES)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens the same store again and again; what was opened is closed at the end."""
+    opened: list[ModelStore] = []
+    opens: OpenStore = request.param(tmp_path)
+
+    def once_more() -> ModelStore:
+        opened.append(opens())
+        return opened[-1]
+
+    yield once_more
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> ModelStore:
+    """One holder of the store."""
+    return open_store()

@@ -1,0 +1,106 @@
+"""Every store of old models keeps what infra/store/base.py promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from infra.store.base import ModelStore
+from schemas.messages import ModelName, Tensors
+from schemas.tensors import model_sha256
+from tests.contracts.conftest import OpenStore
+
+
+def model(seed: int) -> Tensors:
+    """A small model with every dtype that models have."""
+    chance = np.random.default_rng(seed)
+    return {
+        "head.weight": chance.normal(size=(3, 4)).astype(np.float32),
+        "norm.running_var": chance.random(4, np.float32),
+        "norm.num_batches_tracked": np.array(seed, np.int64),
+    }
+
+
+def name_of(version: int, tensors: Tensors) -> ModelName:
+    """What the model is called."""
+    return ModelName(version=version, sha256=model_sha256(tensors))
+
+
+def test_what_was_put_is_got_bit_for_bit(open_store: OpenStore) -> None:
+    """Put by one process and got by another: every tensor has its name, dtype, shape and bytes."""
+    tensors = model(1)
+    open_store().put(name_of(4, tensors), tensors, 2)
+
+    found = open_store().get(name_of(4, tensors))
+
+    assert found.keys() == tensors.keys()
+    assert all(found[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert all(np.array_equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_putting_a_model_again_is_harmless(store: ModelStore) -> None:
+    """Two proxies keep the same model: it is there once, and it is the same."""
+    tensors = model(1)
+    for stage in (2, 2, -1):
+        store.put(name_of(4, tensors), tensors, stage)
+
+    assert store.list() == [name_of(4, tensors)]
+    assert model_sha256(store.get(name_of(4, tensors))) == name_of(4, tensors).sha256
+
+
+def test_two_models_of_one_version_are_two(store: ModelStore) -> None:
+    """A version that was published twice with other values: the hash tells which is which."""
+    first, second = model(1), model(2)
+    store.put(name_of(4, first), first, 2)
+    store.put(name_of(4, second), second, 2)
+
+    assert np.array_equal(store.get(name_of(4, second))["head.weight"], second["head.weight"])
+    assert np.array_equal(store.get(name_of(4, first))["head.weight"], first["head.weight"])
+
+
+@pytest.mark.parametrize("asked", [(5, 1), (4, 2)], ids=["other version", "other hash"])
+def test_what_is_not_there_is_never_another_model(
+    store: ModelStore, asked: tuple[int, int]
+) -> None:
+    """The same values under another version, or other values under the same, are not an answer."""
+    store.put(name_of(4, model(1)), model(1), 2)
+
+    with pytest.raises(LookupError, match=f"version {asked[0]} is not in the store"):
+        store.get(name_of(asked[0], model(asked[1])))
+
+
+def test_what_is_not_what_its_hash_says_is_not_given(store: ModelStore) -> None:
+    """Somebody put other values under an honest name; the log's copy, put again, mends it."""
+    honest, other = model(1), model(2)
+    name = name_of(4, honest)
+    store.put(name, other, 2)
+    with pytest.raises(LookupError, match="version 4 in the store is not what its hash says"):
+        store.get(name)
+
+    store.put(name, honest, 2)
+
+    assert np.array_equal(store.get(name)["head.weight"], honest["head.weight"])
+
+
+def test_the_list_names_what_is_there_by_version(store: ModelStore) -> None:
+    """Put as 10, 9 and 100; listed as numbers, not as texts."""
+    kept = [name_of(version, model(version)) for version in (10, 9, 100)]
+    for name in kept:
+        store.put(name, model(name.version), 0)
+
+    assert store.list() == sorted(kept, key=lambda name: name.version)
+
+
+def test_letting_a_model_go_leaves_the_others(open_store: OpenStore) -> None:
+    """It is gone for everybody, and letting it go again or one that never was changes nothing."""
+    store = open_store()
+    kept = [name_of(version, model(version)) for version in (1, 2)]
+    for name in kept:
+        store.put(name, model(name.version), 0)
+
+    for name in (kept[0], kept[0], name_of(3, model(3))):
+        store.forget(name)
+
+    assert open_store().list() == [kept[1]]
+    with pytest.raises(LookupError, match="not in the store"):
+        open_store().get(kept[0])

@@ -1,0 +1,81 @@
+"""Recipes by name, presets, and what is said on the command line on top of them."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.recipes import ABOUT, PRESETS, RECIPES, recipe
+from experiments.system import opening_of
+from producers.datasets import load
+from schemas.errors import ConfigurationError
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_valid_configuration(name: str) -> None:
+    """Also under every preset, and each has a line for people."""
+    assert recipe(name).recipe == name
+    assert all(recipe(name, preset) for preset in PRESETS)
+    assert ABOUT[name]
+
+
+def test_the_paper_s_setting_is_what_no_key_changes() -> None:
+    """Section 3 of the paper: 10 stages of 10, 30 + 5 clients, 5 a round, 5 epochs, rate 2."""
+    paper = recipe("cifar100")
+
+    assert (paper.stages, paper.classes_per_stage, paper.rounds_per_stage) == (10, 10, 10)
+    assert (paper.clients, paper.new_clients, paper.clients_per_round) == (30, 5, 5)
+    assert (paper.local_epochs, paper.batch_size, paper.learning_rate) == (5, 32, 2.0)
+    assert (paper.memory, paper.entropy_threshold, paper.iid, paper.seed) == (2000, 1.2, 0.6, 2021)
+    assert paper.threshold_mode == "absolute"
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    """`smok` is not far from `smoke`."""
+    with pytest.raises(ConfigurationError, match="did you mean 'smoke'"):
+        recipe("smok")
+
+
+def test_an_unknown_preset_names_those_that_exist() -> None:
+    """There are few enough to name all."""
+    with pytest.raises(ConfigurationError, match="there are paper, literal, smoke"):
+        recipe("smoke", "papper")
+
+
+def test_an_override_reaches_into_a_part() -> None:
+    """`perturb.steps` changes one number and leaves the others."""
+    changed = recipe("smoke", overrides={"perturb.steps": 3}).perturb
+
+    assert (changed.steps, changed.mode) == (3, "latent_noise")
+
+
+def test_organs_have_a_fourth_stage_on_request() -> None:
+    """Three stages of three leave two of eleven classes over."""
+    tail = recipe("organamnist", overrides={"organ_tail": True})
+
+    assert (tail.stages, tail.classes_per_stage) == (4, (3, 3, 3, 2))
+
+
+def test_classes_can_be_assigned_by_a_file(tmp_path: Path) -> None:
+    """Numbers in the file are class uids; the schedule follows it and draws nothing."""
+    file = tmp_path / "classes.yaml"
+    file.write_text("local/entity-000: [0, 1, 5]\nlocal/entity-001: [2, 3]\n")
+    given = recipe(
+        "tiny", overrides={"assignment": str(file), "clients": 2, "clients_per_round": 1}
+    )
+    schedule = opening_of(given, load("digits", tmp_path, image_size=16)).schedule
+
+    assert schedule.stages[0].streams == {
+        "local/entity-000": ("0", "1"),
+        "local/entity-001": ("2", "3"),
+    }
+    assert schedule.stages[1].streams == {"local/entity-000": ("5",), "local/entity-001": ()}
+
+
+@pytest.mark.parametrize("content", ["- 1\n- 2\n", "local/entity-000: 3\n", "{a: [1}"])
+def test_a_file_that_assigns_nothing_is_refused(tmp_path: Path, content: str) -> None:
+    """It is named, and what is wrong with it."""
+    file = tmp_path / "classes.yaml"
+    file.write_text(content)
+
+    with pytest.raises(ConfigurationError, match=r"classes\.yaml"):
+        recipe("tiny", overrides={"assignment": str(file)})

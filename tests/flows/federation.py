@@ -1,0 +1,207 @@
+"""A small federation, and ways to run it: what the flows in this folder have in common."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from aggregator.aggregator import Opening
+from experiments.recipes import recipe
+from experiments.system import Embedded, embedded, opening_of
+from infra.points import Hook, no_hook
+from infra.serve import Session, Surroundings
+from infra.store.sqlite import SqliteStore
+from infra.transport.base import Transport
+from infra.transport.embedded import Embedded as Log
+from infra.transport.unkind import Unkind
+from infra.workers import Function, Inline
+from producers.images import Dataset, Part, digest
+from schemas.codec import pack
+from schemas.configuration import Configuration
+from schemas.messages import DeadLetter, Transforms
+from schemas.topics import Names
+from tests.flows.learner import FAKES
+
+RUN = "story"
+NAMES = Names(RUN)
+NORTH, EAST, SOUTH, WEST = (f"local/entity-{number:03d}" for number in range(4))
+Order = Callable[[Sequence[Session]], Sequence[Session]]
+
+
+def small(**overrides: object) -> Configuration:
+    """The recipe `tiny`, smaller: three stages of three classes, a model of 12 kB."""
+    values: dict[str, object] = {
+        "width": 1,
+        "image_size": 4,
+        "stages": 3,
+        "classes_per_stage": 3,
+        "iid": 0.67,
+        "clients": 3,
+        "new_clients": 1,
+        "memory": 12,
+        "encoder_classes": 12,
+        "recon_batch": 2,
+        "proto_per_class": 2,
+    }
+    return recipe("tiny", overrides=values | overrides)
+
+
+def dots(classes: int = 10, each: int = 12, side: int = 4) -> Dataset:
+    """Images of noise; no two are alike, so that one in the wrong place would show."""
+    chance = np.random.Generator(np.random.PCG64(classes * each * side))
+    images = chance.integers(0, 256, (classes * each, 1, side, side), np.uint8)
+    train = Part(images, np.tile(np.arange(classes), each))
+    uids = tuple(map(str, range(classes)))
+    test = train.within_class(0, 2)
+    return Dataset(
+        name="dots",
+        train=train,
+        validation=train.within_class(0, 0),
+        test=test,
+        class_uids=uids,
+        class_names=uids,
+        transforms=Transforms(mean=(0.5,), std=(0.5,)),
+        encoder_classes=classes,
+        licence="none",
+        citation="none",
+        version="1",
+        sha256=digest({"train": train, "test": test}, uids),
+        public=True,
+    )
+
+
+DOTS = dots()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to, as far as it must not depend on how it was run."""
+
+    model: str
+    """SHA-256 of the last model."""
+    rounds: tuple[str, ...]
+    """Hash of each decision, in order."""
+    teachers: tuple[str, ...]
+    verdicts: Mapping[str, tuple[str, ...]]
+    """Entity → hash of each of its verdicts."""
+
+
+@dataclass
+class Told:
+    """How a run is to be run. What is here changes no outcome."""
+
+    copies: int = 1
+    order: Order = list
+    functions: Mapping[str, Function] = field(default_factory=lambda: FAKES)
+    hook: Hook = no_hook
+
+
+def put_together(
+    configuration: Configuration,
+    transport: Transport,
+    told: Told | None = None,
+    *,
+    dataset: Dataset = DOTS,
+    opening: Opening | None = None,
+    store: SqliteStore | None = None,
+) -> Embedded:
+    """A federation over a transport, ready to go; its tasks are done in this process."""
+    told = told or Told()
+    return embedded(
+        opening or opening_of(configuration, dataset),
+        dataset,
+        transport,
+        store or SqliteStore(),
+        Inline(told.functions),
+        run=RUN,
+        around=lambda same: _with(same, told.hook),
+        copies=told.copies,
+        order=told.order,
+    )
+
+
+def _with(around: Surroundings, hook: Hook) -> Surroundings:
+    return replace(around, hook=hook)
+
+
+def outcome(run: Embedded) -> Outcome:
+    """What a run has come to so far."""
+    line = run.observer.line
+    assert line.model is not None
+    return Outcome(
+        model=line.model.sha256,
+        rounds=tuple(pack(line.decisions[number]).hash for number in range(line.number + 1)),
+        teachers=tuple(pack(chosen).hash for chosen in run.observer.teachers.chosen),
+        verdicts={
+            entity: tuple(pack(verdict).hash for verdict in of.verdicts.values())
+            for entity, of in sorted(run.observer.verdicts.of.items())
+        },
+    )
+
+
+def finished(configuration: Configuration, told: Told | None = None) -> Outcome:
+    """See a run through, in memory and undisturbed but for what is told."""
+    run = put_together(configuration, Log(), told)
+    run.system.run()
+    return outcome(run)
+
+
+def in_file(configuration: Configuration, path: Path, told: Told | None = None) -> Embedded:
+    """See a run through, or go on with it, in a file."""
+    told = told or Told()
+    log, store = Log(path, told.hook), SqliteStore(path)
+    try:
+        run = put_together(configuration, log, told, store=store)
+        run.system.run()
+        return run
+    finally:
+        log.close()
+        store.close()
+
+
+class Whim:
+    """Steps roles in any order, and lets one sleep while there is something it has not read."""
+
+    def __init__(self, chance: random.Random, naps: float = 0.02, longest: int = 80) -> None:
+        self._chance = chance
+        self._naps = naps
+        self._longest = longest
+        self._asleep: dict[int, int] = {}
+
+    def __call__(self, sessions: Sequence[Session]) -> Sequence[Session]:
+        awake = []
+        for session in self._chance.sample(list(sessions), len(sessions)):
+            key = id(session)
+            left = self._asleep.get(key, 0)
+            if not left and self._chance.random() < self._naps:
+                left = self._chance.randint(1, self._longest)
+            self._asleep[key] = max(0, left - 1)
+            if not left or not session.behind:
+                awake.append(session)
+        return awake
+
+
+def disturbed(
+    configuration: Configuration,
+    seed: int,
+    *,
+    copies: int = 1,
+    trouble: float | None = None,
+    over: Callable[[Transport, random.Random], Transport] = lambda log, chance: log,
+) -> Embedded:
+    """See a run through under a random schedule: any order, any merging, repeats and delays."""
+    chance = random.Random(seed)
+    much = chance.choice((0.1, 0.3, 0.6)) if trouble is None else trouble
+    log = over(Unkind(Log(), chance, much), chance)
+    run = put_together(configuration, log, Told(copies=copies, order=Whim(chance)))
+    run.system.run()
+    return run
+
+
+def letters(run: Embedded) -> list[DeadLetter]:
+    """What was set aside."""
+    return list(run.observer.dead_letters.values())
