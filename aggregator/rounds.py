@@ -113,8 +113,8 @@ def _sampled_later(line: RoundsLine, stage: int, round: int) -> tuple[str, ...]:
     assert line.opened is not None
     configuration = line.opened.configuration
     chance = generator(configuration.seed, "sampling", stage=stage, round=round)
-    named, members = line.marked(stage), members_of(line, stage)
-    others = members[len(named) :]
+    named = line.marked(stage)
+    others = members_of(line, stage)[len(named) :]
     drawn = [named[i] for i in chance.permutation(len(named))]
     drawn += [others[i] for i in chance.permutation(len(others))]
     return tuple(sorted(drawn[: configuration.clients_per_round]))
@@ -125,11 +125,8 @@ def members_of(line: RoundsLine, stage: int) -> tuple[str, ...]:
     assert line.opened is not None
     scheduled = line.opened.schedule.stages
     named = line.marked(stage)
-    return (
-        (*named, *(entity for entity in scheduled[-1].marked if entity not in named))
-        if (stage >= len(scheduled))
-        else named
-    )
+    others = scheduled[-1].marked if stage >= len(scheduled) else ()
+    return (*named, *(entity for entity in others if entity not in named))
 
 
 def rate_of(configuration: Configuration, round: int) -> float:

@@ -23,13 +23,15 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from experiments.observer import Observer
+from infra.promises import Answer, Arrived, Result, Role
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Inline
 from schemas.configuration import Configuration, configuration
 from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
-from schemas.messages import ModelName, Tensors
+from schemas.line import RoundsLine
+from schemas.messages import Decision, ModelName, Tensors
 from schemas.schedule import SITE
 from schemas.topics import Names
 
@@ -157,10 +159,19 @@ class RunFolder:
                 self._tell(observer, log)
         return observer
 
-    def _tell(self, observer: Observer, log: Log) -> None:
+    def decided(self) -> RoundsLine:
+        """The decisions of `rounds` alone: quick, also where much was sent. Raises DataError."""
+        reader = _Decisions(self.names().federation("rounds"))
+        if self.log.exists():
+            with closing(self.opened()) as log:
+                self._tell(reader, log)
+        return reader.line
+
+    def _tell(self, role: Role, log: Log) -> None:
+        """Let a role that answers nothing hear all that is in the log."""
         shelf = Shelf(log, self.names().federation("models"), DEFAULT_BYTES)
         letters = self.names().federation("dead-letters")
-        reader = System([observer], Surroundings(log, shelf, DEFAULT_BYTES, letters), Inline({}))
+        reader = System([role], Surroundings(log, shelf, DEFAULT_BYTES, letters), Inline({}))
         while any(session.behind for session in reader.sessions):
             reader.step()
 
@@ -177,11 +188,37 @@ class RunFolder:
             raise cannot_write(self.path, error) from None
 
 
+class _Decisions:
+    """A role that hears the line `rounds`, and says nothing."""
+
+    name = "reader"
+    owns = ()
+    over = False
+
+    def __init__(self, topic: str) -> None:
+        self.line = RoundsLine()
+        self.lines = self.topics = (topic,)
+
+    def hear(self, arrived: Arrived) -> None:
+        if isinstance(arrived.message, Decision):
+            self.line.hear(arrived.message, arrived.hash)
+
+    def answers(self) -> Iterator[Answer]:
+        yield from ()
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        yield from ()
+
+    def waits(self) -> list[str]:
+        return []
+
+
 def cannot_write(path: Path, error: OSError) -> FedtwinError:
     """What to tell of a file or folder that could not be written: a full disk, or a wrong place."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: {error.strerror}. What was written stands: make room, then resume")
-    return ConfigurationError(f"{path} cannot be written to ({error.strerror}): name another place")
+    why = error.strerror or str(error)
+    return ConfigurationError(f"{path} cannot be written to ({why}): name another place")
 
 
 def _taken(lock: IO[str]) -> bool:

@@ -128,6 +128,7 @@ def _begun(configuration: Configuration, dataset: Dataset, local: Local) -> dict
         "run": f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}",
         "configuration": configuration.model_dump(mode="json"),
         "data_dir": str(local.data_dir),
+        "report_prototypes": local.report_prototypes,
         "data": {
             "name": dataset.name,
             "sha256": dataset.sha256,
@@ -231,6 +232,8 @@ def _finish(
         write_metrics(folder.path, measures)
         write_report(folder.path, measures, manifest, run.proxy.prototypes() if show else None)
     except OSError as error:
+        if error.errno is None:
+            raise  # not the system's: a template that is missing, say
         raise cannot_write(folder.path, error) from None
     folder.write_manifest(manifest)
     wall = past["wall_seconds"]

@@ -224,11 +224,12 @@ class Proxy:
         images = [self.rebuilt[stage][number] for stage in stages
                   for number in sorted(self.rebuilt[stage])]  # fmt: skip
         rows = [row for stage in stages for _, row, _, _ in self._used(stage)]
+        places = [(stage, i) for stage in stages for i in range(len(self._used(stage)))]
         groups = {
             "model": library.old_model(candidate),
             "rebuilt": {"images": np.concatenate(images)},
         }
-        return self._task("score", {"rows": rows, "stage": stages[-1]}, groups)
+        return self._task("score", {"rows": rows, "places": places}, groups)
 
     def _choose(self, closed: StageClosed, scores: dict[int, float]) -> Iterator[Answer]:
         number = len(self._teachers.chosen)

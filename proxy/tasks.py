@@ -47,8 +47,8 @@ def score_candidate(task: Task) -> Result:
     )
     copies = configuration.aug_copies if transform.augments else 1
     chances = [
-        generator(configuration.seed, f"score_augment/{i}", "", task.values["stage"])
-        for i in range(len(rows))
+        generator(configuration.seed, f"score_augment/{place}", "", stage)
+        for stage, place in task.values["places"]
     ]
     seen = views(
         to_bytes(task.groups["rebuilt"]["images"]), transform.augment, chances, copies=copies

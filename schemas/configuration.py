@@ -124,7 +124,8 @@ class Configuration(Frozen):
     """Rows of the encoder's last layer; None takes the data set's number of classes."""
     recon_steps: Positive = 1500
     recon_batch: Positive = 24
-    recon_init: Literal["grey", "noise"] = "grey"
+    recon_init: Literal["layerwise", "grey", "noise"] = "layerwise"
+    """Where the search for an image begins; docs/decisions/0007 says why not at grey."""
     aug_copies: Positive = 20
     proxy_eval: Literal["current", "all"] = "current"
     warmup: Annotated[int, Field(ge=0)] | None = None

@@ -11,11 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.seeds import generator
+from schemas.topics import ENTITY
 
 Group = Literal["B", "O", "N"]
 """B: here before, gets new classes. O: here before, gets none. N: joins now, gets new classes."""
@@ -40,7 +41,7 @@ class Client(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    entity: str
+    entity: Annotated[str, Field(pattern=ENTITY)]
     """Its full name, `site/entity`."""
     group: Group
     classes: tuple[str, ...]
@@ -80,13 +81,14 @@ class Stage(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _distinct(self.marked, "entity")
+        classes, marked = set(self.classes), set(self.marked)
         for client in self.clients:
             _distinct(client.classes, f"{client.entity}: class")
-            if foreign := set(client.classes) - set(self.classes):
+            if foreign := set(client.classes) - classes:
                 raise ValueError(f"{client.entity} gets {sorted(foreign)}, not of this stage")
         for number, entities in enumerate(self.sampled):
             _distinct(entities, f"round {number}: entity")
-            if strangers := set(entities) - set(self.marked):
+            if strangers := set(entities) - marked:
                 raise ValueError(f"round {number} samples {sorted(strangers)}, not of this stage")
         return self
 

@@ -2,8 +2,8 @@
 
  1. A topic is a log of one partition: records have rising offsets, gaps are allowed, and no offset
     is ever given twice.
- 2. `append` is durable when it returns. Its records stand in their order; where a connection broke
-    on the way, some stand there twice.
+ 2. `append` is durable when it returns, and its records stand in their order. Where a connection
+    broke on the way some stand there twice; then it is their last places that are in order.
  3. `read` gives records from the first offset not below the place, in order, never half a record.
     It may give fewer than there are, or none yet: who has not reached `end` asks again.
  4. What was appended by anybody is seen by everybody, in one and the same order.
