@@ -1,8 +1,13 @@
-"""New class streams into a run that is there: images first, then the decision that names them."""
+"""New class streams into a run that is there: images first, then the decision that names them.
+
+Neither needs the run's lock, so it may go on meanwhile (docs/decisions/0006).
+"""
 
 from __future__ import annotations
 
-import uuid
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.folder import RunFolder
-from experiments.observer import Observer
-from experiments.system import SITE
 from infra.transport.embedded import Embedded as Log
-from producers.entity import batches, image_batch
+from producers.entity import SOURCE, batches, image_batch
 from schemas.codec import records
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, RunFailed
-from schemas.messages import Look, Message, StageAdded, StreamMarked
+from schemas.line import RoundsLine
+from schemas.messages import Look, Message, RunOpened, StageAdded, StreamMarked
+from schemas.schedule import SITE, sorted_uids
 
 TRIES = 20
 
@@ -30,67 +36,127 @@ class Injection:
     images: int
     classes: tuple[str, ...]
     stage: int
-    """The stage in which the twins will look at it."""
+    """The stage in which the twin will look at it."""
+    added: bool
+    """False when the run had it already, and nothing was added."""
 
 
 def inject(
-    folder: Path, entity: str, images: NDArray[np.uint8], uids: tuple[str, ...]
+    folder: Path,
+    entity: str,
+    images: NDArray[np.uint8],
+    uids: Sequence[str],
+    *,
+    source: str | None = None,
 ) -> Injection:
     """Stream images (N, C, H, W) with their class uids to an entity of a run folder.
 
-    Raises ConfigurationError for an entity or a size of image that the run does not have.
+    The source is a hash of entity, images and classes unless it is named. What came from this
+    source already is not added again: so an injection that was broken off is simply repeated.
+    Raises ConfigurationError for an entity or images that the run does not have, DataError for a
+    folder that holds no run.
     """
     run_folder = RunFolder(folder)
-    log = run_folder.opened(readonly=True)
-    try:
-        seen = _read(run_folder, log)
-        _check(seen, folder, entity, images)
-        source = f"inject-{uuid.uuid4().hex[:12]}"
-        topic = run_folder.names().of_entity("samples", entity)
-        run = seen.line.run
+    line = run_folder.decided()
+    opened = opened_in(line, folder)
+    entity = known_entity(line, entity)
+    _check(opened, images, uids)
+    source = _named(source) or _hash(entity, images, uids)
+    stage = _stage_of(line, entity, source)
+    added = stage is None
+    if stage is None:
+        stage = _add(run_folder, entity, images, uids, source)
+    return Injection(entity, source, len(images), sorted_uids(set(uids)), stage, added)
+
+
+def opened_in(line: RoundsLine, folder: Path) -> RunOpened:
+    """What the run was opened with. Raises ConfigurationError before that."""
+    if line.opened is None:
+        raise ConfigurationError(
+            f"{folder}: the run is not opened yet, so nobody would look at an injection:"
+            f" `fedtwin resume {folder}` first"
+        )
+    return line.opened
+
+
+def known_entity(line: RoundsLine, entity: str) -> str:
+    """The full name of an entity of the run, from that or its short name.
+
+    Raises ConfigurationError, naming the nearest, for one that the run does not have.
+    """
+    full = entity if "/" in entity else f"{SITE}/{entity}"
+    if full not in line.entities:
+        first, last = line.entities[0], line.entities[-1]
+        raise ConfigurationError(
+            f"the run has no entity {entity!r}{nearest(full, list(line.entities))}; it has"
+            f" {len(line.entities)}, {first} to {last}"
+        )
+    return full
+
+
+def _add(
+    folder: RunFolder,
+    entity: str,
+    images: NDArray[np.uint8],
+    uids: Sequence[str],
+    source: str,
+) -> int:
+    run = folder.decided().run
+    topic = folder.names().of_entity("samples", entity)
+    with closing(folder.opened()) as log:
         for start, stop in batches(images):
-            batch = image_batch(run, source, start, images[start:stop], uids[start:stop])
-            _append(log, topic, batch)
+            _append(
+                log, topic, image_batch(run, source, start, images[start:stop], uids[start:stop])
+            )
         _append(log, topic, StreamMarked(run=run, source=source, count=len(images), stage=None))
-        look = Look(entity=entity, source=source, count=len(images))
-        stage = _decide(run_folder, log, look)
-        return Injection(entity, source, len(images), tuple(sorted(set(uids))), stage)
-    finally:
-        log.close()
+        return _decide(folder, log, Look(entity=entity, source=source, count=len(images)))
 
 
 def _decide(folder: RunFolder, log: Log, look: Look) -> int:
     """Write StageAdded with the next number until it is the one that counted."""
     topic = folder.names().federation("rounds")
     for _ in range(TRIES):
-        line = _read(folder, log).line
-        added = StageAdded(run=line.run, number=line.number + 1, looks=(look,))
-        _append(log, topic, added)
-        line = _read(folder, log).line
-        for index, looks in enumerate(line.added):
-            if look in looks.values():
-                assert line.opened is not None
-                return line.opened.configuration.stages + index
+        line = folder.decided()
+        _append(log, topic, StageAdded(run=line.run, number=line.number + 1, looks=(look,)))
+        stage = _stage_of(folder.decided(), look.entity, look.source)
+        if stage is not None:
+            return stage
     raise RunFailed(f"{TRIES} other decisions came first: inject again when the run is quieter")
 
 
-def _read(folder: RunFolder, log: Log) -> Observer:
-    observer = Observer(folder.names(), SITE, None)
-    folder.follow(observer, log)
-    return observer
+def _stage_of(line: RoundsLine, entity: str, source: str) -> int | None:
+    """The added stage in which the entity looks at this source, if there is one."""
+    scheduled = line.total_stages - len(line.added)
+    for index, looks in enumerate(line.added):
+        if entity in looks and looks[entity].source == source:
+            return scheduled + index
+    return None
 
 
 def _append(log: Log, topic: str, message: Message) -> None:
     log.append(topic, records(message, source="injector")[1])
 
 
-def _check(seen: Observer, folder: Path, entity: str, images: NDArray[np.uint8]) -> None:
-    opened = seen.line.opened
-    if opened is None:
-        raise ConfigurationError(f"{folder}: the run is not opened yet; inject when it is")
-    if entity not in seen.line.entities:
-        known = ", ".join(seen.line.entities[:4])
-        raise ConfigurationError(f"{folder} has no entity {entity!r}; it has {known} ...")
+def _check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) -> None:
     wanted = (opened.data.channels, opened.data.height, opened.data.width)
-    if images.shape[1:] != wanted or not len(images):
-        raise ConfigurationError(f"images are {images.shape[1:]}, the run's are {wanted}")
+    if images.shape[1:] != wanted or images.dtype != np.uint8:
+        raise ConfigurationError(
+            f"images are {images.dtype} {images.shape[1:]}, the run's are uint8 {wanted}"
+        )
+    if not len(images) or len(images) != len(uids):
+        raise ConfigurationError(
+            f"{len(images)} images with {len(uids)} classes: an injection has at least one image,"
+            " and a class for each"
+        )
+
+
+def _named(source: str | None) -> str | None:
+    if source == SOURCE:
+        raise ConfigurationError(f"{SOURCE!r} is the source of the run's own schedule: name another")
+    return source
+
+
+def _hash(entity: str, images: NDArray[np.uint8], uids: Sequence[str]) -> str:
+    seen = hashlib.sha256("\0".join((entity, *uids)).encode())
+    seen.update(np.ascontiguousarray(images).data)
+    return f"inject-{seen.hexdigest()[:16]}"

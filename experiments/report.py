@@ -21,6 +21,7 @@ from experiments.measures import GROUPS, Measures, Outcome
 Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
 """Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
 REPORT = "report.html"
+PIXELS_PER_INCH = 100
 NOTHING = "\N{EN DASH}"
 """Stands where nothing was measured."""
 TEMPLATE = "report.html"
@@ -132,6 +133,8 @@ class Picture:
 
     light: str
     dark: str
+    width: int
+    """On the page, in pixels: a plot has more, so that it is sharp where it is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,15 @@ def _figures(measures: Measures, names: Sequence[str]) -> dict[str, Picture]:
     for name, plot in drawn.items():
         light, dark = (plot(measures, theme) for theme in (plots.LIGHT, plots.DARK))
         if light and dark:
-            found[name] = Picture(*(_uri(plots.png(figure)) for figure in (light, dark)))
+            bright, dim = plots.png(light), plots.png(dark)
+            width = PIXELS_PER_INCH * _width(bright) // plots.DPI
+            found[name] = Picture(_uri(bright), _uri(dim), width)
     return found
+
+
+def _width(png: bytes) -> int:
+    """In pixels: a PNG begins with it, behind a signature, a length and a name."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def _shown(

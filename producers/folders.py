@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,6 +55,35 @@ def read_folder(root: Path, side: int | None) -> tuple[dict[str, Part], tuple[st
         parts = _split(root, parts["train"], class_uids)
     check(str(root), parts, class_uids)
     return parts, class_uids
+
+
+def read_by_class(
+    root: Path, channels: int, height: int, width: int
+) -> tuple[Pixels, tuple[str, ...]]:
+    """Read all images of a folder by class (of its train/ if it has one), and the uid of each.
+
+    Unlike `read_folder` it asks for no test images: this is for a stream, not for a data set. Every
+    image is brought to this size, and to 1 (gray) or 3 channels. Raises DataError as `read_folder`.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; name one that holds a folder for each class")
+    files = _files(root / "train" if (root / "train").is_dir() else root)
+    labelled = [(uid, file) for uid in sorted_uids(files) for file in files[uid]]
+    if not labelled:
+        raise DataError(f"{root} holds no images; put each into its class's folder, {root}/CLASS/")
+    images = read_images([file for _, file in labelled], channels, height, width)
+    return images, tuple(uid for uid, _ in labelled)
+
+
+def read_images(files: Sequence[Path], channels: int, height: int, width: int) -> Pixels:
+    """Read image files as they are named: (N, C, H, W), each brought to this size and colour.
+
+    Raises DataError for whatever is not an image of 8 bits.
+    """
+    images: Pixels = np.empty((len(files), channels, height, width), dtype=np.uint8)
+    for place, file in enumerate(files):
+        images[place] = _pixels(_decoded(file, channels), (width, height))
+    return images
 
 
 def _undivided(root: Path) -> Path:

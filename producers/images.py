@@ -158,6 +158,20 @@ def resized(part: Part, side: int) -> Part:
     return Part(images, part.labels)
 
 
+def fitted(images: Pixels, channels: int, height: int, width: int) -> Pixels:
+    """Images (N, 1 or 3, H, W) brought to this size, bilinearly, and to 1 (gray) or 3 channels."""
+    if images.shape[1:] == (channels, height, width):
+        return images
+    mode = "RGB" if channels == 3 else "L"
+    fit = np.empty((len(images), channels, height, width), dtype=np.uint8)
+    for place, image_CHW in enumerate(images):
+        gray = image_CHW.shape[0] == 1
+        image = Image.fromarray(image_CHW[0] if gray else image_CHW.transpose(1, 2, 0))
+        image = image.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
+        fit[place] = np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+    return fit
+
+
 def sized(where: str, part: Part, side: int | None) -> Part:
     """The images at side x side pixels, or at their own size if `side` is None.
 

@@ -22,6 +22,8 @@ from schemas.errors import DataError
 
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 """Our name of a part, and MedMNIST's."""
+IMAGES = ("images", "test_images", "val_images", "train_images")
+"""Where images are sought whose labels nobody asks for."""
 LARGEST = 4 << 30  # bytes of one array: OrganAMNIST at 224x224 takes 2.9e9 in all
 SINGLE, COLOUR = 1, 3  # channels of a gray and of a colour image
 
@@ -39,6 +41,39 @@ def read_npz(path: Path, classes: int | None = None) -> tuple[dict[str, Part], t
     class_uids = tuple(str(value) for value in values)
     check(str(path), parts, class_uids)
     return parts, class_uids
+
+
+def read_by_class(path: Path) -> tuple[Pixels, tuple[str, ...]]:
+    """Read a file's training images (N, C, H, W) and the class uid of each.
+
+    Unlike `read_npz` it asks for no test images: this is for a stream, not for a data set. Raises
+    DataError as `read_npz`.
+    """
+    keys = ("train_images", "train_labels")
+    with _opened(path) as archive:
+        if missing := [key for key in keys if f"{key}.npy" not in archive.namelist()]:
+            raise DataError(f"{path} has no {missing[0]}; a stream needs {' and '.join(keys)}")
+        arrays = {key: _array(path, archive, key) for key in keys}
+    images, labels = _pixels(path, arrays, keys[0]), _labels(path, arrays, keys[1])
+    if not len(images) or len(images) != len(labels):
+        raise DataError(
+            f"{path}: {keys[0]} has {len(images)} images, {keys[1]} {len(labels)} labels; a stream"
+            " has at least one, and a label for each"
+        )
+    return images, tuple(str(label) for label in labels.tolist())
+
+
+def read_images(path: Path) -> Pixels:
+    """Read a file's images (N, C, H, W), those under the first key of `IMAGES` that it has.
+
+    Raises DataError as `read_npz`.
+    """
+    with _opened(path) as archive:
+        found = [key for key in IMAGES if f"{key}.npy" in archive.namelist()]
+        if not found:
+            raise DataError(f"{path} has none of {', '.join(IMAGES)}; store the images as one")
+        arrays = {found[0]: _array(path, archive, found[0])}
+    return _pixels(path, arrays, found[0])
 
 
 def class_names(path: Path) -> tuple[str, ...]:

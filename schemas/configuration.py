@@ -7,9 +7,11 @@ many worker processes) is not part of it. The names are those of docs/method.md.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from schemas.errors import ConfigurationError
 
@@ -195,18 +197,36 @@ def nearest(word: str, words: list[str]) -> str:
 
 
 def _in_words(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}{nearest(key, known_keys())}")
-        elif key:
-            lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
-        else:
-            lines.append(problem["msg"].removeprefix("Value error, "))
-    return "; ".join(dict.fromkeys(lines))
+    """A clause for each bad key. An item that is wrong says more than that the whole is."""
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for problem in error.errors(include_url=False):
+        found.setdefault(_place(problem["loc"]), []).append(problem)
+    with_items = {place[0] for place in found if len(place) > 1}
+    return "; ".join(
+        _clause(".".join(place), told)
+        for place, told in found.items()
+        if len(place) > 1 or place[0] not in with_items
+    )
 
 
-def _is_branch(part: int | str) -> bool:
-    """Pydantic names the tried branch of a union in its place; a reader knows no branches."""
-    return isinstance(part, str) and ("[" in part or part in {"int", "float", "str", "bool"})
+def _place(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """The key and the item in it, without the form that pydantic tried, which no reader knows."""
+    if not loc:
+        return ("",)
+    items = [part for part in loc[1:] if isinstance(part, int) or loc[0] == "perturb"]
+    return (str(loc[0]), *map(str, items))
+
+
+def _clause(key: str, told: list[ErrorDetails]) -> str:
+    """What is wrong with one key, which should be one of the things told."""
+    kind, value = told[0]["type"], told[0]["input"]
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(key, known_keys())}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if not key:
+        return told[0]["msg"].removeprefix("Value error, ")
+    wanted = [each["msg"].removeprefix("Input should be ") for each in told]
+    forms = " or ".join(each.split(", unable")[0].split(", got")[0] for each in wanted)
+    forms = forms.replace("valid tuple", "list")
+    return f"{key} should be {forms}, not {reprlib.repr(value)}"

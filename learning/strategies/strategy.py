@@ -167,7 +167,7 @@ class Strategy:
     """What a twin keeps of classes that are not current: nothing, exemplars, or all its images."""
     teacher: Teacher = "none"
     """`best` of the previous stage by the proxy's score, its `last`, or GLFC's two `slots`."""
-    softmax: Mapping[str, Any] = field(default_factory=dict)
+    softmax: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Switches of the objective that the softmax family changes in this method."""
 
     term: Callable[[Lesson], LossTerm] | None = None

@@ -9,6 +9,8 @@ once more, as another process would. What needs a service carries its marker:
 from __future__ import annotations
 
 import random
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,9 +21,20 @@ from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
+from schemas.errors import DiskFull
 
 OpenLog = Callable[[], Transport]
 OpenStore = Callable[[], ModelStore]
+
+
+def until_full(write: Callable[[int], object]) -> int:
+    """Write 0, 1, 2 and so on until there is no room; gives how many were written."""
+    for number in range(10_000):
+        try:
+            write(number)
+        except DiskFull:
+            return number
+    raise AssertionError("the disk took 10,000 writes")
 
 
 class Shared:
@@ -58,6 +71,8 @@ TRANSPORTS = [
     pytest.param(file, id="file"),
     pytest.param(unkind, id="unkind"),
 ]
+ON_DISK = [pytest.param(file, id="file"), pytest.param(unkind, id="unkind")]
+"""Those of them whose disk can be full."""
 
 
 class SharedStore:
@@ -92,6 +107,19 @@ STORES = [
     pytest.param(store_in_file, id="file"),
     pytest.param(store_in_run, id="run"),
 ]
+STORES_ON_DISK = [pytest.param(store_in_file, id="file"), pytest.param(store_in_run, id="run")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB, in memory; only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk: that takes root on Linux")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from infra.store.base import ModelStore
 from schemas.messages import ModelName, Tensors
 from schemas.tensors import model_sha256
-from tests.contracts.conftest import OpenStore
+from tests.contracts.conftest import STORES_ON_DISK, OpenStore, until_full
 
 
 def model(seed: int) -> Tensors:
@@ -104,3 +107,21 @@ def test_letting_a_model_go_leaves_the_others(open_store: OpenStore) -> None:
     assert open_store().list() == [kept[1]]
     with pytest.raises(LookupError, match="not in the store"):
         open_store().get(kept[0])
+
+
+@pytest.mark.parametrize("kind", STORES_ON_DISK)
+def test_a_store_without_room_keeps_what_it_has(
+    kind: Callable[[Path], OpenStore], small_disk: Path
+) -> None:
+    """Models of 400 kB on a disk of 8 MiB: at last there is no room, and those put before stand."""
+    open_store = kind(small_disk)
+    store = open_store()
+    large = {"weight": np.random.default_rng(0).random(100_000, np.float32)}
+    kept = until_full(lambda version: store.put(name_of(version, large), large, 0))
+    store.close()
+
+    again = open_store()
+    assert again.list() == [name_of(version, large) for version in range(kept)]
+    assert kept > 2
+    assert np.array_equal(again.get(name_of(kept - 1, large))["weight"], large["weight"])
+    again.close()

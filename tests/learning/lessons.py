@@ -8,6 +8,7 @@ from learning.augmentation import Transform
 from learning.lesson import Lesson
 from learning.shapes import Weights, first_model, grown
 from learning.strategies import STRATEGIES
+from learning.strategies.strategy import Strategy
 
 OLD, NEW = 2, 2
 
@@ -19,12 +20,12 @@ def models(seed: int = 0, width: int = 2, channels: int = 1) -> tuple[Weights, W
     return teacher, grown(teacher, NEW, chance)
 
 
-def lesson(strategy: str = "fedka", **changes: Any) -> Lesson:
+def lesson(strategy: str | Strategy = "fedka", **changes: Any) -> Lesson:
     """A client's second stage: forty images of four classes, two of them old."""
     teacher, base = models()
     chance = np.random.default_rng(1)
     told: dict[str, Any] = {
-        "strategy": STRATEGIES[strategy],
+        "strategy": STRATEGIES[strategy] if isinstance(strategy, str) else strategy,
         "base": base,
         "teacher": teacher,
         "images": chance.integers(0, 256, (40, 1, 16, 16), dtype=np.uint8),
@@ -42,7 +43,7 @@ def lesson(strategy: str = "fedka", **changes: Any) -> Lesson:
     return Lesson(**{**told, **changes})
 
 
-def first_stage(strategy: str, **changes: Any) -> Lesson:
+def first_stage(strategy: str | Strategy, **changes: Any) -> Lesson:
     """A lesson of stage 0: nothing was learned before, nobody teaches."""
     newcomer = {"teacher": None, "stage_of_row": (0,) * 4, "stage": 0, "learned": 0, "new": 4}
     return lesson(strategy, **{**newcomer, **changes})

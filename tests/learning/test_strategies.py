@@ -195,14 +195,14 @@ def test_a_method_can_keep_state_at_the_twin_and_at_the_aggregator() -> None:
     One of two members was counted, so c = g / 2. Round 2 from the same base has gradient g again,
     corrected by c - c_l = -g / 2: the step is half as long.
     """
-    first = learn(first_stage("fedavg", strategy=STEERED, **ONE_STEP))
+    first = learn(first_stage(STEERED, **ONE_STEP))
     base = first_stage("fedavg").base
     mean = {MODEL: first.weights, **first.send}
     after = STEERED.settled(RoundMean({MODEL: dict(base)}, mean, counted=1, members=2))
 
     received = {"control": after["control"]}
     second = learn(
-        first_stage("fedavg", strategy=STEERED, received=received, kept=first.keep, **ONE_STEP)
+        first_stage(STEERED, received=received, kept=first.keep, **ONE_STEP)
     )
 
     for name in filter(is_parameter, base):
@@ -215,7 +215,7 @@ def test_a_method_can_keep_state_at_the_twin_and_at_the_aggregator() -> None:
 
 def test_what_a_method_sends_has_the_shapes_that_it_tells() -> None:
     """The aggregator holds an update to them; the model is always among them."""
-    sent = learn(first_stage("fedavg", strategy=STEERED, **ONE_STEP)).send
+    sent = learn(first_stage(STEERED, **ONE_STEP)).send
 
     told = STEERED.sent_shapes(model_shapes(1, 2, 4))
 
@@ -245,7 +245,7 @@ def test_a_method_can_add_a_term_to_the_loss() -> None:
     method: Strategy = replace(FEDAVG, name="small", term=small_logits)
 
     plain = learn(first_stage("fedavg"))
-    held = learn(first_stage("fedavg", strategy=method))
+    held = learn(first_stage(method))
 
     assert noticed == [(16, (16,), True), (16, (16,), True), (8, (8,), True)] * 2
     assert held.metrics["term"] > 0

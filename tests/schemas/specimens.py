@@ -1,0 +1,250 @@
+"""One message of every kind, small and valid, as a run of two stages and two entities writes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.configuration import Configuration, configuration
+from schemas.messages import (
+    DataFacts,
+    DeadLetter,
+    EntityJoined,
+    ExemplarImage,
+    GlobalModel,
+    HeadGrown,
+    ImageBatch,
+    Look,
+    Measured,
+    Message,
+    ModelName,
+    ModelUpdate,
+    Participant,
+    PrototypeGradient,
+    RoundClosed,
+    RoundOpened,
+    RunOpened,
+    StageAdded,
+    StageClosed,
+    StrategyKept,
+    StreamMarked,
+    TeacherChosen,
+    Tensors,
+    Transforms,
+    TwinState,
+    WindowJudged,
+)
+from schemas.schedule import Client, Schedule, Stage
+
+RUN = "f" * 64
+NORTH, SOUTH = "local/north", "local/south"
+
+
+def model(version: int, letter: str = "a") -> ModelName:
+    """The name of a version; another letter is another hash."""
+    return ModelName(version=version, sha256=f"{version:x}".rjust(63, "0") + letter)
+
+
+def recipe(**overrides: object) -> Configuration:
+    """Two stages of two classes and two rounds, for two entities."""
+    values: dict[str, object] = {
+        "recipe": "specimen",
+        "dataset": "dots",
+        "stages": 2,
+        "classes_per_stage": 2,
+        "rounds_per_stage": 2,
+        "clients": 2,
+        "new_clients": 0,
+        "clients_per_round": 2,
+        "learning_rate": 0.5,
+    }
+    return configuration(values | overrides)
+
+
+def facts(classes: int = 4) -> DataFacts:
+    """Grey images of 4x4 pixels."""
+    return DataFacts(
+        name="dots",
+        sha256="d" * 64,
+        channels=1,
+        height=4,
+        width=4,
+        classes=tuple(map(str, range(classes))),
+        transforms=Transforms(mean=(0.5,), std=(0.5,)),
+        encoder_classes=classes,
+    )
+
+
+def schedule(stages: int = 2, rounds: int = 2) -> Schedule:
+    """Both entities see both classes of each stage and train in each round."""
+    return Schedule(
+        stages=tuple(
+            Stage(
+                classes=(uids := (str(2 * t), str(2 * t + 1))),
+                clients=tuple(
+                    Client(entity=entity, group="N" if t == 0 else "B", classes=uids)
+                    for entity in (NORTH, SOUTH)
+                ),
+                sampled=((NORTH, SOUTH),) * rounds,
+            )
+            for t in range(stages)
+        )
+    )
+
+
+def weights(seed: int = 1) -> Tensors:
+    """A few tensors of every dtype and dimension that a model has."""
+    chance = np.random.Generator(np.random.PCG64(seed))
+    return {
+        "conv.weight": chance.standard_normal((2, 3, 3)).astype("<f4"),
+        "fc.weight": chance.standard_normal((2, 4)).astype("<f4"),
+        "fc.bias": np.zeros(2, "<f4"),
+        "bn.running_var": np.ones(2, "<f4"),
+        "bn.num_batches_tracked": np.array(3, "<i8"),
+    }
+
+
+def opened(**overrides: object) -> RunOpened:
+    """The first decision."""
+    config = recipe(**overrides)
+    return RunOpened(
+        run="",
+        number=0,
+        configuration=config,
+        data=facts(),
+        schedule=schedule(config.stages, config.rounds_per_stage),
+        model=model(0),
+    )
+
+
+def every_kind() -> list[Message]:
+    """One of each, in the order of `KINDS`."""
+    pixels = np.arange(2 * 16, dtype="|u1").reshape(2, 1, 4, 4)
+    return [
+        ImageBatch(
+            run=RUN,
+            source="camera",
+            first=0,
+            classes=("0", None, "1"),
+            reasons=("the shutter stuck",),
+            groups={"images": {"images": pixels}},
+        ),
+        StreamMarked(run=RUN, source="camera", count=3, stage=0),
+        EntityJoined(run=RUN, number=0, entity=NORTH),
+        WindowJudged(
+            run=RUN,
+            number=1,
+            entity=NORTH,
+            stage=0,
+            position=3,
+            model=model(0),
+            images={"0": 1, "1": 1},
+            trainable=2,
+            entropy=0.5,
+            reference=None,
+            threshold=1.2,
+            first_contact=True,
+            reason=None,
+            verdict="new",
+            classes=("0", "1"),
+        ),
+        opened(),
+        HeadGrown(
+            run=RUN,
+            number=1,
+            stage=0,
+            rows={"0": 0, "1": 1},
+            prototypes=((NORTH, ("0", "1")), (SOUTH, ("1",))),
+            model=model(1),
+        ),
+        RoundOpened(
+            run=RUN,
+            number=2,
+            stage=0,
+            round=0,
+            base=model(1),
+            teacher=None,
+            learning_rate=0.5,
+            participants=(
+                Participant(entity=NORTH, weight=30, position=3),
+                Participant(entity=SOUTH, weight=10, position=3),
+            ),
+        ),
+        RoundClosed(
+            run=RUN,
+            number=3,
+            opened=2,
+            stage=0,
+            round=0,
+            counted=((NORTH, "c" * 64),),
+            withheld=((SOUTH, "no image to train on"),),
+            model=model(2),
+        ),
+        StageClosed(run=RUN, number=6, stage=0, candidates=(model(2), model(3)), last=model(3)),
+        StageAdded(run=RUN, number=7, looks=(Look(entity=NORTH, source="burst", count=5),)),
+        GlobalModel(run=RUN, version=1, groups={"model": weights()}),
+        ModelUpdate(
+            run=RUN,
+            opened=2,
+            entity=NORTH,
+            base=model(1),
+            measured={"loss": 0.25},
+            groups={"model": weights(2)},
+        ),
+        PrototypeGradient(
+            run=RUN,
+            entity=NORTH,
+            stage=0,
+            place=1,
+            psnr=21.5,
+            groups={"gradient": {"head.bias": np.array([0.5, -0.5], "<f4")}},
+        ),
+        TeacherChosen(
+            run=RUN,
+            number=0,
+            stage=1,
+            teacher=model(3),
+            scores=((2, 0.5), (3, 0.75)),
+            used=("e" * 64,),
+            withheld=((SOUTH, 0, "no image of this class is left"),),
+        ),
+        TwinState(
+            run=RUN,
+            entity=NORTH,
+            number=1,
+            stage=0,
+            current=("0", "1"),
+            learned=(),
+            exemplars={"0": (("camera", 0),)},
+            settled={"0": 3},
+            sources={"camera": 3},
+            marks=((1, "camera", 6),),
+            trimmed=0,
+            offset=0,
+        ),
+        ExemplarImage(
+            run=RUN,
+            entity=NORTH,
+            source="camera",
+            image=0,
+            label="0",
+            groups={"images": {"images": pixels[:1]}},
+        ),
+        StrategyKept(
+            run=RUN,
+            entity=NORTH,
+            opened=2,
+            update="b" * 64,
+            groups={"drift": {"fc.bias": np.ones(2, "<f4")}},
+        ),
+        Measured(run="", name="model/1", values={"confusion": [[1, 0], [0, 2]], "stage": 0}),
+        DeadLetter(
+            run="",
+            topic="fedtwin.story.rounds",
+            offset=4,
+            about="HeadGrown/1",
+            hash="9" * 64,
+            size=12,
+            reason="out-of-line",
+            detail="rows are not the next",
+        ),
+    ]
