@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from experiments.measures import Measures, Outcome
 
 DPI = 150
-WIDTH = 8.0  # inches; a page shows them at about 100 pixels an inch
+WIDTH = 9.6  # inches; a page shows them at about 100 pixels an inch
 MOST_CELLS = 12
 """Rows of a matrix whose cells still have room for a number."""
 MOST_NAMES = 40
@@ -152,7 +152,7 @@ def entropy_rises(measures: Measures, theme: Theme) -> Figure | None:
     """How far each window's entropy rose above that of known images, against the threshold."""
     if not any(each.rise is not None for each in measures.detections):
         return None
-    figure, axes = _axes(theme, 3.4)
+    figure, axes = _axes(theme, 3.7)
     for outcome, (label, marker, colour) in OUTCOMES.items():
         points = [
             (each.stage + _spread(place, measures), each.rise)
@@ -180,7 +180,7 @@ def scores_and_accuracies(measures: Measures, theme: Theme) -> Figure | None:
     """The proxy's score of each candidate against what test images say of it."""
     if all(teacher.rank_correlation is None for teacher in measures.teachers):
         return None
-    figure, axes = _axes(theme, 3.4)
+    figure, axes = _axes(theme, 3.7)
     for teacher in measures.teachers:
         for each in teacher.candidates:
             if each.accuracy is None:
@@ -219,7 +219,7 @@ def _axes(theme: Theme, height: float) -> tuple[Figure, Axes]:
 
 def _by_round(measures: Measures, theme: Theme) -> tuple[Figure, Axes]:
     """Rounds along the page, percent up it, and a line where a stage begins."""
-    figure, axes = _axes(theme, 3.4)
+    figure, axes = _axes(theme, 3.7)
     for stage in range(len(measures.stages)):
         numbers = [each.number + 1 for each in measures.rounds if each.stage == stage]
         if not numbers:

@@ -21,7 +21,7 @@ from learning import scoring
 from learning.encoder import encoder_shapes
 from learning.shapes import dtype_of, model_shapes
 from learning.strategies.choice import chosen
-from learning.strategies.strategy import MODEL
+from learning.strategies.strategy import MODEL, Strategy
 from proxy.proxy import encoder_rows
 from schemas.line import RoundsLine, Stage
 from schemas.messages import RoundClosed, RoundOpened, RunOpened, TeacherChosen, WindowJudged
@@ -173,7 +173,7 @@ class TeacherMeasures:
     stage: int
     version: int
     score: float | None
-    """None when nothing could be scored; then the last version of the stage before teaches."""
+    """None when nothing was scored; then the last version of the stage before teaches."""
     accuracy: float | None
     candidates: tuple[Candidate, ...]
     prototypes: int
@@ -278,7 +278,8 @@ def measure(
     final = ends[-1] if ends else None
     confusion = _newest_confusion(observer)
     detections = tuple(_detections(observer))
-    teachers = tuple(_teacher(choice, rounds) for choice in observer.teachers.chosen)
+    choices = observer.teachers.chosen if _strategy(line).teacher != "none" else []
+    teachers = tuple(_teacher(choice, rounds) for choice in choices)
     trained = sum(each.images for each in rounds)
     return Measures(
         run=line.run,
@@ -637,10 +638,9 @@ def wire_bytes(line: RoundsLine, stage: int) -> int:
     opened = _opened(line)
     configuration, rows = opened.configuration, len(_stages_until(line, stage))
     shapes = model_shapes(opened.data.channels, configuration.width, rows)
-    strategy = chosen(configuration.strategy, configuration.switches, configuration.teacher)
     return sum(
         _tensor_bytes(name, shape, configuration.wire if group == MODEL else "fp32")
-        for group, tensors in strategy.sent_shapes(shapes).items()
+        for group, tensors in _strategy(line).sent_shapes(shapes).items()
         for name, shape in tensors.items()
     )
 
@@ -686,6 +686,11 @@ def _empty_maps(rounds: Sequence[RoundMeasures]) -> float | None:
 def _opened(line: RoundsLine) -> RunOpened:
     assert line.opened is not None
     return line.opened
+
+
+def _strategy(line: RoundsLine) -> Strategy:
+    configuration = _opened(line).configuration
+    return chosen(configuration.strategy, configuration.switches, configuration.teacher)
 
 
 def _known(value: float) -> float | None:

@@ -130,18 +130,24 @@ class StreamMarked(Message):
 # --- classes.<site>: what twins decide ---------------------------------------------------------
 
 
-class EntityJoined(Decision):
+class TwinDecision(Decision):
+    """A decision in the line of one entity."""
+
+    line = "classes"
+    entity: Entity
+
+    @property
+    def identity(self) -> str:
+        return f"{self.kind()}/{self.entity}/{self.number}"
+
+
+class EntityJoined(TwinDecision):
     """Twin → aggregator, proxy: the entity's line begins."""
 
-    line = "classes"
-    entity: Entity
 
-
-class WindowJudged(Decision):
+class WindowJudged(TwinDecision):
     """Twin → aggregator, proxy: the verdict on what the entity streamed up to a mark (3.4)."""
 
-    line = "classes"
-    entity: Entity
     stage: Number
     position: Number
     """Images taken so far, from all sources: what the twin may train on in this stage."""

@@ -95,7 +95,8 @@ class Twin:
         self._shared = shared
         self._stream = Stream(shared.labels)
         self._state: TwinState | None = None
-        self._exemplars: dict[Exemplar, Place] = {}
+        self._exemplars: dict[str, dict[Exemplar, Place]] = {}
+        """Class → where the pixels of its exemplars lie."""
         self._keeps: dict[str, tuple[int, Place]] = {}
         """Hash of an update → the round it answers, and where what it would keep lies."""
         self._state_key: tuple[str, int] | None = None
@@ -128,35 +129,61 @@ class Twin:
 
     def _check(self, batch: ImageBatch, arrived: Arrived) -> None:
         """Whether every image of a batch is one of this run's (a refused batch fills nothing)."""
-        assert self._shared.line.opened is not None
-        facts = self._shared.line.opened.data
-        images = batch.groups.get("images", {}).get("images")
         with_content = sum(uid is not None for uid in batch.classes)
-        shape = (with_content, facts.channels, facts.height, facts.width)
         if len(arrived.place.offsets) > 1:
             raise Refused("too-large", f"a batch of {len(arrived.place.offsets)} pieces")
         if not batch.classes or len(batch.reasons) != len(batch.classes) - with_content:
             raise Refused(
                 "unreadable", f"{len(batch.classes)} numbers, {len(batch.reasons)} reasons"
             )
-        if images is None or set(batch.groups) != {"images"} or images.shape != shape:
+        self._check_images(batch.groups, with_content)
+
+    def _check_images(self, groups: Groups, count: int) -> None:
+        """Whether groups hold so many images of this run's shape, and nothing else."""
+        assert self._shared.line.opened is not None
+        facts = self._shared.line.opened.data
+        images = groups.get("images", {}).get("images")
+        shape = (count, facts.channels, facts.height, facts.width)
+        if images is None or set(groups) != {"images"} or images.shape != shape:
             got = None if images is None else images.shape
             raise Refused("wrong-shape", f"images {got}, expected {shape}")
         if images.dtype.str != "|u1":
             raise Refused("wrong-dtype", f"images are {images.dtype.str}, expected |u1")
 
     def hear_own(self, arrived: Arrived, message: TwinState | ExemplarImage | StrategyKept) -> None:
-        """Take what this twin, or a copy of it, wrote about itself."""
+        """Take what this twin, or a copy of it, wrote about itself.
+
+        Raises Refused for what cannot be its own, and NotYet for a state that names a decision
+        which was not read yet.
+        """
+        if message.entity != self.entity:
+            raise Refused("unknown-entity", f"{message.entity} writes for {self.entity}")
         match message:
             case ExemplarImage():
-                self._exemplars.setdefault((message.source, message.image), arrived.place)
+                self._note_exemplar(message, arrived.place)
             case StrategyKept():
-                self._keeps.setdefault(message.update, (message.opened, arrived.place))
+                self._note_kept(message, arrived.place)
             case TwinState():
                 self._adopt(message, arrived)
 
+    def _note_exemplar(self, message: ExemplarImage, place: Place) -> None:
+        self._check_images(message.groups, 1)
+        image = (message.source, message.image)
+        if self._state and message.label in self._state.settled and image not in self._named:
+            self._chores.append(Forget(self.own, _image_key(image), len(place.offsets)))
+            return
+        self._exemplars.setdefault(message.label, {}).setdefault(image, place)
+
+    def _note_kept(self, message: StrategyKept, place: Place) -> None:
+        state = self._state
+        if state and message.opened < state.number and message.update != state.kept:
+            self._chores.append(Forget(self.own, _kept_key(message.update), len(place.offsets)))
+            return
+        self._keeps.setdefault(message.update, (message.opened, place))
+
     def _adopt(self, state: TwinState, arrived: Arrived) -> None:
         """The first state of a number counts; what it no longer needs is let go."""
+        self._check_state(state)
         key = (_state_key(state, arrived.hash), len(arrived.place.offsets))
         known = self._state.number if self._state else -1
         if state.number <= known:
@@ -172,18 +199,37 @@ class Twin:
         self._chores.append(Seek(self.samples, state.offset))
         self._chores += self._let_go(state)
 
+    def _check_state(self, state: TwinState) -> None:
+        """Whether the decision that a state names made of this twin what the state says."""
+        line = self._shared.line
+        if line.number < state.number or self._unread:
+            raise NotYet(
+                lambda: line.number >= state.number and not self._unread,
+                f"decision {state.number}, and what {self.entity} judged before it",
+            )
+        says = Change(state.number, state.stage, state.current, state.learned, state.kept)
+        if says not in self._changes():
+            raise Refused("out-of-line", f"{state.identity} is not what that decision made of it")
+
     def _let_go(self, state: TwinState) -> Iterator[Answer]:
         """What a state that was read back has settled."""
-        named = {image for images in state.exemplars.values() for image in images}
-        for source, number in [image for image in self._exemplars if image not in named]:
-            place = self._exemplars.pop((source, number))
-            yield Forget(self.own, _image_key((source, number)), len(place.offsets))
+        named = self._named
+        for label in self._exemplars.keys() & state.settled.keys():
+            places = self._exemplars[label]
+            for image in [image for image in places if image not in named]:
+                yield Forget(self.own, _image_key(image), len(places.pop(image).offsets))
         for hash, (opened, place) in list(self._keeps.items()):
             if opened < state.number and hash != state.kept:
                 del self._keeps[hash]
                 yield Forget(self.own, _kept_key(hash), len(place.offsets))
-        if not self._shared.line.opened or not self._shared.configuration.keep_samples:
+        if not self._shared.configuration.keep_samples:
             yield Trim(self.samples, state.offset)
+
+    @property
+    def _named(self) -> set[Exemplar]:
+        """The exemplars that the state names."""
+        kept = self._state.exemplars.values() if self._state else ()
+        return {image for images in kept for image in images}
 
     # --- what it knows ---------------------------------------------------------------------------
 

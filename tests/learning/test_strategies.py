@@ -201,9 +201,7 @@ def test_a_method_can_keep_state_at_the_twin_and_at_the_aggregator() -> None:
     after = STEERED.settled(RoundMean({MODEL: dict(base)}, mean, counted=1, members=2))
 
     received = {"control": after["control"]}
-    second = learn(
-        first_stage(STEERED, received=received, kept=first.keep, **ONE_STEP)
-    )
+    second = learn(first_stage(STEERED, received=received, kept=first.keep, **ONE_STEP))
 
     for name in filter(is_parameter, base):
         whole = first.weights[name] - base[name]

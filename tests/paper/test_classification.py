@@ -56,4 +56,6 @@ def test_a_gap_of_a_well_learned_sample_is_not_rounded_away() -> None:
     """At a logit of 40 sigmoid rounds to 1, but the gap is e^-40 = 4.2e-18."""
     certain = torch.tensor([[40.0, -40.0]])
 
-    assert gaps(certain, torch.tensor([0]), family="bce").item() == pytest.approx(4.25e-18, rel=1e-2)
+    assert gaps(certain, torch.tensor([0]), family="bce").item() == pytest.approx(
+        4.25e-18, rel=1e-2
+    )

@@ -35,7 +35,9 @@ def test_growth_leaves_the_old_logits_as_they_were_bit_for_bit() -> None:
         grown_rows = [after.head(after.features(images))[:, row] for row in range(3)]
     assert torch.equal(torch.stack(rows), torch.stack(grown_rows))
     for name, tensor in old.items():
-        assert np.array_equal(tensor, new[name][: len(tensor)] if name.startswith("fc") else new[name])
+        assert np.array_equal(
+            tensor, new[name][: len(tensor)] if name.startswith("fc") else new[name]
+        )
 
 
 def test_the_same_seed_gives_the_same_rows_in_another_process() -> None:

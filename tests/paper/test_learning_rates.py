@@ -53,9 +53,7 @@ def test_a_cosine_falls_from_one_along_half_a_wave() -> None:
 
 
 @given(st.sampled_from(["lineage", "step", "constant", "cosine"]), st.integers(1, 60))
-def test_a_rate_never_rises_above_one_or_falls_to_zero(
-    schedule: RateSchedule, rounds: int
-) -> None:
+def test_a_rate_never_rises_above_one_or_falls_to_zero(schedule: RateSchedule, rounds: int) -> None:
     """Every multiplier of every stage is in (0, 1], and a stage begins with 1."""
     rates = over(schedule, rounds)
 

@@ -1,0 +1,133 @@
+"""A finished model for others: safetensors or ONNX, with a page of facts beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.folder import cannot_write
+from experiments.prediction import Model, read_model
+from schemas.errors import ConfigurationError
+
+Format = Literal["safetensors", "onnx"]
+OPSET = 18
+
+
+def export(model: Path, out: Path, format: Format) -> Path:
+    """Write a model.safetensors to `out` in a format; its facts go to the file that is returned.
+
+    Raises DataError for a model that cannot be read, ConfigurationError where `out` cannot be
+    written to, or where ONNX is asked for and not installed.
+    """
+    read = read_model(model)
+    if format == "onnx":
+        _must_have_onnx()
+    beside = out.with_name(f"{out.name}.json")
+    try:
+        if format == "onnx":
+            _write_onnx(read, out)
+        else:
+            shutil.copyfile(model, out)
+        beside.write_text(json.dumps(facts(read, format), indent=2, ensure_ascii=False) + "\n")
+    except shutil.SameFileError:
+        raise ConfigurationError(f"{out} is the model itself: name another --out") from None
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    return beside
+
+
+def facts(model: Model, format: Format) -> dict[str, Any]:
+    """Everything that whoever runs the model has to know."""
+    data, registry = model.data, model.registry
+    transforms = data.transforms
+    onnx = format == "onnx"
+    return {
+        "schema": 1,
+        "model": {
+            "architecture": f"ResNet-18 for small images, width {registry['width']}",
+            "version": int(registry["version"]),
+            "sha256": registry["sha256"],
+            "recipe": registry["recipe"],
+            "strategy": registry["strategy"],
+            "seed": int(registry["seed"]),
+        },
+        "classes": [
+            {"row": row, "uid": uid, "name": name}
+            for row, (uid, name) in enumerate(zip(model.classes, model.names, strict=True))
+        ],
+        "input": {
+            "layout": "NCHW",
+            "channels": data.channels,
+            "height": data.height,
+            "width": data.width,
+            "values": "uint8, 0 to 255" if onnx else "float32, (pixel / 255 - mean) / std",
+            "mean": transforms.mean,
+            "std": transforms.std,
+            "normalisation": "inside the model" if onnx else "to be done before the model",
+        },
+        "output": {
+            "values": "logits, one for each row",
+            "family": model.family,
+            "probability": "sigmoid of each logit" if model.family == "bce" else "soft-max",
+        },
+        "novelty": {
+            "rule": "an image is unlike anything known when the entropy, in nats, of the soft-max"
+            " over the logits and `virtual_rows` zeros is above `limit`",
+            "virtual_rows": model.virtual_rows,
+            "reference_entropy": float(registry["reference_entropy"]),
+            "entropy_threshold": float(registry["entropy_threshold"]),
+            "limit": model.limit,
+        },
+        "data": {
+            "name": data.name,
+            "sha256": data.sha256,
+            "licence": registry["data_licence"],
+            "citation": registry["data_citation"],
+        },
+    }
+
+
+def _must_have_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"--format onnx needs {' and '.join(missing)}: pip install 'fedtwin[onnx]', or take"
+            " --format safetensors"
+        )
+
+
+def _write_onnx(model: Model, out: Path) -> None:
+    """The net behind its normalisation, from uint8 images of any number to logits."""
+    import torch
+
+    from learning.nets import from_weights
+
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = from_weights(model.weights)
+            shape, transforms = (1, -1, 1, 1), model.data.transforms
+            self.register_buffer("mean", torch.tensor(transforms.mean).reshape(shape))
+            self.register_buffer("std", torch.tensor(transforms.std).reshape(shape))
+
+        def forward(self, images: torch.Tensor) -> Any:
+            x = (images.to(torch.float32) / 255 - self.mean) / self.std
+            return self.net.head(self.net.features(x))
+
+    data = model.data
+    example = torch.zeros((2, data.channels, data.height, data.width), dtype=torch.uint8)
+    torch.onnx.export(
+        Normalised().eval(),
+        (example,),
+        str(out),
+        input_names=["images"],
+        output_names=["logits"],
+        opset_version=OPSET,
+        dynamic_shapes={"images": {0: torch.export.Dim("images", min=1)}},
+        external_data=False,
+        verbose=False,
+        dynamo=True,
+    )
