@@ -117,7 +117,9 @@ class Aggregator:
         site = self._updates[arrived.place.topic]
         if parted(update.entity)[0] != site:
             raise Refused("unknown-entity", f"{update.entity} does not belong to site {site}")
-        if line.opened is not None and update.run != line.run:
+        if line.opened is None:
+            raise NotYet(lambda: line.opened is not None, "RunOpened")
+        if update.run != line.run:
             raise Refused("out-of-line", f"{update.identity} is of another run")
         if update.opened > line.number:
             raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
@@ -127,8 +129,10 @@ class Aggregator:
         self._note_place(arrived.place, update.opened)
         if opened != line.open_round:
             self._late(update, arrived.hash, opened)
-        else:
+        elif self._models.has(opened.base):
             self._open_sums(opened).add(update, arrived.hash)
+        else:  # it was let go: the round is closed, and we have not read that yet
+            raise NotYet(lambda: line.open_round != opened, f"the end of decision {opened.number}")
 
     def _note_place(self, place: Place, opened: int) -> None:
         """Where a round's updates begin. What had to wait is heard behind what lies behind it."""
@@ -193,20 +197,27 @@ class Aggregator:
             return "" if self._opening else "RunOpened"
         if line.over:
             return "an injection"
+        if line.model and not self._models.has(line.model):
+            return f"version {line.model.version} of the model, which is not in the log"
         if opened := line.open_round:
             missing = self._open_sums(opened).missing
             return f"updates of round {opened.stage}.{opened.round} by {_names(missing)}" * bool(
                 missing
             )
-        if stage is None or stage.closed is not None:
-            return self._wait_for_stage(len(line.stages))
-        return ""
+        begun = stage is not None and stage.closed is None
+        return self._wait_for_stage(len(line.stages) - begun)
 
     def _wait_for_stage(self, t: int) -> str:
-        silent = [e for e in self.line.marked(t) if self._verdicts.verdict(e, t) is None]
+        """What a stage's rounds rest on; also of one that another aggregator has begun."""
+        silent = [entity for entity in self.line.entities if self._is_silent(entity, t)]
         if silent:
             return f"verdicts of stage {t} by {_names(silent)}"
         return "" if t == 0 or self._teachers.of(t) else f"the teacher of stage {t}"
+
+    def _is_silent(self, entity: str, t: int) -> bool:
+        """Whether a verdict of an entity, on this stage or one before, has not been read."""
+        due = self.line.next_marked(entity, self._verdicts.line(entity).judged)
+        return due is not None and due <= t
 
     def _decide(self) -> tuple[list[Answer], Decision] | None:
         """The next decision, behind the content that it names."""

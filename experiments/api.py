@@ -1,9 +1,9 @@
 """The same as the command line, from Python: `run`, `resume` and `show` return what --json prints.
 
-    from experiments.api import run
+from experiments.api import run
 
-    told = run("smoke", seed=2022, rounds_per_stage=3)
-    print(told["average_accuracy"], told["model_sha256"])
+told = run("smoke", seed=2022, rounds_per_stage=3)
+print(told["average_accuracy"], told["model_sha256"])
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def run(
     """Run a recipe to its end, and return its summary.
 
     `overrides` are keys of the configuration (`**{"perturb.steps": 10}` for a nested one). The run
-    goes into `run_dir` (`runs/RECIPE-STRATEGY-SEED`), which must hold none unless `fresh`. `workers`
-    trainings go on side by side; any number gives the same model. Raises ConfigurationError,
-    DataError and RunFailed, all of them FedtwinError.
+    goes into `run_dir` (`runs/RECIPE-STRATEGY-SEED`), which must hold none unless `fresh`. So many
+    trainings as `workers` go on side by side; any number gives the same model. Raises
+    ConfigurationError, DataError and RunFailed, all of them FedtwinError.
     """
     configuration = configured(recipe, preset, overrides)
     folder = Path(run_dir) if run_dir else default_folder(configuration)

@@ -6,22 +6,24 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from experiments.folder import cannot_write
 from experiments.prediction import Model, read_model
 from schemas.errors import ConfigurationError
 
-Format = Literal["safetensors", "onnx"]
+FORMATS = ("safetensors", "onnx")
 OPSET = 18
 
 
-def export(model: Path, out: Path, format: Format) -> Path:
+def export(model: Path, out: Path, format: str) -> Path:
     """Write a model.safetensors to `out` in a format; its facts go to the file that is returned.
 
-    Raises DataError for a model that cannot be read, ConfigurationError where `out` cannot be
-    written to, or where ONNX is asked for and not installed.
+    Raises DataError for a model that cannot be read, ConfigurationError for another format, where
+    `out` cannot be written to, and where ONNX is asked for and not installed.
     """
+    if format not in FORMATS:
+        raise ConfigurationError(f"--format is {' or '.join(FORMATS)}, not {format!r}")
     read = read_model(model)
     if format == "onnx":
         _must_have_onnx()
@@ -39,7 +41,7 @@ def export(model: Path, out: Path, format: Format) -> Path:
     return beside
 
 
-def facts(model: Model, format: Format) -> dict[str, Any]:
+def facts(model: Model, format: str) -> dict[str, Any]:
     """Everything that whoever runs the model has to know."""
     data, registry = model.data, model.registry
     transforms = data.transforms
@@ -109,13 +111,12 @@ def _write_onnx(model: Model, out: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.net = from_weights(model.weights)
-            shape, transforms = (1, -1, 1, 1), model.data.transforms
-            self.register_buffer("mean", torch.tensor(transforms.mean).reshape(shape))
-            self.register_buffer("std", torch.tensor(transforms.std).reshape(shape))
+            transforms = model.data.transforms
+            self.mean = torch.tensor(transforms.mean).reshape(1, -1, 1, 1)
+            self.std = torch.tensor(transforms.std).reshape(1, -1, 1, 1)
 
         def forward(self, images: torch.Tensor) -> Any:
-            x = (images.to(torch.float32) / 255 - self.mean) / self.std
-            return self.net.head(self.net.features(x))
+            return self.net((images.to(torch.float32) / 255 - self.mean) / self.std)
 
     data = model.data
     example = torch.zeros((2, data.channels, data.height, data.width), dtype=torch.uint8)

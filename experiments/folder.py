@@ -177,7 +177,8 @@ class RunFolder:
 
     def write_model(self, name: ModelName, tensors: Tensors, facts: Mapping[str, str]) -> None:
         """The model as safetensors, with its registry in the metadata."""
-        arrays = {key: np.ascontiguousarray(array) for key, array in tensors.items()}
+        # not ascontiguousarray, which makes a row of a single number
+        arrays = {key: np.asarray(array, order="C") for key, array in tensors.items()}
         fresh = self.model.with_suffix(".new")
         try:
             save_file(
@@ -216,7 +217,9 @@ class _Decisions:
 def cannot_write(path: Path, error: OSError) -> FedtwinError:
     """What to tell of a file or folder that could not be written: a full disk, or a wrong place."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{path}: {error.strerror}. What was written stands: make room, then resume")
+        return DiskFull(
+            f"{path}: {error.strerror}. What was written stands: make room, then resume"
+        )
     why = error.strerror or str(error)
     return ConfigurationError(f"{path} cannot be written to ({why}): name another place")
 

@@ -152,7 +152,9 @@ def _check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) ->
 
 def _named(source: str | None) -> str | None:
     if source == SOURCE:
-        raise ConfigurationError(f"{SOURCE!r} is the source of the run's own schedule: name another")
+        raise ConfigurationError(
+            f"{SOURCE!r} is the source of the run's own schedule: name another"
+        )
     return source
 
 

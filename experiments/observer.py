@@ -46,6 +46,8 @@ class Observer:
         self.dead_letters: dict[tuple[str, int], DeadLetter] = {}
         self.answered: dict[int, set[str]] = {}
         self._begun: set[str] = set()
+        self._gone: set[int] = set()
+        """Versions that were let go before they could be scored, because the run was stopped."""
         self._metrics = names.federation("metrics")
         self._fresh: list[Answer] = []
         self.lines = (
@@ -117,19 +119,29 @@ class Observer:
 
     def _unscored(self) -> list[RoundClosed]:
         closed = [each.closed for stage in self.line.stages for each in stage.rounds if each.closed]
-        return [each for each in closed if f"model/{each.model.version}" not in self.measured]
+        return [
+            each
+            for each in closed
+            if f"model/{each.model.version}" not in self.measured
+            and each.model.version not in self._gone
+        ]
 
     def _task(self, library: Library, closed: RoundClosed) -> Task:
         """Test images of every class that has a row in this model."""
         assert self._dataset is not None
         assert self.line.opened is not None
+        try:
+            model = library.model(closed.model)
+        except LookupError:
+            self._gone.add(closed.model.version)
+            raise
         stages = self.line.stage_of_row
         rows = {u: r for u, r in self.line.rows.items() if stages[r] <= closed.stage}
         test, uids = self._dataset.test, self._dataset.class_uids
         row_of_label = np.array([rows.get(uid, -1) for uid in uids], np.int64)
         true = row_of_label[test.labels]
         groups: Groups = {
-            "model": library.model(closed.model),
+            "model": model,
             "test": {"images": test.images[true >= 0], "rows": true[true >= 0]},
         }
         values = {"data": self.line.opened.data.model_dump(mode="json")}

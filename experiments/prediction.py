@@ -1,4 +1,4 @@
-"""What a finished model says of images: class, probability, and whether it knows anything like them.
+"""What a finished model says of images: class, probability, and if it knows anything like them.
 
 Works with model.safetensors alone: its metadata holds all that is needed (`runner.registry`). The
 net, and with it torch, is imported when a model is asked. Legend: N images, c channels, C rows.
@@ -133,7 +133,7 @@ def model_file(run: Path) -> Path:
 def read_model(file: Path) -> Model:
     """Read a model.safetensors and check it against its hash. Raises DataError."""
     try:
-        with safe_open(file, framework="numpy") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="numpy") as opened:
             registry = opened.metadata() or {}
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
@@ -149,7 +149,7 @@ def read_model(file: Path) -> Model:
 
 
 def read_pictures(files: Sequence[Path], data: DataFacts) -> tuple[list[str], NDArray[np.uint8]]:
-    """Images of PNG, JPEG and npz files at a run's size, and what to call each. Raises DataError."""
+    """Images of PNG, JPEG and npz files at a run's size, and a name for each. Raises DataError."""
     from producers.folders import read_images
     from producers.images import fitted
     from producers.npz import read_images as read_npz_images

@@ -107,7 +107,7 @@ def write_report(
     text = page.get_template(TEMPLATE).render(
         m=measures,
         manifest=manifest,
-        facts=_flat({k: v for k, v in manifest.items() if k != "configuration"}),
+        facts=_facts(manifest),
         figures=_figures(measures, [names[uid] for uid in measures.classes]),
         prototypes=_shown(prototypes, names),
         configuration=_flat(measures.configuration),
@@ -204,6 +204,13 @@ def _class_names(measures: Measures, manifest: Mapping[str, Any]) -> dict[str, s
     known = manifest.get("data", {}).get("class_names", {})
     uids = dict.fromkeys((*measures.data["classes"], *measures.classes, *measures.waiting_classes))
     return {uid: str(known.get(uid, uid)) for uid in uids}
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest but for what the page shows elsewhere."""
+    data = {k: v for k, v in manifest.get("data", {}).items() if k != "class_names"}
+    others = {k: v for k, v in manifest.items() if k not in ("configuration", "data", "seconds")}
+    return _flat({**others, "data": data})
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -135,6 +135,7 @@ def _begun(configuration: Configuration, dataset: Dataset, local: Local) -> dict
             "version": dataset.version,
             "licence": dataset.licence,
             "citation": dataset.citation,
+            "class_names": dict(zip(dataset.class_uids, dataset.class_names, strict=True)),
         },
         "software": software(),
         "threads": configuration.threads,

@@ -30,7 +30,7 @@ def summary(folder: Path) -> Json:
 
 
 def details(folder: Path) -> Json:
-    """The summary, and where the run stands: stage and round, entities, what each role waits for."""
+    """The summary, and where a run stands: stages, rounds, entities, what each role waits for."""
     run_folder = RunFolder(folder)
     observer = run_folder.observed()
     whole = _summary(run_folder, run_folder.read_manifest(), observer)

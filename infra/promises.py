@@ -98,7 +98,7 @@ class Models(Protocol):
 class Say:
     """Append a message to a topic.
 
-    It is durable before an answer of another kind, or for another topic, is carried out.
+    It is durable before another kind of message or of answer, or one for another topic, follows.
     """
 
     topic: str
@@ -149,12 +149,14 @@ class Do:
 
     `prepare` is called when a worker is free, so inputs are loaded late. It raises LookupError when
     they were let go meanwhile: then nobody needs the work any more, and it is passed over.
+    `wanted` is asked just before: whether nobody else has given meanwhile what would come of it.
     """
 
     id: tuple[str | int, ...]
     prepare: Callable[[Library], Task]
     urgent: bool = True
     """False for what nobody waits for, such as the observer's evaluation."""
+    wanted: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class Session:
     def step(self) -> bool:
         """Read a little, and answer; says whether anything happened."""
         topics = self.role.topics if self.caught_up else self.role.lines
-        moved = [self._read(topic) for topic in list(topics)]
+        moved = [self._read_on(topic) for topic in list(topics)]
         moved.append(self._look_again())
         if self.caught_up:
             moved.append(self._carry_out(self.role.answers()))
@@ -196,6 +196,13 @@ class Session:
         return fetched(self._around.transport, place, self._around.max_bytes)
 
     # --- reading ----------------------------------------------------------------------------
+
+    def _read_on(self, topic: str) -> bool:
+        """Read a topic, then hear what waited for that: before anything that stands behind it."""
+        found = self._read(topic)
+        if found:
+            self._look_again()
+        return found
 
     def _read(self, topic: str) -> bool:
         place = self._places.get(topic, 0)
@@ -296,7 +303,7 @@ class Session:
     def _carry_out(self, answers: Iterable[Answer]) -> bool:
         """Do what a role asks for; what it says to one topic in a row is written at once."""
         moved = False
-        for (kind, topic), alike in groupby(self._timed(answers), key=_destination):
+        for (kind, topic, _), alike in groupby(self._timed(answers), key=_destination):
             moved = True
             if kind is Say:
                 self._say(topic, _of(Say, alike))
@@ -460,7 +467,8 @@ class System:
             index = next((i for i, (_, do) in enumerate(self._queue) if do.urgent), 0)
             session, do = self._queue[index]
             del self._queue[index]
-            self._begin(session, do)
+            if do.wanted():
+                self._begin(session, do)
 
     def _begin(self, session: Session, do: Do) -> None:
         try:
@@ -485,9 +493,13 @@ class System:
         )
 
 
-def _destination(answer: Answer) -> tuple[type[Answer], str]:
-    """What kind of answer it is and, if its like can be carried out together, for which topic."""
-    return type(answer), answer.topic if isinstance(answer, Say | Forget) else ""
+def _destination(answer: Answer) -> tuple[type[Answer], str, str]:
+    """What kind of answer it is and, if its like can be carried out together, what it is about.
+
+    Messages of one kind are written together; another kind may name them, so it waits for them.
+    """
+    topic = answer.topic if isinstance(answer, Say | Forget) else ""
+    return type(answer), topic, answer.message.kind() if isinstance(answer, Say) else ""
 
 
 def _of(kind: type[T], answers: Iterable[Answer]) -> Iterator[T]:

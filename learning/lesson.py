@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,9 @@ class Lesson:
     """One client's local update in one round, complete. Raises ValueError if it makes no sense."""
 
     strategy: Strategy
-    base: Mapping[str, NDArray[np.generic]]
+    base: Mapping[str, NDArray[Any]]
     """The round's global model; its head has C rows."""
-    teacher: Mapping[str, NDArray[np.generic]] | None
+    teacher: Mapping[str, NDArray[Any]] | None
     """An old model whose head has the first O of the C rows; None where there is none."""
     images: NDArray[np.uint8]
     """(N, c, H, W): current images and exemplars."""

@@ -9,6 +9,7 @@ channels, H height, W width.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ def pooled(a_BKHW: Tensor) -> Tensor:
     return a_BKHW.mean((2, 3))
 
 
-def from_weights(weights: Mapping[str, NDArray[np.generic]]) -> ResNet18:
+def from_weights(weights: Mapping[str, NDArray[Any]]) -> ResNet18:
     """Build the net whose tensors these are, in eval mode and channels_last layout.
 
     The arrays are copied. No random number is drawn. A head without rows gives logits (B, 0).

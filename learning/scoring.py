@@ -8,6 +8,7 @@ torch, and imports it when called. Legend: N images, C rows of the head, S stage
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ Counts = NDArray[np.int64]
 
 
 def evaluate(
-    weights: Mapping[str, NDArray[np.generic]],
+    weights: Mapping[str, NDArray[Any]],
     images: NDArray[np.uint8],
     rows: NDArray[np.int64],
     transform: Transform,

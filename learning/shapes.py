@@ -8,13 +8,13 @@ processors with other instructions.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Shapes = dict[str, tuple[int, ...]]
-Weights = dict[str, NDArray[np.generic]]
+Weights = dict[str, NDArray[Any]]
 HeadInit = Literal["default", "mean"]
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
@@ -92,7 +92,7 @@ def dtype_of(name: str) -> np.dtype[np.generic]:
     return np.dtype("<i8" if is_counter(name) else "<f4")
 
 
-def sizes_of(model: Mapping[str, NDArray[np.generic]]) -> Sizes:
+def sizes_of(model: Mapping[str, NDArray[Any]]) -> Sizes:
     """Read channels, width and classes from a model's tensors.
 
     Raises ValueError that names the first tensor which is missing, superfluous, or of a shape or
@@ -108,7 +108,7 @@ def sizes_of(model: Mapping[str, NDArray[np.generic]]) -> Sizes:
     return sizes
 
 
-def _check_tensor(name: str, model: Mapping[str, NDArray[np.generic]], expected: Shapes) -> None:
+def _check_tensor(name: str, model: Mapping[str, NDArray[Any]], expected: Shapes) -> None:
     if name not in expected:
         raise ValueError(f"{name} is no tensor of a ResNet-18")
     shape, dtype = _shape(model, name), model[name].dtype
@@ -118,7 +118,7 @@ def _check_tensor(name: str, model: Mapping[str, NDArray[np.generic]], expected:
         )
 
 
-def _shape(model: Mapping[str, NDArray[np.generic]], name: str) -> tuple[int, ...]:
+def _shape(model: Mapping[str, NDArray[Any]], name: str) -> tuple[int, ...]:
     if name not in model:
         raise ValueError(f"the model has no tensor {name}")
     return model[name].shape
@@ -134,9 +134,7 @@ def first_model(channels: int, width: int, generator: np.random.Generator) -> We
     return {name: _first(name, shape, generator) for name, shape in shapes.items()}
 
 
-def _first(
-    name: str, shape: tuple[int, ...], generator: np.random.Generator
-) -> NDArray[np.generic]:
+def _first(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[Any]:
     if len(shape) == 4:
         out, _, height, width = shape
         deviation = np.sqrt(2.0 / (height * width * out))
@@ -147,7 +145,7 @@ def _first(
 
 
 def grown(
-    model: Mapping[str, NDArray[np.generic]],
+    model: Mapping[str, NDArray[Any]],
     rows: int,
     generator: np.random.Generator,
     head_init: HeadInit = "default",
@@ -176,9 +174,7 @@ def grown(
     }
 
 
-def _more_rows(
-    old: NDArray[np.generic], drawn: NDArray[np.float64], head_init: HeadInit
-) -> NDArray[np.generic]:
+def _more_rows(old: NDArray[Any], drawn: NDArray[np.float64], head_init: HeadInit) -> NDArray[Any]:
     if head_init == "mean" and len(old):
         drawn = old.astype(np.float64).mean(axis=0) + 0.1 * drawn
     return np.concatenate([old, drawn.astype("<f4")])

@@ -10,7 +10,7 @@ of piece hashes (BLAKE3). So each piece proves by itself that it belongs to its 
 piece is dropped alone, and pieces of a sender that died are completed by its successor's.
 
 Memory is taken only within limits: for tensors that of the run, and for a header, whatever it says,
-less than 256 MiB.
+less than 128 MiB.
 """
 
 from __future__ import annotations
@@ -160,11 +160,6 @@ class Assembler:
         payload = b"".join(content for _, content in ordered)
         return Whole(part.message, payload, tuple(place for place, _ in ordered))
 
-    @property
-    def incomplete(self) -> int:
-        """How many messages still lack a piece."""
-        return len(self._open)
-
 
 def unpack(payload: bytes, max_bytes: int) -> Message:
     """The message in a payload whose hash was checked. Its tensors are views of the payload.
@@ -304,7 +299,7 @@ def _follows(first: int) -> tuple[int, int, int]:
 
 def _of_type(header: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     value = header.get(name)
-    if not isinstance(value, kind):
+    if type(value) is not kind:  # a truth value is no number
         raise Refused("unreadable", f"{name} is {_short(value)}, not a {kind.__name__}")
     return value
 

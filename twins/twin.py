@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from infra.promises import (
     Do,
     Forget,
     Library,
+    NotYet,
     Place,
     Result,
     Say,
@@ -31,12 +32,11 @@ from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
 from schemas.errors import Refused
-from schemas.line import RoundsLine, TeachersLine, VerdictLines
+from schemas.line import RoundsLine, Stage, TeachersLine, VerdictLine, VerdictLines
 from schemas.messages import (
     EntityJoined,
     ExemplarImage,
     Groups,
-    HeadGrown,
     ImageBatch,
     ModelName,
     ModelUpdate,
@@ -80,6 +80,17 @@ class Shared:
         """The run's configuration."""
         assert self.line.opened is not None
         return self.line.opened.configuration
+
+
+class Change(NamedTuple):
+    """What a decision in `rounds` made of a twin."""
+
+    number: int
+    """Of the decision: HeadGrown or RoundOpened, with which its classes began, or RoundClosed."""
+    stage: int
+    current: tuple[str, ...]
+    learned: tuple[str, ...]
+    kept: str | None
 
 
 class Twin:
@@ -240,7 +251,18 @@ class Twin:
 
     @property
     def _known(self) -> tuple[str, ...]:
-        return self._shared.verdicts.line(self.entity).known
+        return self._line.known
+
+    @property
+    def _line(self) -> VerdictLine:
+        return self._shared.verdicts.line(self.entity)
+
+    @property
+    def _unread(self) -> bool:
+        """Whether a verdict of its own is in the log that was not read yet: its stage has begun."""
+        line = self._shared.line
+        due = line.next_marked(self.entity, self._line.judged)
+        return due is not None and due < len(line.stages)
 
     def raw_images(self, up_to: int) -> list[Image]:
         """Images before a position that it may train on: of known classes, and not settled."""
@@ -281,7 +303,7 @@ class Twin:
         ]
 
     def _last_position(self) -> int:
-        line = self._shared.verdicts.line(self.entity)
+        line = self._line
         return line.verdicts[line.judged].position if line.verdicts else 0
 
     # --- answering -------------------------------------------------------------------------------
@@ -293,6 +315,8 @@ class Twin:
         if self._shared.line.opened is None:
             return
         yield from self._join()
+        if self._unread:
+            return
         change = self._next_change()
         if change is not None:
             yield from self._change(change)
@@ -315,7 +339,7 @@ class Twin:
 
     def waits(self) -> list[str]:
         """What it waits for, in words."""
-        line = self._shared.verdicts.line(self.entity)
+        line = self._line
         stage = self._shared.line.next_marked(self.entity, line.judged)
         if stage is None:
             return []
@@ -326,7 +350,7 @@ class Twin:
         return []
 
     def _join(self) -> Iterator[Answer]:
-        line = self._shared.verdicts.line(self.entity)
+        line = self._line
         if line.number < 0 and ("join",) not in self._begun:
             self._begun.add(("join",))
             joined = EntityJoined(run=self._shared.line.run, number=0, entity=self.entity)
@@ -353,7 +377,7 @@ class Twin:
         return self._stream.behind(look.source, look.count, judged_to)
 
     def _judge(self) -> Iterator[Answer]:
-        line = self._shared.verdicts.line(self.entity)
+        line = self._line
         stage = self._shared.line.next_marked(self.entity, line.judged)
         if stage is None or line.number < 0:
             return
@@ -364,7 +388,11 @@ class Twin:
         self._begun.add(id)
         window = self._window(up_to)
         if window:
-            yield Do(id, lambda library: self._judge_task(library, stage, model, window))
+            yield Do(
+                id,
+                lambda library: self._judge_task(library, stage, model, window),
+                wanted=lambda: line.judged < stage,
+            )
         else:
             nothing = Result(
                 {"entropy": None, "reference": None, "reason": "no image to judge"}, {}
@@ -405,7 +433,7 @@ class Twin:
         return 0 if pre_growth else expected
 
     def _judged(self, stage: int, result: Result) -> Iterator[Answer]:
-        shared, line = self._shared, self._shared.verdicts.line(self.entity)
+        shared, line = self._shared, self._line
         up_to, model = self._up_to(stage), shared.line.judges(stage)
         if line.judged >= stage or up_to is None or model is None:
             return
@@ -458,54 +486,56 @@ class Twin:
 
     # --- memory (docs/method.md 4) ---------------------------------------------------------------
 
-    def _next_change(self) -> int | None:
-        """The number of the next decision that changes this twin's state."""
-        done = self._state.number if self._state else -1
-        for stage in self._shared.line.stages[self._state.stage if self._state else 0 :]:
-            begun = stage.grown or stage.rounds[0].opened
-            if begun.number > done and self._found_new(stage.index):
-                return begun.number
-            if self._strategy.groups is None:
-                continue
+    def _changes(self) -> Iterator[Change]:
+        """What the decisions read so far have made of this twin, one after the other."""
+        at = Change(-1, 0, (), (), None)
+        for stage in self._shared.line.stages:
+            verdict = self._line.verdicts.get(stage.index)
+            if verdict and verdict.classes:
+                learned = (*at.learned, *at.current)
+                at = Change(_began(stage), stage.index, verdict.classes, learned, at.kept)
+                yield at
+            for closed in self._counted_in(stage) if at.number >= 0 else ():
+                at = at._replace(number=closed.number, kept=dict(closed.counted)[self.entity])
+                yield at
+
+    def _counted_in(self, stage: Stage) -> Iterator[RoundClosed]:
+        """Rounds that counted an update of this twin, if its strategy keeps something then."""
+        if self._strategy.groups is not None:
             for each in stage.rounds:
-                if each.closed and each.closed.number > done and self._counted(each.closed):
-                    return each.closed.number
-        return None
+                if each.closed and self.entity in dict(each.closed.counted):
+                    yield each.closed
 
-    def _counted(self, closed: RoundClosed) -> str | None:
-        """The hash under which a round counted this twin's update."""
-        return dict(closed.counted).get(self.entity)
+    def _next_change(self) -> Change | None:
+        """The next one that is not in this twin's state."""
+        done = self._state.number if self._state else -1
+        return next((change for change in self._changes() if change.number > done), None)
 
-    def _found_new(self, stage: int) -> bool:
-        """Whether the twin's own verdict named classes, which have rows once the stage began."""
-        verdict = self._shared.verdicts.verdict(self.entity, stage)
-        return verdict is not None and bool(verdict.classes)
-
-    def _change(self, number: int) -> Iterator[Answer]:
-        decision = self._shared.line.decisions[number]
-        id = ("herd", self.entity, number)
+    def _change(self, change: Change) -> Iterator[Answer]:
+        id = ("herd", self.entity, change.number)
         if id in self._begun:
             return
-        if isinstance(decision, RoundClosed):
-            yield from self._keep(decision, id)
+        if isinstance(self._shared.line.decisions[change.number], RoundClosed):
+            yield from self._keep(change, id)
             return
-        assert isinstance(decision, HeadGrown | RoundOpened)
-        verdict = self._shared.verdicts.verdict(self.entity, decision.stage)
-        if verdict is None or self._stream.position < verdict.position:
+        if self._stream.position < self._line.verdicts[change.stage].position:
             return  # a state that was read back may be ahead of the stream
         self._begun.add(id)
-        images = self._to_settle(decision.stage)
+        images = self._to_settle(change.stage)
         if any(images.values()):
-            yield Do(id, lambda library: self._herd_task(library, decision.stage, images))
+            yield Do(
+                id,
+                lambda library: self._herd_task(library, change.stage, images),
+                wanted=lambda: self._next_change() == change,
+            )
         else:
             yield from self.done(id, Result({}, {}))
 
     def _to_settle(self, stage: int) -> dict[str, list[Image]]:
         """The images of each class that becomes old now, if the strategy remembers some of them."""
-        verdict = self._shared.verdicts.verdict(self.entity, stage)
-        if verdict is None or self._state is None or self._strategy.memory != "exemplars":
+        if self._state is None or self._strategy.memory != "exemplars":
             return {}
-        raw = self.raw_images(verdict.position)
+        raw = self.raw_images(self._line.verdicts[stage].position)
         return {uid: [i for i in raw if i.label == uid] for uid in self._state.current}
 
     def _most(self) -> int:
@@ -526,13 +556,10 @@ class Twin:
 
     def _remembered(self, number: int, result: Result) -> Iterator[Answer]:
         """Exemplars first, each with its pixels, then the state that names them."""
-        if self._state is not None and self._state.number >= number:
+        change = self._next_change()
+        if change is None or change.number != number:
             return
-        decision = self._shared.line.decisions[number]
-        assert isinstance(decision, HeadGrown | RoundOpened)
-        verdict = self._shared.verdicts.verdict(self.entity, decision.stage)
-        assert verdict is not None
-        images = self._to_settle(decision.stage)
+        images = self._to_settle(change.stage)
         exemplars = dict(self._state.exemplars) if self._state else {}
         if images:
             exemplars = truncated(exemplars, self._most())
@@ -540,9 +567,9 @@ class Twin:
             herd = result.groups[f"class/{uid}"] if refs else _NO_HERD
             exemplars[uid] = tuple((refs[i].source, refs[i].number) for i in herd["chosen"])
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
-                if image not in self._exemplars:
+                if image not in self._exemplars.get(uid, {}):
                     yield Say(self.own, self._exemplar(image, uid, content), _image_key(image))
-        state = self._next_state(number, decision.stage, verdict, exemplars)
+        state = self._next_state(change, exemplars)
         yield Say(self.own, state, _state_key(state, pack(state).hash))
 
     def _exemplar(self, image: Exemplar, uid: str, content: NDArray[np.uint8]) -> ExemplarImage:
@@ -555,20 +582,10 @@ class Twin:
             groups={"images": {"images": content[None]}},
         )
 
-    def _next_state(
-        self,
-        number: int,
-        stage: int,
-        verdict: WindowJudged,
-        exemplars: dict[str, tuple[Exemplar, ...]],
-    ) -> TwinState:
-        before = self._state
-        current = before.current if before else ()
-        settled = dict(before.settled) if before else {}
+    def _next_state(self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]]) -> TwinState:
+        settled = dict(self._state.settled) if self._state else {}
         if self._strategy.memory != "everything":
-            settled |= dict.fromkeys(
-                (*(before.learned if before else ()), *current), verdict.position
-            )
+            settled |= dict.fromkeys(change.learned, self._line.verdicts[change.stage].position)
         known = set(self._known)
         needed = [
             image
@@ -576,32 +593,27 @@ class Twin:
             if image.label not in known or image.position >= settled.get(image.label, 0)
         ]
         offset, position, sources = self._stream.needed_from(needed)
-        marks = sorted((s, *mark) for s, mark in self._stream.marks.items() if s > stage)
+        marks = sorted((s, *mark) for s, mark in self._stream.marks.items() if s > change.stage)
         return TwinState(
             run=self._shared.line.run,
             entity=self.entity,
-            number=number,
-            stage=stage,
-            current=verdict.classes,
-            learned=(*(before.learned if before else ()), *current),
+            **change._asdict(),
             exemplars=exemplars,
             settled=dict(sorted(settled.items())),
             sources=sources,
             marks=tuple(marks),
             trimmed=position,
             offset=offset,
-            kept=before.kept if before else None,
         )
 
     # --- what a strategy keeps (docs/method.md 7) ------------------------------------------------
 
-    def _keep(self, closed: RoundClosed, id: tuple[str | int, ...]) -> Iterator[Answer]:
+    def _keep(self, change: Change, id: tuple[str | int, ...]) -> Iterator[Answer]:
         """What the counted update would keep becomes state, once it is there to be named."""
-        hash = self._counted(closed)
-        if self._state is None or hash not in self._keeps:
+        if self._state is None or change.kept not in self._keeps:
             return
         self._begun.add(id)
-        state = self._state.model_copy(update={"number": closed.number, "kept": hash})
+        state = self._state.model_copy(update=change._asdict())
         yield Say(self.own, state, _state_key(state, pack(state).hash))
 
     # --- training (docs/method.md 5) -------------------------------------------------------------
@@ -612,14 +624,23 @@ class Twin:
         if opened is None or part is None or self._stream.position < part.position:
             return
         id = ("learn", self.entity, opened.number)
-        if id in self._begun or self.entity in self._shared.answered.get(opened.number, ()):
+        if id in self._begun or not self._asked(opened):
             return
         self._begun.add(id)
         raw, exemplars = self.training_images(part.position)
         if raw or exemplars:
-            yield Do(id, lambda library: self._learn_task(library, opened, raw, exemplars))
+            yield Do(
+                id,
+                lambda library: self._learn_task(library, opened, raw, exemplars),
+                wanted=lambda: self._asked(opened),
+            )
         else:
             yield from self._withhold(opened, "no image to train on")
+
+    def _asked(self, opened: RoundOpened) -> bool:
+        """Whether the round is open and no valid answer of this twin is in the log."""
+        answered = self._shared.answered.get(opened.number, ())
+        return self._shared.line.open_round == opened and self.entity not in answered
 
     def _part(self, opened: RoundOpened) -> Participant | None:
         return next((each for each in opened.participants if each.entity == self.entity), None)
@@ -665,7 +686,7 @@ class Twin:
         """The update, checked as its reader will; or the form without content, and why."""
         opened = self._shared.line.decisions[number]
         assert isinstance(opened, RoundOpened)
-        if self.entity in self._shared.answered.get(number, ()):
+        if not self._asked(opened):
             return
         if "reason" in result.values:
             yield from self._withhold(opened, result.values["reason"])
@@ -716,14 +737,18 @@ class Twin:
         if closed is None or not places or id in self._begun:
             return
         self._begun.add(id)
-        yield Do(id, lambda library: self._prototype_task(library, closed, places))
+        yield Do(
+            id,
+            lambda library: self._prototype_task(library, closed, places),
+            wanted=lambda: not self._shared.teachers.of(closed.stage + 1),
+        )
 
     def _places(self, stage: int) -> tuple[str, ...]:
         grown = self._shared.line.stages[stage].grown
         return dict(grown.prototypes).get(self.entity, ()) if grown else ()
 
     def _prototype_task(self, library: Library, closed: RoundClosed, uids: tuple[str, ...]) -> Task:
-        verdict = self._shared.verdicts.verdict(self.entity, closed.stage)
+        verdict = self._line.verdicts.get(closed.stage)
         assert verdict is not None
         raw = self.raw_images(verdict.position)
         groups = {"model": library.model(closed.model)}
@@ -739,6 +764,8 @@ class Twin:
         return self._task("prototypes", values, groups)
 
     def _perturbed(self, stage: int, result: Result) -> Iterator[Answer]:
+        if self._shared.teachers.of(stage + 1):
+            return
         topic = self._shared.names.of_site("prototypes", parted(self.entity)[0])
         for place, (psnr, reason) in enumerate(result.values["places"]):
             content = {} if reason else {"gradient": result.groups[f"place/{place}"]}
@@ -770,18 +797,23 @@ class Twin:
     ) -> NDArray[np.uint8]:
         """Pixels of images of the stream, and behind them of exemplars."""
         raw = pixels(library, self.samples, [each for each in images if isinstance(each, Image)])
-        kept = [self._exemplar_pixels(library, each[1]) for each in images
+        kept = [self._exemplar_pixels(library, *each) for each in images
                 if not isinstance(each, Image)]  # fmt: skip
         return np.concatenate([*([raw] if len(raw) or not kept else []), *kept])
 
-    def _exemplar_pixels(self, library: Library, image: Exemplar) -> NDArray[np.uint8]:
-        message = library.message(self._exemplars[image])
+    def _exemplar_pixels(self, library: Library, uid: str, image: Exemplar) -> NDArray[np.uint8]:
+        message = library.message(self._exemplars[uid][image])
         assert isinstance(message, ExemplarImage)
         return message.groups["images"]["images"]
 
 
 def _named(prefix: str, groups: Groups) -> Groups:
     return {name[len(prefix) :]: g for name, g in groups.items() if name.startswith(prefix)}
+
+
+def _began(stage: Stage) -> int:
+    """The number of the decision with which a stage began."""
+    return (stage.grown or stage.rounds[0].opened).number
 
 
 def _image_key(image: Exemplar) -> str:

@@ -51,13 +51,16 @@ class Twins:
 
     @property
     def lines(self) -> Sequence[str]:
-        """Decision lines, and each twin's own state."""
-        return [*self._lines, *(twin.own for twin in self._twins.values())]
+        """Decision lines, each twin's own state, and the site's answers.
+
+        What is in the log by then is not computed again.
+        """
+        return [*self._lines, *(twin.own for twin in self._twins.values()), self._updates]
 
     @property
     def topics(self) -> Sequence[str]:
-        """Also the streams, and the site's answers: what is in the log is not computed again."""
-        return [*self.lines, self._updates, *(twin.samples for twin in self._twins.values())]
+        """Also the streams."""
+        return [*self.lines, *(twin.samples for twin in self._twins.values())]
 
     @property
     def owns(self) -> Sequence[str]:
@@ -125,20 +128,22 @@ class Twins:
     def _note(self, update: ModelUpdate) -> None:
         """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
         line = self._shared.line
+        self._of_this_run(update.run)
         if update.opened > line.number:
             raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
         opened = line.decisions[update.opened]
         if opened != line.open_round or not isinstance(opened, RoundOpened):
             return
-        if update.run != line.run or update.base != opened.base or not self._sound(update, opened):
-            return
-        self._shared.answered.setdefault(opened.number, set()).add(update.entity)
+        if update.base == opened.base and self._sound(update, opened):
+            self._shared.answered.setdefault(opened.number, set()).add(update.entity)
 
     def _sound(self, update: ModelUpdate, opened: RoundOpened) -> bool:
         """Whether the aggregator will take it; what is not sound silences nobody."""
         if update.reason is not None:
             return not update.groups
         assert self._shared.strategy is not None
+        if not self._models.has(opened.base):
+            return False  # it was let go: the round is closed, and we have not read that yet
         base = self._models.groups(opened.base)["model"]
         expected = sent_tensors(self._shared.strategy, base)
         wire = self._shared.configuration.wire

@@ -187,7 +187,8 @@ class Embedded:
 
     def _shrink(self) -> None:
         """Give free pages back, in the transaction that freed them: so they are not written."""
-        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+        for _ in range(self._number("PRAGMA freelist_count") or 0):
+            self._connection.execute("PRAGMA incremental_vacuum")  # a page each: Python steps once
 
     def _wipe(self) -> None:
         """Empty the write-ahead log, in which what was let go still stands.

@@ -1,4 +1,4 @@
-"""The methods, by name: one file each, written out here. Imports numpy's floor of `learning` only.
+"""The methods, by name: one file each, written out here. Imports `learning`, but no torch.
 
 A new method is a file beside these and a name in the list."""
 

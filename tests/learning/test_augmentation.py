@@ -1,5 +1,7 @@
 """Images on their way into a model."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,12 @@ from learning.augmentation import Transform
 
 CHANCE = np.random.default_rng(0)
 COLOUR = CHANCE.integers(0, 256, (6, 3, 5, 4), dtype=np.uint8)
-AS_IT_IS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
+AS_IT_IS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}
 """With these the transform's output is the image's own numbers."""
 
 
 def test_images_are_normalised_by_channel() -> None:
-    """(x / 255 - mean) / std: 255 with mean 0.5 and deviation 0.25 is 2, 51 with 0.2 and 0.1 is 0."""
+    """(x / 255 - mean) / std: 255 with 0.5 and 0.25 is 2, 51 with 0.2 and 0.1 is 0."""
     images = np.array([[[[255]], [[51]]]], dtype=np.uint8)
 
     out = Transform((0.5, 0.2), (0.25, 0.1)).normalise(images)
@@ -50,7 +52,7 @@ def test_a_transform_without_chance_augments_by_normalising() -> None:
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_a_crop_is_a_window_of_the_framed_image(seed: int, padding: int) -> None:
-    """Each image is one of the (2p + 1)^2 windows of itself in a black frame, all channels alike."""
+    """Each image is one of the (2p + 1)^2 windows of itself in a black frame."""
     out = Transform(**AS_IT_IS, crop_padding=padding).augment(COLOUR, np.random.default_rng(seed))
 
     frame = np.pad(COLOUR, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
@@ -64,7 +66,7 @@ def test_a_crop_is_a_window_of_the_framed_image(seed: int, padding: int) -> None
 
 
 def test_crops_reach_every_place() -> None:
-    """A white pixel under padding 1 is seen in the middle, and in each of the eight places around."""
+    """A white pixel under padding 1 is seen in the middle and in the eight places around it."""
     images = np.zeros((500, 1, 3, 3), np.uint8)
     images[:, 0, 1, 1] = 255
 
@@ -127,8 +129,9 @@ def test_images_may_be_read_only_and_stay_as_they_are() -> None:
 def test_what_is_no_image_or_transform_is_refused() -> None:
     """Other dtypes, axes and channels; means without deviations; chances out of range."""
     transform = Transform((0.5,), (0.5,))
+    floats: Any = np.zeros((1, 1, 2, 2))
     with pytest.raises(ValueError, match="not float64 of 4"):
-        transform.normalise(np.zeros((1, 1, 2, 2)))  # type: ignore[arg-type]
+        transform.normalise(floats)
     with pytest.raises(ValueError, match="not uint8 of 3"):
         transform.normalise(np.zeros((1, 2, 2), np.uint8))
     with pytest.raises(ValueError, match="have 3 channels, the transform's means 1"):

@@ -29,7 +29,7 @@ def test_weights_come_out_as_they_went_in() -> None:
 
     assert same(back, base)
     assert all(tensor.flags.c_contiguous and tensor.flags.writeable for tensor in back.values())
-    assert net.layer1.get_submodule("0.conv1").weight.is_contiguous(  # type: ignore[union-attr, operator]
+    assert net.get_parameter("layer1.0.conv1.weight").is_contiguous(
         memory_format=torch.channels_last
     )
 
@@ -58,7 +58,7 @@ def test_building_a_net_draws_no_random_number() -> None:
 
 @pytest.mark.parametrize(("side", "cells"), [(32, 4), (28, 4), (16, 2), (8, 1)])
 def test_the_last_map_is_an_eighth_of_the_image(side: int, cells: int) -> None:
-    """32 and 28 end at 4 x 4, 16 at 2 x 2, 8 at a single cell; the layers' maps halve on the way."""
+    """32 and 28 end at 4 x 4, 16 at 2 x 2, 8 at a single cell; maps halve on the way."""
     net = from_weights(models()[1])
 
     maps = dict(net.maps(torch.zeros(2, 1, side, side)))

@@ -1,6 +1,7 @@
 """Which tensors a model has."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,8 +101,7 @@ def test_a_mean_of_no_rows_is_a_draw() -> None:
     first = first_model(1, 2, np.random.default_rng(0))
 
     mean, default = (
-        grown(first, 2, np.random.default_rng(5), head_init=init)  # type: ignore[arg-type]
-        for init in ("mean", "default")
+        grown(first, 2, np.random.default_rng(5), head_init=init) for init in ("mean", "default")
     )
 
     assert np.array_equal(mean[HEAD_WEIGHT], default[HEAD_WEIGHT])
@@ -121,7 +121,7 @@ def test_what_is_no_model_is_refused_with_the_tensor_that_is_wrong() -> None:
     """Missing, superfluous, of another shape, of another dtype, and no head at all."""
     model = first_model(1, 2, np.random.default_rng(0))
 
-    def without(name: str) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def without(name: str) -> dict[str, np.ndarray]:
         return {key: tensor for key, tensor in model.items() if key != name}
 
     with pytest.raises(ValueError, match=r"no tensor layer1\.0\.bn1\.bias"):
@@ -143,7 +143,8 @@ def test_impossible_sizes_and_growths_are_refused() -> None:
     with pytest.raises(ValueError, match="width 0"):
         model_shapes(1, 0, 3)
     model = first_model(1, 2, np.random.default_rng(0))
+    unknown: Any = "imprint"
     with pytest.raises(ValueError, match="not by 0"):
         grown(model, 0, np.random.default_rng(0))
     with pytest.raises(ValueError, match="not imprint"):
-        grown(model, 1, np.random.default_rng(0), head_init="imprint")  # type: ignore[arg-type]
+        grown(model, 1, np.random.default_rng(0), unknown)

@@ -60,7 +60,7 @@ def test_the_lower_bound_remembers_nothing_and_asks_nobody() -> None:
 
 
 def test_the_torch_free_half_starts_without_torch() -> None:
-    """The aggregator reads strategies, shapes, rates and measures; importing torch takes seconds."""
+    """The aggregator reads strategies, shapes and rates; importing torch takes seconds."""
     program = (
         "import sys, learning.strategies, learning.shapes, learning.rates, learning.novelty, "
         "learning.memory, learning.scoring, learning.augmentation, learning.lesson; "
@@ -130,8 +130,9 @@ def test_what_is_no_switch_is_refused() -> None:
 
 def test_memory_is_one_of_three_kinds() -> None:
     """And groups are sent with shapes or not at all."""
+    unknown: Any = "some"
     with pytest.raises(ValueError, match="memory is one of none, exemplars, everything"):
-        replace(FEDAVG, memory="some")  # type: ignore[arg-type]
+        replace(FEDAVG, memory=unknown)
     with pytest.raises(ValueError, match="sends groups and tells their shapes"):
         replace(FEDAVG, group_shapes=lambda model: {})
 
@@ -190,7 +191,7 @@ ONE_STEP = {"batch_size": 64, "epochs": 1, "weight_decay": 0.0}
 
 
 def test_a_method_can_keep_state_at_the_twin_and_at_the_aggregator() -> None:
-    """Two rounds of one step. Round 1 has no control: the twin keeps its slope g = (base - theta) / lr.
+    """Two rounds of one step. Round 1 has no control: the twin keeps g = (base - theta) / rate.
 
     One of two members was counted, so c = g / 2. Round 2 from the same base has gradient g again,
     corrected by c - c_l = -g / 2: the step is half as long.
@@ -224,13 +225,13 @@ def test_what_a_method_sends_has_the_shapes_that_it_tells() -> None:
 
 def test_a_method_without_a_step_of_its_own_takes_the_mean() -> None:
     """What was sent is what comes back."""
-    mean = {MODEL: {"a": np.ones(2, np.float32)}}
+    mean: Groups = {MODEL: {"a": np.ones(2, np.float32)}}
 
     assert FEDAVG.settled(RoundMean({MODEL: {}}, mean, counted=2, members=5)) == mean
 
 
 def test_a_method_can_add_a_term_to_the_loss() -> None:
-    """`term` is told each step, and its mean is among the metrics; here it holds the logits small."""
+    """`term` is told each step, and its mean is among the metrics; here it keeps logits small."""
     noticed = []
 
     def small_logits(lesson: "Lesson") -> LossTerm:

@@ -59,7 +59,7 @@ def test_bytes_depend_on_the_lesson_alone() -> None:
 
 
 def test_fine_tuning_is_what_a_plain_loop_does() -> None:
-    """Mean BCE, SGD with weight decay, shuffled batches of 16 with the last one short: same bytes."""
+    """Mean BCE, SGD with weight decay, shuffled batches of 16 with the last one short."""
     told = first_stage("fedavg")
     net = from_weights(told.base).train()
     optimiser = torch.optim.SGD(net.parameters(), 0.1, weight_decay=1e-5, fused=True)
@@ -72,7 +72,7 @@ def test_fine_tuning_is_what_a_plain_loop_does() -> None:
             chosen = torch.from_numpy(order[start : start + 16])
             loss = F.binary_cross_entropy_with_logits(net(images[chosen]), targets[chosen])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimiser.step()
 
     learned = learn(told)
@@ -92,7 +92,7 @@ def test_fedka_in_its_first_stage_is_fine_tuning_at_twice_the_rate() -> None:
 
 
 def test_fedka_without_weights_and_distillation_is_fine_tuning() -> None:
-    """alpha 1, beta 0, gamma 0, w 1: the same bytes from the same images (memory is the caller's)."""
+    """alpha 1, beta 0, gamma 0, w 1: the same bytes from the same images (with memory or not)."""
     reduced = FEDKA.under(alpha=1.0, beta=0.0, gamma=0.0, weight="none")
 
     assert same(learn(lesson(reduced)).weights, learn(lesson("fedavg")).weights)
@@ -104,7 +104,7 @@ def test_a_method_that_has_no_teacher_does_not_listen_to_one() -> None:
 
 
 def test_a_later_stage_tells_all_its_terms() -> None:
-    """Loss = 2 classification + semantic + attention; shares in [0, 1]; counts of images and steps."""
+    """Loss = 2 classification + semantic + attention; shares are in [0, 1]."""
     metrics = learn(lesson("fedka")).metrics
 
     assert metrics["loss"] == pytest.approx(
@@ -149,7 +149,7 @@ def test_one_image_alone_teaches_nothing() -> None:
 
 
 def test_a_clipped_step_is_no_longer_than_the_norm_times_the_rate() -> None:
-    """One step without decay: |theta - base| is 0.1 * 0.01, and the metric tells the norm before."""
+    """One step without decay: |theta - base| is 0.1 * 0.01; the metric is the norm before."""
     one_step = {"batch_size": 64, "epochs": 1, "weight_decay": 0.0}
     told = lesson("fedka", clip_norm=0.01, **one_step)
 
@@ -260,8 +260,8 @@ def test_earlier_layers_work_in_half_precision() -> None:
 
 @pytest.mark.parametrize("layers", [("layer4",), ("layer1", "layer3")])
 def test_a_student_that_is_its_teacher_pays_nothing(layers: tuple[str, ...]) -> None:
-    """The base is the teacher with new rows: with equal statistics (eval mode) both distillations are
-    0 but for the last bits, and another base's are not.
+    """The base is the teacher with new rows: with equal statistics (eval mode) both distillations
+    are 0 but for the last bits, and another base's are not.
     """
     seen = {}
 

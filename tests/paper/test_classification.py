@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from learning.losses import classification, gaps
+from learning.strategies.strategy import Family
 
 LN3 = log(3)
 LOGITS = torch.tensor([[LN3, 0.0, -LN3], [0.0, 0.0, 0.0]], dtype=torch.float64)
@@ -41,15 +42,15 @@ def test_a_gap_is_what_the_true_class_lacks() -> None:
 
 
 @pytest.mark.parametrize("family", ["bce", "softmax"])
-def test_a_gap_is_the_gradient_at_the_true_class(family: str) -> None:
+def test_a_gap_is_the_gradient_at_the_true_class(family: Family) -> None:
     """d D_CE / dz_y = P_y - 1 under `sum` (docs/method.md 5.3): the gap is its magnitude."""
     logits = LOGITS.clone().requires_grad_()
 
-    loss = classification(logits, ROWS, family=family, reduction="sum").sum()  # type: ignore[arg-type]
+    loss = classification(logits, ROWS, family=family, reduction="sum").sum()
     (slope,) = torch.autograd.grad(loss, logits)
 
     at_truth = slope.gather(1, ROWS[:, None])[:, 0]
-    assert torch.allclose(-at_truth, gaps(LOGITS, ROWS, family=family))  # type: ignore[arg-type]
+    assert torch.allclose(-at_truth, gaps(LOGITS, ROWS, family=family))
 
 
 def test_a_gap_of_a_well_learned_sample_is_not_rounded_away() -> None:

@@ -64,7 +64,7 @@ IMAGES = st.lists(st.lists(st.floats(-1, 1), min_size=3, max_size=3), min_size=1
 def test_a_shorter_memory_is_the_beginning_of_a_longer_one(
     features: NDArray[np.float64], one: int, other: int
 ) -> None:
-    """Priority order: no duplicates, never more than the budget, and truncation equals a new choice."""
+    """No duplicates, never more than the budget, and truncation equals a new choice."""
     short, long = sorted((one, other))
 
     chosen = herded(features, long).tolist()

@@ -1,8 +1,8 @@
-"""Whole objectives on one batch of eight samples and three stages, worked by hand (docs/method.md 7).
+"""Whole objectives on one batch of eight samples and three stages, by hand (docs/method.md 7).
 
-Five rows: 0 and 1 are of stage 0, 2 and 3 of stage 1, row 4 of stage 2, the current one. The student
-gives every sample the logit ln((1-d)/d) at its true row and 0 elsewhere, so that its gap is d; the
-teacher gives (ln 3, 0, 0, 0), sigmoids (3/4, 1/2, 1/2, 1/2), to all.
+Five rows: 0 and 1 are of stage 0, 2 and 3 of stage 1, row 4 of stage 2, the current one. The
+student gives every sample the logit ln((1-d)/d) at its true row and 0 elsewhere, so that its gap is
+d; the teacher gives (ln 3, 0, 0, 0), sigmoids (3/4, 1/2, 1/2, 1/2), to all.
 
     sample            0     1     2     3     4     5     6     7
     row               0     1     0     2     3     4     4     4

@@ -1,4 +1,4 @@
-"""One message of every kind, small and valid, as a run of two stages and two entities writes them."""
+"""One message of every kind, small and valid, of a run with two stages and two entities."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def every_kind() -> list[Message]:
             update="b" * 64,
             groups={"drift": {"fc.bias": np.ones(2, "<f4")}},
         ),
-        Measured(run="", name="model/1", values={"confusion": [[1, 0], [0, 2]], "stage": 0}),
+        Measured(run="", name="model/1", values={"confusion": ((1, 0), (0, 2)), "stage": 0}),
         DeadLetter(
             run="",
             topic="fedtwin.story.rounds",

@@ -1,0 +1,137 @@
+"""Images for an injection, from a data set, a folder or a file, at the run's size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.folder import RunFolder
+from experiments.injection import opened_in
+from producers.datasets import load
+from producers.folders import read_by_class as of_folder
+from producers.images import LONGEST_UID, Dataset, fitted
+from producers.npz import read_by_class as of_npz
+from schemas.configuration import Configuration, nearest
+from schemas.errors import ConfigurationError
+from schemas.messages import DataFacts
+from schemas.schedule import sorted_uids
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody wants to inject. One of the first three, or the run's own data set."""
+
+    dataset: str | None = None
+    folder: Path | None = None
+    npz: Path | None = None
+    classes: Sequence[str] = ()
+    """Only these, by uid; all where there are none, but for a data set."""
+    renamed: Sequence[str] = ()
+    """Uids in the order of `classes`, or `class=uid`."""
+    most: int | None = None
+    """Images of each class."""
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Images (N, C, H, W) at the run's size, and what the run calls the class of each."""
+
+    images: NDArray[np.uint8]
+    uids: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        return dict(Counter(self.uids))
+
+
+def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
+    """Read what is wanted.
+
+    Raises ConfigurationError for classes that are not there or names that do not fit, DataError for
+    what cannot be read.
+    """
+    opened = opened_in(folder.decided(), folder.path)
+    images, uids = _labelled(wanted, opened.configuration, opened.data, data_dir)
+    chosen = list(wanted.classes) or list(sorted_uids(set(uids)))
+    rows = _chosen(uids, chosen, wanted.most)
+    names = _names(chosen, wanted.renamed)
+    return Burst(images[rows], tuple(names[uids[row]] for row in rows))
+
+
+def _labelled(
+    wanted: Wanted, configuration: Configuration, data: DataFacts, data_dir: Path
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    size = (data.channels, data.height, data.width)
+    places = [each for each in (wanted.dataset, wanted.folder, wanted.npz) if each is not None]
+    if len(places) > 1:
+        raise ConfigurationError("take one of --dataset, --folder and --npz")
+    if wanted.folder is not None:
+        return of_folder(wanted.folder, *size)
+    if wanted.npz is not None:
+        images, uids = of_npz(wanted.npz)
+        return fitted(images, *size), uids
+    if not wanted.classes:
+        raise ConfigurationError("--classes says which classes of the data set, such as 5,6")
+    dataset = load(
+        wanted.dataset or configuration.dataset,
+        data_dir,
+        image_size=configuration.image_size if wanted.dataset is None else None,
+        organ_hflip=configuration.organ_hflip and wanted.dataset is None,
+    )
+    return _of_dataset(dataset, wanted.classes, size)
+
+
+def _of_dataset(
+    dataset: Dataset, classes: Sequence[str], size: tuple[int, int, int]
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The training images of these classes."""
+    for uid in classes:
+        if uid not in dataset.class_uids:
+            raise ConfigurationError(
+                f"{dataset.name} has no class {uid!r}{nearest(uid, list(dataset.class_uids))}; it"
+                f" has {len(dataset.class_uids)}, {dataset.class_uids[0]} to"
+                f" {dataset.class_uids[-1]}"
+            )
+    asked = np.array([uid in classes for uid in dataset.class_uids])
+    train = dataset.train.only(asked[dataset.train.labels])
+    return fitted(train.images, *size), tuple(dataset.class_uids[each] for each in train.labels)
+
+
+def _chosen(uids: Sequence[str], classes: Sequence[str], most: int | None) -> list[int]:
+    """Which images: at most so many of each class, in their order."""
+    rows: list[int] = []
+    for asked in classes:
+        of_class = [row for row, uid in enumerate(uids) if uid == asked]
+        if not of_class:
+            raise ConfigurationError(
+                f"there is no image of class {asked!r}{nearest(asked, sorted(set(uids)))}"
+            )
+        rows += of_class[:most]
+    return sorted(rows)
+
+
+def _names(classes: Sequence[str], renamed: Sequence[str]) -> dict[str, str]:
+    """Class → what the run calls it."""
+    paired = dict(each.split("=", 1) for each in renamed if "=" in each)
+    listed = [each for each in renamed if "=" not in each]
+    if listed and (paired or len(listed) != len(classes)):
+        raise ConfigurationError(
+            f"--as names {len(listed)} of {len(classes)} classes: name each in the order of"
+            " --classes, or some as CLASS=UID"
+        )
+    if strange := set(paired) - set(classes):
+        raise ConfigurationError(
+            f"--as renames {', '.join(sorted(strange))}, not among the classes"
+        )
+    names = dict(zip(classes, listed, strict=True)) if listed else {c: c for c in classes} | paired
+    if bad := [uid for uid in names.values() if not 1 <= len(uid) <= LONGEST_UID]:
+        raise ConfigurationError(
+            f"a class uid has 1 to {LONGEST_UID} characters, not {len(bad[0])}"
+        )
+    return names

@@ -1,0 +1,50 @@
+"""doctor: is this machine fit for a run, and if not, what to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, next_step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.doctor import Check
+
+
+def doctor(data: DataDir = None, as_json: AsJson = False) -> None:
+    """Look at this machine: is it fit for a run?
+
+    Tells what a run needs, with cause and remedy, and what else is there. Ends with 1 only where something is missing that every run needs.
+
+    \b
+    Examples:
+      fedtwin doctor
+      fedtwin doctor --json | jq '.checks[] | select(.fine | not)'
+    """
+    from experiments.doctor import checks
+
+    found = list(checks(data_dir(data)))
+    fit = all(check.fine for check in found if check.needed)
+    told = {"schema": SCHEMA, "fit": fit, "checks": [asdict(check) for check in found]}
+    answer(told, as_json, lambda out: _told(out, found, fit))
+    if not fit:
+        raise typer.Exit(1)
+
+
+def _told(out: Console, found: list[Check], fit: bool) -> None:
+    wide = max(len(check.name) for check in found)
+    for check in found:
+        mark = "ok     " if check.fine else ("MISSING" if check.needed else "absent ")
+        out.print(f"{mark}  {check.name:<{wide}}  {check.found}", soft_wrap=True)
+        if not check.fine:
+            out.print(f"{'':{wide + 9}}  {check.cause}; {check.remedy}", soft_wrap=True)
+    next_step(out, "fedtwin demo" if fit else "mend what is MISSING, then fedtwin doctor")
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command()(doctor)

@@ -1,0 +1,153 @@
+"""show, ls and methods: they only look, and disturb nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli import tables
+from experiments.cli.words import SCHEMA, AsJson, Run, answer, next_step, table
+from schemas.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(run: Run, as_json: AsJson = False) -> None:
+    """Show where a run stands: running, done, failed or stopped. It needs no lock.
+
+    \b
+    Examples:
+      fedtwin show runs/smoke-fedka-2021
+      fedtwin show runs/smoke-fedka-2021 --json | jq .waits
+    """
+    from experiments.api import show as shown
+
+    told = shown(run)
+    answer(told, as_json, lambda out: _standing(out, told))
+
+
+def _standing(out: Console, told: dict[str, Any]) -> None:
+    tables.run(out, told)
+    out.print()
+    tables.entities(out, told)
+    out.print()
+    tables.waiting(out, told)
+    next_step(out, _advice(told))
+
+
+def _advice(told: dict[str, Any]) -> str:
+    if told["status"] == "running":
+        return f"it goes on; look again with fedtwin show {told['run_dir']}"
+    if told["status"] == "done":
+        return f"open {told['report']}, or fedtwin inject {told['run_dir']} --help"
+    return f"fedtwin resume {told['run_dir']}"
+
+
+def ls(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to look, also in folders below.")
+    ] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List runs and how far they are. It needs no lock.
+
+    \b
+    Examples:
+      fedtwin ls
+      fedtwin ls ~/experiments --json
+    """
+    runs = list(_runs(folder))
+    told = {"schema": SCHEMA, "runs": runs}
+    answer(told, as_json, lambda out: _listed(out, folder, runs))
+
+
+def _runs(folder: Path) -> Iterator[dict[str, Any]]:
+    from experiments.summary import glance
+
+    for manifest in sorted(folder.rglob("manifest.json")):
+        try:
+            yield glance(manifest.parent)
+        except DataError as error:
+            yield {"run_dir": str(manifest.parent), "status": "unreadable", "why": str(error)}
+
+
+def _listed(out: Console, folder: Path, runs: list[dict[str, Any]]) -> None:
+    if not runs:
+        out.print(f"no run in {folder}")
+        next_step(out, "fedtwin demo")
+        return
+    table(out, ("folder", "status", ">stages", ">rounds", "why"), (_row(each) for each in runs))
+    next_step(out, "fedtwin show FOLDER")
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    where = run.get("position")
+    if where is None:
+        return run["run_dir"], run["status"], "-", "-", run["why"]
+    return (
+        run["run_dir"],
+        run["status"],
+        f"{where['stages']}/{where['of_stages']}",
+        f"{where['rounds']}/{where['of_rounds']}",
+        run["why"] or "",
+    )
+
+
+def methods(as_json: AsJson = False) -> None:
+    """List methods for --strategy: whom to cite, and switches.
+
+    \b
+    Examples:
+      fedtwin methods
+      fedtwin methods --json | jq '.methods[].name'
+    """
+    from learning.strategies import STRATEGIES
+
+    found = [
+        {
+            "name": each.name,
+            "paper": each.paper,
+            "year": each.year,
+            "memory": each.memory,
+            "teacher": each.teacher,
+            "switches": asdict(each.objective),
+        }
+        for each in STRATEGIES.values()
+    ]
+    told = {"schema": SCHEMA, "methods": found}
+    answer(told, as_json, lambda out: _methods(out, found))
+
+
+def _methods(out: Console, found: list[dict[str, Any]]) -> None:
+    from learning.strategies.strategy import Objective
+
+    usual = asdict(Objective())
+    for each in found:
+        own = {name: value for name, value in each["switches"].items() if value != usual[name]}
+        switches = ", ".join(f"{name} {_plain(value)}" for name, value in own.items())
+        out.print(f"{each['name']} ({each['year']})", style="bold")
+        out.print(f"  {each['paper']}", soft_wrap=True)
+        out.print(
+            f"  memory {each['memory']}, teacher {each['teacher']};"
+            f" {switches or 'every switch at its default'}",
+            soft_wrap=True,
+        )
+    next_step(out, f"fedtwin run smoke --strategy {found[-1]['name']}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command()(show)
+    app.command()(ls)
+    app.command()(methods)

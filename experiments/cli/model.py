@@ -1,0 +1,114 @@
+"""predict and export: what a finished model says, and how to take it elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.words import SCHEMA, AsJson, answer, next_step, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RunOrModel = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run's folder, or a model.safetensors alone.")
+]
+
+
+def predict(
+    run: RunOrModel,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files, or npz of images.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say which class each image shows, and how surely.
+
+    Also whether it is unlike anything known: then its class is only the nearest guess. Images are brought to the size that the model was trained on.
+
+    \b
+    Examples:
+      fedtwin predict runs/smoke-fedka-2021 scan.png
+      fedtwin predict model.safetensors *.jpg --json
+    """
+    from experiments.prediction import model_file, read_model, read_pictures
+
+    model = read_model(model_file(run))
+    called, pictures = read_pictures(images, model.data)
+    said = model.predictions(pictures)
+    told = {
+        "schema": SCHEMA,
+        "model_version": int(model.registry["version"]),
+        "model_sha256": model.registry["sha256"],
+        "family": model.family,
+        "entropy_limit": model.limit,
+        "predictions": [
+            {"image": image, **asdict(each)} for image, each in zip(called, said, strict=True)
+        ],
+    }
+    answer(told, as_json, lambda out: _said(out, told))
+
+
+def _said(out: Console, told: dict[str, Any]) -> None:
+    table(
+        out,
+        ("image", "class", ">probability", ">entropy", ""),
+        (
+            (
+                each["image"],
+                each["name"],
+                f"{100 * each['probability']:.1f} %",
+                f"{each['entropy']:.2f}",
+                "unlike anything known" if each["unlike_anything_known"] else "",
+            )
+            for each in told["predictions"]
+        ),
+    )
+    out.print(
+        f"\nentropy in nats; above {told['entropy_limit']:.2f} an image is unlike anything known"
+    )
+    next_step(out, "fedtwin inject RUN --folder DIR teaches new classes to a run")
+
+
+def export(
+    run: RunOrModel,
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="safetensors or onnx.")
+    ] = "safetensors",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Otherwise fedtwin.FORMAT in this folder."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's model for others.
+
+    Beside it goes a JSON with all that they have to know: classes, input, output, licence.
+
+    \b
+    Examples:
+      fedtwin export runs/smoke-fedka-2021 --out digits.safetensors
+      fedtwin export runs/smoke-fedka-2021 --format onnx --out digits.onnx
+    """
+    from experiments.export import export as exported
+    from experiments.prediction import model_file
+
+    target = out or Path(f"fedtwin.{format}")
+    beside = exported(model_file(run), target, format)
+    told = {"schema": SCHEMA, "format": format, "model": str(target), "facts": str(beside)}
+    answer(told, as_json, lambda out: _exported(out, told))
+
+
+def _exported(out: Console, told: dict[str, Any]) -> None:
+    out.print(f"{told['model']}, and {told['facts']}: classes, input, output", soft_wrap=True)
+    next_step(out, f"fedtwin predict {told['model']} IMAGE" if told["format"] == "safetensors"
+              else f"read {told['facts']}, then give {told['model']} uint8 images")  # fmt: skip
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command()(predict)
+    app.command()(export)

@@ -1,0 +1,234 @@
+"""demo, run and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli import tables
+from experiments.cli.words import (
+    AsJson,
+    DataDir,
+    Quiet,
+    Run,
+    Workers,
+    answer,
+    console,
+    data_dir,
+    duration,
+    next_step,
+    overrides,
+    size,
+)
+from schemas.errors import Diverged, RunFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.estimate import Estimate
+    from experiments.runner import Watch
+
+RECIPES = "demo, smoke, tiny, cifar100-small, cifar100, organamnist, organcmnist or organsmnist."
+LOCAL_KEYS = ("workers", "report_prototypes")
+"""Keys that -o takes and that change no model."""
+
+Strategy = Annotated[
+    str | None,
+    typer.Option("--strategy", metavar="NAME", help="The method; `fedtwin methods` lists them."),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Decides everything that is drawn.")
+]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="KEY=VALUE", help="Change a key of the recipe; repeat for more."),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-dir", metavar="DIR", help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED."
+    ),
+]
+
+
+def demo(
+    strategy: Strategy = None,
+    seed: Seed = None,
+    override: Override = None,
+    run_dir: RunDir = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a small federation in about a minute, to its report.
+
+    Twins learn handwritten digits, five classes and then five more. It needs no network and no
+    service, and begins anew each time.
+
+    \b
+    Examples:
+      fedtwin demo
+      fedtwin demo --strategy fedavg     the same without anything against forgetting
+      fedtwin demo --seed 7 --json
+    """
+    _start(
+        "demo",
+        None,
+        {"strategy": strategy, "seed": seed},
+        override,
+        {"run_dir": run_dir, "workers": workers, "fresh": True},
+        quiet,
+        as_json,
+    )
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {RECIPES}")],
+    strategy: Strategy = None,
+    seed: Seed = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="Keys of paper, literal or smoke on top."),
+    ] = None,
+    override: Override = None,
+    run_dir: RunDir = None,
+    data: DataDir = None,
+    workers: Workers = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe from its first image to its report.
+
+    The estimate comes first. What was written is never lost: a run that was interrupted or killed
+    goes on with `fedtwin resume`, to the same model.
+
+    \b
+    Examples:
+      fedtwin run smoke
+      fedtwin run smoke --strategy fedavg --seed 7
+      fedtwin run smoke -o stages=1 -o "classes_per_stage=[5]"
+      fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
+      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
+    """
+    _start(
+        recipe,
+        preset,
+        {"strategy": strategy, "seed": seed},
+        override,
+        {"run_dir": run_dir, "data_dir": data_dir(data), "workers": workers, "fresh": fresh},
+        quiet,
+        as_json,
+    )
+
+
+def resume(
+    run: Run,
+    data: DataDir = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped, killed, or injected into.
+
+    The data are looked for where the run found them, unless --data-dir names another folder.
+
+    \b
+    Examples:
+      fedtwin resume runs/smoke-fedka-2021
+      fedtwin resume runs/cifar100-fedka-2021 --workers 8
+    """
+    from experiments import api
+
+    folder = data_dir(data) if data else None
+    with _going_on(run), _watched(quiet) as (watch, _):
+        told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
+    answer(told, as_json, lambda out: _ended(out, told))
+
+
+def _start(
+    recipe: str,
+    preset: str | None,
+    named: dict[str, Any],
+    override: list[str] | None,
+    how: dict[str, Any],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from experiments import api
+    from experiments.recipes import recipe as configured
+
+    keys = overrides(override or ()) | {k: value for k, value in named.items() if value is not None}
+    for key in LOCAL_KEYS:
+        if key in keys:
+            how[key] = keys.pop(key)
+    configuration = configured(recipe, preset, keys)
+    how["run_dir"] = how["run_dir"] or api.default_folder(configuration)
+    with _going_on(how["run_dir"]), _watched(quiet) as (watch, notes):
+
+        def announce(estimate: Estimate) -> None:
+            if not quiet:
+                local = api.local_of(configuration, None, how["workers"], None)
+                _announce(notes, how["run_dir"], estimate, local.workers)
+
+        told = api.run(recipe, preset=preset, watch=watch, announce=announce, **how, **keys)
+    answer(told, as_json, lambda out: _ended(out, told))
+
+
+@contextmanager
+def _watched(quiet: bool) -> Iterator[tuple[Watch, Console]]:
+    """The runner's watch, and where notes go."""
+    from experiments.progress import shown
+
+    notes = console(stderr=True)
+    with shown(notes, quiet=quiet) as watch:
+        yield watch, notes
+
+
+@contextmanager
+def _going_on(folder: Path) -> Iterator[None]:
+    """Whatever ends a run, say how to go on with it."""
+    try:
+        yield
+    except Diverged as ended:
+        ended.add_note("next: fedtwin run ... -o learning_rate=SMALLER --fresh")
+        raise
+    except (RunFailed, KeyboardInterrupt) as ended:
+        if _is_begun(folder):
+            ended.add_note(f"next: fedtwin resume {folder}")
+        raise
+
+
+def _is_begun(folder: Path) -> bool:
+    from experiments.folder import RunFolder
+
+    return RunFolder(folder).exists and RunFolder(folder).read_manifest()["state"] != "done"
+
+
+def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
+    """What the run will take, before it begins."""
+    notes.print(
+        f"{folder}: about {duration(estimate.seconds_one_worker / workers)} with"
+        f" {workers} worker{'s' if workers > 1 else ''},"
+        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory_bytes)} of memory;"
+        f" {estimate.images:,} images in {estimate.steps:,} steps",
+        soft_wrap=True,
+    )
+
+
+def _ended(out: Console, told: dict[str, Any]) -> None:
+    tables.run(out, told)
+    next_step(out, f"open {told['report']}, or fedtwin show {told['run_dir']}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command()(demo)
+    app.command()(run)
+    app.command()(resume)

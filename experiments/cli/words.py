@@ -1,0 +1,143 @@
+"""What commands share: options, where data lies, and how an answer is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCHEMA = 1
+"""Of every JSON object that a command prints."""
+JSON_ASKED = "fedtwin.json"
+PIPED_WIDTH = 120
+"""Columns of a table that no terminal shows."""
+
+
+def _remember(ctx: typer.Context, asked: bool) -> bool:
+    ctx.meta[JSON_ASKED] = asked
+    return asked
+
+
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_remember, help="Print one JSON object on stdout, and nothing else."
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets lie. Otherwise FEDTWIN_DATA_DIR, or fedtwin in the cache folder.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Trainings side by side, otherwise one a core; any number gives the same model.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No estimate, no progress.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+
+
+def data_dir(asked: Path | None) -> Path:
+    """The folder of data sets: as asked, as the environment says, or in the user's cache."""
+    named = asked or os.environ.get("FEDTWIN_DATA_DIR")
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or f"{cache}/fedtwin").expanduser().absolute()
+
+
+def overrides(given: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, values read as YAML. Raises ConfigurationError for anything else."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(f"-o takes key=value, such as -o stages=2, not {pair!r}")
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigurationError(f"-o {pair}: the value is no YAML; quote it") from None
+    return found
+
+
+def answer(told: dict[str, Any], as_json: bool, show: Callable[[Console], None]) -> None:
+    """Tell one object: as JSON on one line, or as a person reads it."""
+    if as_json:
+        print(json.dumps(told))
+    else:
+        show(console())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print: a terminal's own width, or wide enough where a program reads."""
+    from rich.console import Console
+
+    on_screen = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(
+        stderr=stderr, width=None if on_screen else PIPED_WIDTH, highlight=False, markup=False
+    )
+
+
+def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under their headings; a heading that begins with '>' has its column to the right."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.startswith(">")
+        shown.add_column(column.removeprefix(">"), justify="right" if right else "left")
+    for row in rows:
+        shown.add_row(*row)
+    out.print(shown)
+
+
+def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and what they are, a line each."""
+    known = [(name, value) for name, value in pairs if value]
+    wide = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        out.print(f"{name:<{wide}}  {value}", soft_wrap=True)
+
+
+def next_step(out: Console, text: str) -> None:
+    """The last line of every answer to a person."""
+    out.print(f"\nnext: {text}", soft_wrap=True)
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, or a dash."""
+    return "-" if share is None else f"{share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
