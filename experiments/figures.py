@@ -24,6 +24,8 @@ DPI = 150
 WIDTH = 9.6  # inches; a page shows them at about 100 pixels an inch
 MOST_CELLS = 12
 """Rows of a matrix whose cells still have room for a number."""
+MOST_MARKERS = 40
+"""Rounds that a line can mark one by one."""
 MOST_NAMES = 40
 """Rows of a matrix whose classes still have room for a name."""
 
@@ -63,9 +65,9 @@ OUTCOMES: Mapping[Outcome, tuple[str, str, str]] = {
     "labels only": ("miss: only the labels did", "X", "bad"),
     "entropy only": ("false alarm: only entropy did", "^", "old"),
     "neither": ("neither did", "s", "muted"),
-    "first contact": ("first contact: no comparison", "D", "muted"),
 }
-"""What a window is called in the plot, its marker, and its colour in the theme."""
+"""What a window is called in the plot, its marker, and its colour in the theme. First contacts have
+nothing to be compared with, and are not in it."""
 Plot = Callable[[Measures, Theme], Figure | None]
 
 
@@ -91,9 +93,9 @@ def accuracy_by_round(measures: Measures, theme: Theme) -> Figure | None:
             axes.annotate(
                 f"{each.accuracy:.1f}",
                 (each.number + 1, each.accuracy),
-                xytext=(0, 8 if each.accuracy < 90 else -15),
+                xytext=(3, 8 if each.accuracy < 90 else -15),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 color=theme.ink,
                 fontsize=9,
                 fontweight="bold",
@@ -143,14 +145,14 @@ def confusion_matrix(measures: Measures, theme: Theme, names: Sequence[str]) -> 
     axes.set_ylabel("true class", color=theme.muted)
     _ticks(axes, [_short(name) for name in names[: len(counts)]])
     for row in np.flatnonzero(np.diff(measures.stage_of_row[: len(counts)])):
-        axes.axhline(row + 0.5, color=theme.old, linewidth=1)
-        axes.axvline(row + 0.5, color=theme.old, linewidth=1)
+        axes.axhline(row + 0.5, color=theme.old, linewidth=0.8, alpha=0.7)
+        axes.axvline(row + 0.5, color=theme.old, linewidth=0.8, alpha=0.7)
     return figure
 
 
 def entropy_rises(measures: Measures, theme: Theme) -> Figure | None:
     """How far each window's entropy rose above that of known images, against the threshold."""
-    if not any(each.rise is not None for each in measures.detections):
+    if not any(each.outcome in OUTCOMES and each.rise is not None for each in measures.detections):
         return None
     figure, axes = _axes(theme, 3.7)
     for outcome, (label, marker, colour) in OUTCOMES.items():
@@ -164,40 +166,48 @@ def entropy_rises(measures: Measures, theme: Theme) -> Figure | None:
                 *zip(*points, strict=True), marker, label=label, color=getattr(theme, colour),
                 markersize=7 if len(points) < 60 else 4, alpha=0.85,
             )  # fmt: skip
-    for stage in {each.stage for each in measures.detections}:
-        limits = [each.threshold for each in measures.detections if each.stage == stage]
+    compared = [each for each in measures.detections if each.outcome in OUTCOMES]
+    for stage in {each.stage for each in compared}:
+        limits = [each.threshold for each in compared if each.stage == stage]
         axes.hlines(max(limits), stage - 0.4, stage + 0.4, color=theme.ink, linewidth=1.5)
     axes.plot([], [], "-", color=theme.ink, linewidth=1.5, label="threshold")
     axes.set_xlabel("stage", color=theme.muted)
     axes.set_ylabel("rise of mean entropy (nats)", color=theme.muted)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True))
     axes.axhline(0, color=theme.grid, linewidth=1)
     _legend(axes, theme)
     return figure
 
 
 def scores_and_accuracies(measures: Measures, theme: Theme) -> Figure | None:
-    """The proxy's score of each candidate against what test images say of it."""
+    """The proxy's score of each candidate against what test images say of it.
+
+    Both less the mean of the candidates for the same stage: only those are chosen among.
+    """
     if all(teacher.rank_correlation is None for teacher in measures.teachers):
         return None
     figure, axes = _axes(theme, 3.7)
     for teacher in measures.teachers:
-        for each in teacher.candidates:
-            if each.accuracy is None:
-                continue
-            chosen = each.version == teacher.version
+        known = [
+            (c.version, c.score, c.accuracy) for c in teacher.candidates if c.accuracy is not None
+        ]
+        if not known:
+            continue
+        versions, scores, accuracies = (np.array(each) for each in zip(*known, strict=True))
+        for version, score, accuracy in zip(
+            versions, scores - scores.mean(), accuracies - accuracies.mean(), strict=True
+        ):
+            chosen = version == teacher.version
             axes.plot(
-                each.score, each.accuracy, "o", color=theme.all, markersize=9 if chosen else 7,
+                score, accuracy, "o", color=theme.all, markersize=9 if chosen else 6,
                 markerfacecolor=theme.all if chosen else "none",
-            )  # fmt: skip
-            axes.annotate(
-                f"v{each.version}", (each.score, each.accuracy), xytext=(7, -3),
-                textcoords="offset points", color=theme.muted, fontsize=8,
             )  # fmt: skip
     axes.plot([], [], "o", color=theme.all, label="chosen to teach")
     axes.plot([], [], "o", color=theme.all, markerfacecolor="none", label="candidate")
-    axes.set_xlabel("score on rebuilt prototypes (%)", color=theme.muted)
-    axes.set_ylabel("accuracy on test images (%)", color=theme.muted)
+    axes.axhline(0, color=theme.muted, linewidth=0.8)
+    axes.axvline(0, color=theme.muted, linewidth=0.8)
+    axes.set_xlabel("score on prototypes, less the stage's mean (points)", color=theme.muted)
+    axes.set_ylabel("accuracy on test images,\nless the stage's mean (points)", color=theme.muted)
     _legend(axes, theme)
     return figure
 
@@ -255,7 +265,8 @@ def _line(
         values = [np.nan if getattr(each, name) is None else getattr(each, name) for each in own]
         axes.plot(
             [each.number + 1 for each in own], values, color=colour, linewidth=width,
-            linestyle=(0, dashes) if dashes else "-", marker=marker, markersize=4.5,
+            linestyle=(0, dashes) if dashes else "-", markersize=4.5,
+            marker=marker if len(measures.rounds) <= MOST_MARKERS else "",
             label=label if stage == 0 else None,
         )  # fmt: skip
 
@@ -285,7 +296,7 @@ def _cells(
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value) or (hide_zero and value < 0.5):
             continue
-        colour = theme.on_high if value > 55 else theme.ink
+        colour = theme.on_high if value > 62 else theme.ink
         axes.text(
             column, row, form.format(value), color=colour, ha="center", va="center", fontsize=9
         )

@@ -341,13 +341,16 @@ class Session:
 
     def _say(self, topic: str, says: Iterable[Say]) -> None:
         made: list[Record] = []
+        size = 0
         for say in says:
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
-                made += records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
-            if sum(len(record.value) for record in made) >= WRITE_BYTES:
+                parts = records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
+            made += parts
+            size += sum(len(part.value) for part in parts)
+            if size >= WRITE_BYTES:
                 self._append(topic, made)
-                made = []
+                made, size = [], 0
         if made:
             self._append(topic, made)
 
@@ -372,7 +375,7 @@ class Session:
         if store is None:
             return
         with self._around.stopwatch("log"):
-            if keep.model is not None:
+            if keep.model is not None and self._around.shelf.has(keep.model):
                 store.put(keep.model, self._around.shelf.model(keep.model), keep.stage)
                 self._around.hook("store:put")
             if keep.only is not None:
@@ -443,7 +446,7 @@ class System:
         while not self.over:
             moved = self.step()
             watch()
-            if not moved and not self._in_work and not any(s.behind for s in self.sessions):
+            if not (moved or self._in_work or self.over or any(s.behind for s in self.sessions)):
                 raise Stalled(self._missing())
 
     def step(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from learning.lesson import SMALLEST_BATCH, Learned, Lesson
 from learning.nets import from_weights, to_weights
@@ -30,12 +31,9 @@ def learn(lesson: Lesson) -> Learned:
     named = dict(student.named_parameters())
     objective = LocalObjective(lesson, student, teacher_of(lesson))
     correct = strategy.correction(lesson) if strategy.correction else None
-    optimiser = torch.optim.SGD(
-        named.values(), lesson.learning_rate, weight_decay=lesson.weight_decay, fused=True
-    )
     diary = _Diary()
     for images_BcHW, rows_B in _batches(lesson):
-        optimiser.zero_grad()
+        student.zero_grad()
         seen = objective(images_BcHW, rows_B)
         torch.autograd.backward(seen["loss"])
         gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
@@ -43,12 +41,35 @@ def learn(lesson: Lesson) -> Learned:
             correct(gradients)
         if lesson.clip_norm or diary.steps % MEASURED == 0:
             diary.note_norm(_measure(gradients, named, lesson.clip_norm))
-        optimiser.step()
+        _step(gradients, named, lesson)
         diary.note(seen)
     weights = to_weights(student)
     sent = strategy.groups(lesson, weights, diary.steps) if strategy.groups else Sent({}, {})
     counts = {"steps": float(diary.steps), "samples": float(len(lesson.rows))}
     return Learned(weights, sent.send, sent.keep, {**counts, **diary.means()})
+
+
+@torch.no_grad()
+def _step(
+    gradients: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], lesson: Lesson
+) -> None:
+    """One step of SGD on every parameter that has a gradient.
+
+    The function and not the class `torch.optim.SGD`, whose first instance imports torch's compiler:
+    seconds in every worker process.
+    """
+    sgd(
+        [named[name] for name in gradients],
+        list(gradients.values()),
+        [None] * len(gradients),
+        fused=True,
+        weight_decay=lesson.weight_decay,
+        momentum=0.0,
+        lr=lesson.learning_rate,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
 
 
 def _batches(lesson: Lesson) -> Iterator[tuple[Tensor, Tensor]]:

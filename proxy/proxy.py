@@ -28,7 +28,6 @@ from infra.promises import (
     Trim,
 )
 from learning.encoder import encoder_shapes, fault
-from learning.strategies.choice import chosen
 from proxy.selection import best
 from schemas.configuration import Configuration
 from schemas.errors import Refused
@@ -57,6 +56,8 @@ class Proxy:
         self._gradients: dict[int, dict[Slot, tuple[str, Place]]] = {}
         self._withheld: dict[int, dict[Slot, str]] = {}
         self._offsets: dict[str, dict[int, tuple[int, int]]] = {}
+        """Topic → stage → first and last offset of its gradients."""
+        self._trimmed: dict[str, int] = {}
         self.rebuilt: dict[int, dict[int, NDArray[np.float32]]] = {}
         """Stage → batch → images (N, C, H, W) in [0, 1]."""
         self._scores: dict[int, dict[int, float]] = {}
@@ -84,25 +85,31 @@ class Proxy:
     def _note(self, arrived: Arrived, message: PrototypeGradient) -> None:
         """Take an answer for a place. Raises Refused, and NotYet before its stage has grown."""
         line, stage = self.line, message.stage
+        if line.opened is None:
+            raise NotYet(lambda: line.opened is not None, "RunOpened")
+        if message.run != line.run:
+            raise Refused("out-of-line", f"{message.identity} is of another run")
         if len(line.stages) <= stage:
             raise NotYet(lambda: len(line.stages) > stage, f"HeadGrown of stage {stage}")
         site = self._prototypes[arrived.place.topic]
         slot = (message.entity, message.place)
         rows = {(e, place): line.rows[uid] for e, place, uid in line.expected(stage)}
-        if message.run != line.run or parted(message.entity)[0] != site or slot not in rows:
+        if parted(message.entity)[0] != site or slot not in rows:
             raise Refused("unknown-entity", f"stage {stage} expects nothing at {slot}")
         self._span(arrived.place, stage)
+        gradient = self._checked(message, rows[slot])
         if slot in self._gradients.get(stage, {}) or slot in self._withheld.get(stage, {}):
             return
         if message.reason is not None:
-            if message.groups:
-                raise Refused("unreadable", "a gradient with content and a reason to have none")
             self._withheld.setdefault(stage, {})[slot] = message.reason
-            return
-        gradient = self._checked(message, rows[slot])
-        self._gradients.setdefault(stage, {})[slot] = (model_sha256(gradient), arrived.place)
+        else:
+            self._gradients.setdefault(stage, {})[slot] = (model_sha256(gradient), arrived.place)
 
     def _checked(self, message: PrototypeGradient, row: int) -> dict[str, NDArray[Any]]:
+        if message.reason is not None:
+            if message.groups:
+                raise Refused("unreadable", "a gradient with content and a reason to have none")
+            return {}
         if set(message.groups) != {"gradient"}:
             raise Refused("wrong-shape", f"groups {sorted(message.groups)}, expected gradient")
         assert self.line.opened is not None
@@ -136,7 +143,7 @@ class Proxy:
             yield from self._choose(closed, {})
             return
         for stage in self._evaluated(closed.stage):
-            yield from self._rebuild(stage)
+            yield from self._rebuild(closed, stage)
         if all(self._is_rebuilt(stage) for stage in self._evaluated(closed.stage)):
             yield from self._score(closed)
 
@@ -155,7 +162,9 @@ class Proxy:
         if closed is None:
             return []
         missing = self._missing(closed.stage)
-        return [f"prototypes of stage {closed.stage}: {missing[:3]}"] if missing else []
+        named = ", ".join(f"{entity} at place {place}" for entity, place in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return [f"prototypes of stage {closed.stage}: {named}{more}"] if missing else []
 
     def _question(self) -> StageClosed | None:
         """The closed stage whose successor has no teacher yet, if there is a successor."""
@@ -163,9 +172,14 @@ class Proxy:
         return self.line.closed(stage) if stage + 1 < self.line.total_stages else None
 
     def _missing(self, stage: int) -> list[Slot]:
-        answered = {*self._gradients.get(stage, {}), *self._withheld.get(stage, {})}
-        slots = [(entity, place) for entity, place, _ in self.line.expected(stage)]
-        return [slot for slot in slots if slot not in answered]
+        """Places that have to be answered before a stage's models can be scored."""
+        return [
+            (entity, place)
+            for each in self._asked(stage)
+            for entity, place, _ in self.line.expected(each)
+            if (entity, place) not in self._gradients.get(each, {})
+            and (entity, place) not in self._withheld.get(each, {})
+        ]
 
     def _used(self, stage: int) -> list[tuple[Slot, int, str, Place]]:
         """Slot, row, hash and place of each gradient, in the order of HeadGrown's list."""
@@ -176,10 +190,13 @@ class Proxy:
             if (entity, place) in found
         ]
 
+    def _asked(self, stage: int) -> range:
+        """The stages whose prototypes are asked about a stage's models (docs/method.md 6.5)."""
+        return range(0 if self._keeps_all else stage, stage + 1)
+
     def _evaluated(self, stage: int) -> list[int]:
-        """The stages on whose prototypes a candidate is scored (docs/method.md 6.5)."""
-        everything = self._configuration.proxy_eval == "all"
-        return [each for each in range(0 if everything else stage, stage + 1) if self._used(each)]
+        """Those of them that left any."""
+        return [each for each in self._asked(stage) if self._used(each)]
 
     def _keep(self, closed: StageClosed) -> Iterator[Answer]:
         for model in dict.fromkeys((*closed.candidates, closed.last)):
@@ -187,14 +204,21 @@ class Proxy:
                 self._begun.add(("keep", model.version))
                 yield Keep(model, closed.stage)
 
-    def _rebuild(self, stage: int) -> Iterator[Answer]:
+    def _is_open(self, question: StageClosed) -> bool:
+        return self._question() == question
+
+    def _rebuild(self, question: StageClosed, stage: int) -> Iterator[Answer]:
         size, used = self._configuration.recon_batch, self._used(stage)
         for number, start in enumerate(range(0, len(used), size)):
             id = ("reconstruct", stage, number)
             if id not in self._begun:
                 self._begun.add(id)
                 part = used[start : start + size]
-                yield Do(id, partial(self._rebuild_task, part=part, start=start))
+                yield Do(
+                    id,
+                    partial(self._rebuild_task, part=part, start=start),
+                    wanted=partial(self._is_open, question),
+                )
 
     def _rebuild_task(
         self, library: Library, part: Sequence[tuple[Slot, int, str, Place]], start: int
@@ -218,7 +242,11 @@ class Proxy:
             id = ("score", closed.stage, candidate.version)
             if id not in self._begun:
                 self._begun.add(id)
-                yield Do(id, partial(self._score_task, candidate=candidate, stages=stages))
+                yield Do(
+                    id,
+                    partial(self._score_task, candidate=candidate, stages=stages),
+                    wanted=partial(self._is_open, closed),
+                )
 
     def _score_task(self, library: Library, candidate: ModelName, stages: Sequence[int]) -> Task:
         images = [self.rebuilt[stage][number] for stage in stages
@@ -245,7 +273,11 @@ class Proxy:
                 stage=closed.stage + 1,
                 teacher=names[best(scores, last=closed.last.version)],
                 scores=tuple(sorted(scores.items())),
-                used=tuple(hash for _, _, hash, _ in self._used(closed.stage)),
+                used=tuple(
+                    hash
+                    for stage in (self._evaluated(closed.stage) if scores else ())
+                    for _, _, hash, _ in self._used(stage)
+                ),
                 withheld=tuple(
                     (*slot, reason)
                     for slot, reason in sorted(self._withheld.get(closed.stage, {}).items())
@@ -268,23 +300,28 @@ class Proxy:
     def _tidy(self) -> Iterator[Answer]:
         """Once a teacher was chosen, the gradients and the models behind it are not needed."""
         chosen_so_far = len(self._teachers.chosen)
-        if chosen_so_far == self._tidied:
-            return
-        self._tidied = chosen_so_far
-        kept = {choice.teacher for choice in self._teachers.chosen}
-        kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
-        yield Keep(only=frozenset(kept))
-        if self._configuration.proxy_eval == "current" and self._uses_proxy:
-            for topic, spans in self._offsets.items():
-                later = [first for stage, (first, _) in spans.items() if stage >= chosen_so_far]
-                past = [last for stage, (_, last) in spans.items() if stage < chosen_so_far]
-                if past:
-                    yield Trim(topic, min(later, default=max(past) + 1))
+        if chosen_so_far != self._tidied:
+            self._tidied = chosen_so_far
+            kept = {choice.teacher for choice in self._teachers.chosen}
+            kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
+            yield Keep(only=frozenset(kept))
+        if self.line.opened is not None:
+            yield from self._trim(chosen_so_far if self.line.over or not self._keeps_all else 0)
+
+    def _trim(self, answered: int) -> Iterator[Answer]:
+        """Gradients of the first so many stages go, also those that a copy sends late."""
+        for topic, spans in self._offsets.items():
+            later = [first for stage, (first, _) in spans.items() if stage >= answered]
+            past = [last for stage, (_, last) in spans.items() if stage < answered]
+            before = min(later, default=max(past, default=-1) + 1)
+            if past and before > self._trimmed.get(topic, 0):
+                self._trimmed[topic] = before
+                yield Trim(topic, before)
 
     @property
-    def _uses_proxy(self) -> bool:
-        configuration = self._configuration
-        return chosen(configuration.strategy, configuration.switches, configuration.teacher).proxy
+    def _keeps_all(self) -> bool:
+        """Whether prototypes of earlier stages are asked as well; they stay until the run ends."""
+        return self._configuration.proxy_eval == "all"
 
     @property
     def _configuration(self) -> Configuration:

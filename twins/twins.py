@@ -64,8 +64,8 @@ class Twins:
 
     @property
     def owns(self) -> Sequence[str]:
-        """It writes the dead letters of the streams."""
-        return [twin.samples for twin in self._twins.values()]
+        """It writes the dead letters of the streams, and of what its twins should have written."""
+        return list(self._by_topic)
 
     @property
     def over(self) -> bool:

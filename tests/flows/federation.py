@@ -196,7 +196,7 @@ def disturbed(
     """See a run through under a random schedule: any order, any merging, repeats and delays."""
     chance = random.Random(seed)
     much = chance.choice((0.1, 0.3, 0.6)) if trouble is None else trouble
-    log = over(Unkind(Log(), chance, much), chance)
+    log = Unkind(over(Log(), chance), chance, much)
     run = put_together(configuration, log, Told(copies=copies, order=Whim(chance)))
     run.system.run()
     return run

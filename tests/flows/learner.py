@@ -1,4 +1,4 @@
-"""A learner that learns nothing, quickly: seven tasks whose results hash everything they were given.
+"""A learner that learns nothing, quickly: seven tasks whose results hash all that they were given.
 
 Whatever differs in what a task is given (one image, their order, a base model, a rate) shows in its
 result and so in every later model. Two runs that end in one model have done equal work.
@@ -66,7 +66,8 @@ def _noisy(tensor: NDArray[Any], chance: np.random.Generator) -> NDArray[Any]:
 
 def prototypes(task: Task) -> Result:
     """Gradients that tell their class, as real ones do, and nothing else."""
-    chance, groups, answers = chance_of(task), {}, []
+    chance, groups = chance_of(task), {}
+    answers: list[tuple[float | None, str | None]] = []
     for place, row in enumerate(task.values["rows"]):
         if f"place/{place}" in task.groups:
             groups[f"place/{place}"] = gradient_of(_configuration(task), _data(task), row, chance)
