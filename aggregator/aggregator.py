@@ -339,7 +339,7 @@ class Aggregator:
     def _tidy(self) -> Iterator[Answer]:
         """Once each round was opened: let go what no decision needs any more."""
         opened = self.line.open_round
-        if opened is None or opened.number <= self._tidied:
+        if opened is None or opened.number <= self._tidied or self._wait_for_stage(opened.stage):
             return
         self._tidied = opened.number
         yield from self._trim_updates()

@@ -76,7 +76,7 @@ def check_disk(folder: Path, estimate: Estimate, freed: int = 0) -> None:
     need = int(estimate.disk_bytes * SPARE)
     if free < need:
         raise DiskFull(
-            f"the run needs about {need / 1e9:.2f} GB in {folder}, {free / 1e9:.2f} GB are free:"
+            f"the run needs about {need / 1e6:,.0f} MB in {folder}, {free / 1e6:,.0f} MB are free:"
             " make room, or take another --run-dir"
         )
 

@@ -167,13 +167,15 @@ def entropy_rises(measures: Measures, theme: Theme) -> Figure | None:
                 markersize=7 if len(points) < 60 else 4, alpha=0.85,
             )  # fmt: skip
     compared = [each for each in measures.detections if each.outcome in OUTCOMES]
-    for stage in {each.stage for each in compared}:
+    stages = sorted({each.stage for each in compared})
+    for stage in stages:
         limits = [each.threshold for each in compared if each.stage == stage]
         axes.hlines(max(limits), stage - 0.4, stage + 0.4, color=theme.ink, linewidth=1.5)
     axes.plot([], [], "-", color=theme.ink, linewidth=1.5, label="threshold")
     axes.set_xlabel("stage", color=theme.muted)
     axes.set_ylabel("rise of mean entropy (nats)", color=theme.muted)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True))
+    axes.set_xticks(stages[:: 1 + len(stages) // 20])
+    axes.set_xlim(stages[0] - 0.6, stages[-1] + 0.6)
     axes.axhline(0, color=theme.grid, linewidth=1)
     _legend(axes, theme)
     return figure

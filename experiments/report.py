@@ -22,6 +22,7 @@ Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
 """Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
 REPORT = "report.html"
 PIXELS_PER_INCH = 100
+MOST_CONFUSIONS = 5
 NOTHING = "\N{EN DASH}"
 """Stands where nothing was measured."""
 TEMPLATE = "report.html"
@@ -110,6 +111,7 @@ def write_report(
         facts=_facts(manifest),
         figures=_figures(measures, [names[uid] for uid in measures.classes]),
         prototypes=_shown(prototypes, names),
+        confusions=_confusions(measures, names),
         configuration=_flat(measures.configuration),
         total_seconds=sum(measures.seconds.values()),
         nothing=NOTHING,
@@ -204,6 +206,18 @@ def _class_names(measures: Measures, manifest: Mapping[str, Any]) -> dict[str, s
     known = manifest.get("data", {}).get("class_names", {})
     uids = dict.fromkeys((*measures.data["classes"], *measures.classes, *measures.waiting_classes))
     return {uid: str(known.get(uid, uid)) for uid in uids}
+
+
+def _confusions(measures: Measures, names: Mapping[str, str]) -> list[tuple[str, str, float]]:
+    """The most frequent mistakes: true class, predicted class, percent of the true one's images."""
+    uids = measures.classes
+    mistakes = [
+        (names[uids[true]], names[uids[predicted]], 100 * images / sum(row))
+        for true, row in enumerate(measures.confusion)
+        for predicted, images in enumerate(row)
+        if images and predicted != true
+    ]
+    return sorted(mistakes, key=lambda mistake: -mistake[2])[:MOST_CONFUSIONS]
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:

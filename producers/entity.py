@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.promises import Answer, Arrived, Result, Say
+from infra.promises import Answer, Arrived, Place, Result, Say
 from producers.images import Dataset
+from schemas.images import check_batch
 from schemas.line import RoundsLine
 from schemas.messages import Decision, ImageBatch, StreamMarked
 from schemas.schedule import Schedule
@@ -66,15 +67,30 @@ class Producers:
 
     def hear(self, arrived: Arrived) -> None:
         match arrived.message:
-            case ImageBatch() as batch if batch.source == SOURCE:
-                entity = self._streams[arrived.place.topic]
-                self._sent[entity] = max(
-                    self._sent.get(entity, 0), batch.first + len(batch.classes)
-                )
-            case StreamMarked(source="schedule", stage=int() as stage):
-                self._marked.setdefault(self._streams[arrived.place.topic], set()).add(stage)
+            case ImageBatch() | StreamMarked() as sample:
+                if sample.source == SOURCE and sample.run == self._line.run:
+                    self._note(arrived.place, sample)
             case Decision() as decision:
                 self._line.hear(decision, arrived.hash)
+
+    def _note(self, place: Place, sample: ImageBatch | StreamMarked) -> None:
+        """What is in the log need not be sent: as the twin takes it, by number and without gaps.
+
+        What stood before the first record of a topic that was trimmed has been taken, too. Raises
+        Refused for a batch that the twin will refuse.
+        """
+        assert self._line.opened is not None
+        if isinstance(sample, ImageBatch):
+            check_batch(sample, len(place.offsets), self._line.opened.data)
+        entity = self._streams[place.topic]
+        trimmed = entity not in self._sent and place.offsets[0] > 0
+        due = self._sent.setdefault(entity, 0)
+        match sample:
+            case ImageBatch() if sample.first <= due or trimmed:
+                self._sent[entity] = max(due, sample.first + len(sample.classes))
+            case StreamMarked(stage=int() as stage):
+                self._marked.setdefault(entity, set()).add(stage)
+                self._sent[entity] = sample.count if trimmed else due
 
     def answers(self) -> Iterator[Answer]:
         """A batch or a mark at a time, so that other roles have their turns."""

@@ -32,8 +32,10 @@ from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
 from schemas.errors import Refused
+from schemas.images import check_batch, check_images
 from schemas.line import RoundsLine, Stage, TeachersLine, VerdictLine, VerdictLines
 from schemas.messages import (
+    DataFacts,
     EntityJoined,
     ExemplarImage,
     Groups,
@@ -80,6 +82,12 @@ class Shared:
         """The run's configuration."""
         assert self.line.opened is not None
         return self.line.opened.configuration
+
+    @property
+    def data(self) -> DataFacts:
+        """What the run knows of its images."""
+        assert self.line.opened is not None
+        return self.line.opened.data
 
 
 class Change(NamedTuple):
@@ -135,31 +143,8 @@ class Twin:
         if isinstance(message, StreamMarked):
             self._stream.mark(message.source, message.count, message.stage, offset)
             return
-        self._check(message, arrived)
+        check_batch(message, len(arrived.place.offsets), self._shared.data)
         self._stream.take(message, offset)
-
-    def _check(self, batch: ImageBatch, arrived: Arrived) -> None:
-        """Whether every image of a batch is one of this run's (a refused batch fills nothing)."""
-        with_content = sum(uid is not None for uid in batch.classes)
-        if len(arrived.place.offsets) > 1:
-            raise Refused("too-large", f"a batch of {len(arrived.place.offsets)} pieces")
-        if not batch.classes or len(batch.reasons) != len(batch.classes) - with_content:
-            raise Refused(
-                "unreadable", f"{len(batch.classes)} numbers, {len(batch.reasons)} reasons"
-            )
-        self._check_images(batch.groups, with_content)
-
-    def _check_images(self, groups: Groups, count: int) -> None:
-        """Whether groups hold so many images of this run's shape, and nothing else."""
-        assert self._shared.line.opened is not None
-        facts = self._shared.line.opened.data
-        images = groups.get("images", {}).get("images")
-        shape = (count, facts.channels, facts.height, facts.width)
-        if images is None or set(groups) != {"images"} or images.shape != shape:
-            got = None if images is None else images.shape
-            raise Refused("wrong-shape", f"images {got}, expected {shape}")
-        if images.dtype.str != "|u1":
-            raise Refused("wrong-dtype", f"images are {images.dtype.str}, expected |u1")
 
     def hear_own(self, arrived: Arrived, message: TwinState | ExemplarImage | StrategyKept) -> None:
         """Take what this twin, or a copy of it, wrote about itself.
@@ -178,7 +163,7 @@ class Twin:
                 self._adopt(message, arrived)
 
     def _note_exemplar(self, message: ExemplarImage, place: Place) -> None:
-        self._check_images(message.groups, 1)
+        check_images(message.groups, 1, self._shared.data)
         image = (message.source, message.image)
         if self._state and message.label in self._state.settled and image not in self._named:
             self._chores.append(Forget(self.own, _image_key(image), len(place.offsets)))
@@ -315,8 +300,8 @@ class Twin:
         if self._shared.line.opened is None:
             return
         yield from self._join()
-        if self._unread:
-            return
+        if self._unread or self._stream.position < self._last_position():
+            return  # what was judged, by a copy perhaps, has to be read before anything rests on it
         change = self._next_change()
         if change is not None:
             yield from self._change(change)
@@ -518,8 +503,6 @@ class Twin:
         if isinstance(self._shared.line.decisions[change.number], RoundClosed):
             yield from self._keep(change, id)
             return
-        if self._stream.position < self._line.verdicts[change.stage].position:
-            return  # a state that was read back may be ahead of the stream
         self._begun.add(id)
         images = self._to_settle(change.stage)
         if any(images.values()):
@@ -621,7 +604,7 @@ class Twin:
     def _train(self) -> Iterator[Answer]:
         opened = self._shared.line.open_round
         part = self._part(opened) if opened else None
-        if opened is None or part is None or self._stream.position < part.position:
+        if opened is None or part is None:
             return
         id = ("learn", self.entity, opened.number)
         if id in self._begun or not self._asked(opened):
@@ -785,10 +768,9 @@ class Twin:
     # --- tasks -----------------------------------------------------------------------------------
 
     def _task(self, name: str, values: Mapping[str, object], groups: Groups) -> Task:
-        assert self._shared.line.opened is not None
         run = {
             "configuration": self._shared.configuration.model_dump(mode="json"),
-            "data": self._shared.line.opened.data.model_dump(mode="json"),
+            "data": self._shared.data.model_dump(mode="json"),
         }
         return Task(name, {**values, **run}, groups)
 

@@ -60,7 +60,8 @@ def _tell(ctx: Any, error: BaseException, text: str, code: int) -> NoReturn:
     for line in (f"fedtwin: {text}", *advice):
         print(line, file=sys.stderr)
     if ctx.meta.get(JSON_ASKED):
-        told = {"schema": SCHEMA, "status": "failed", "error": text, "exit_code": code}
+        status = "interrupted" if code == INTERRUPTED else "failed"
+        told = {"schema": SCHEMA, "status": status, "error": text, "exit_code": code}
         print(json.dumps(told))
     raise typer.Exit(code)
 

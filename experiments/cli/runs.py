@@ -24,7 +24,7 @@ from experiments.cli.words import (
     overrides,
     size,
 )
-from schemas.errors import Diverged, RunFailed
+from schemas.errors import ConfigurationError, DataError, Diverged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -199,7 +199,9 @@ def _going_on(folder: Path) -> Iterator[None]:
     except Diverged as ended:
         ended.add_note("next: fedtwin run ... -o learning_rate=SMALLER --fresh")
         raise
-    except (RunFailed, KeyboardInterrupt) as ended:
+    except (ConfigurationError, DataError):
+        raise  # their text says what to do
+    except (Exception, KeyboardInterrupt) as ended:
         if _is_begun(folder):
             ended.add_note(f"next: fedtwin resume {folder}")
         raise

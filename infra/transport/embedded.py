@@ -132,7 +132,6 @@ class Embedded:
                 db.execute("DELETE FROM records WHERE topic = ? AND offset < ?", (id, upto))
                 db.execute("UPDATE topics SET first = max(first, ?) WHERE id = ?", (upto, id))
                 self._shrink()
-        self._read_up.pop(topic, None)
         self._wipe()
 
     def close(self) -> None:
@@ -251,8 +250,8 @@ class Embedded:
         """The number of a topic that was written to."""
         if topic not in self._ids:
             id = self._number("SELECT id FROM topics WHERE name = ?", topic)
-            if id is None or self._connection.in_transaction:
-                return id  # what is not committed yet may be undone
+            if id is None:
+                return None
             self._ids[topic] = id
         return self._ids[topic]
 

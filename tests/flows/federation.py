@@ -13,6 +13,7 @@ from aggregator.aggregator import Opening
 from experiments.recipes import recipe
 from experiments.system import Embedded, embedded, opening_of
 from infra.points import Hook, no_hook
+from infra.promises import Workers
 from infra.serve import Session, Surroundings
 from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
@@ -97,6 +98,8 @@ class Told:
     copies: int = 1
     order: Order = list
     functions: Mapping[str, Function] = field(default_factory=lambda: FAKES)
+    workers: Callable[[], Workers] | None = None
+    """None carries `functions` out in this process."""
     hook: Hook = no_hook
 
 
@@ -109,14 +112,14 @@ def put_together(
     opening: Opening | None = None,
     store: SqliteStore | None = None,
 ) -> Embedded:
-    """A federation over a transport, ready to go; its tasks are done in this process."""
+    """A federation over a transport, ready to go."""
     told = told or Told()
     return embedded(
         opening or opening_of(configuration, dataset),
         dataset,
         transport,
         store or SqliteStore(),
-        Inline(told.functions),
+        told.workers() if told.workers else Inline(told.functions),
         run=RUN,
         around=lambda same: _with(same, told.hook),
         copies=told.copies,
@@ -139,6 +142,7 @@ def outcome(run: Embedded) -> Outcome:
         verdicts={
             entity: tuple(pack(verdict).hash for verdict in of.verdicts.values())
             for entity, of in sorted(run.observer.verdicts.of.items())
+            if of.verdicts
         },
     )
 
@@ -150,12 +154,20 @@ def finished(configuration: Configuration, told: Told | None = None) -> Outcome:
     return outcome(run)
 
 
-def in_file(configuration: Configuration, path: Path, told: Told | None = None) -> Embedded:
-    """See a run through, or go on with it, in a file."""
+def in_file(
+    configuration: Configuration,
+    path: Path,
+    told: Told | None = None,
+    *,
+    dataset: Dataset = DOTS,
+    seed: int | None = None,
+) -> Embedded:
+    """See a run through, or go on with it, in a file; with a seed the file is read unkindly."""
     told = told or Told()
     log, store = Log(path, told.hook), SqliteStore(path)
+    read = log if seed is None else Unkind(log, random.Random(seed))
     try:
-        run = put_together(configuration, log, told, store=store)
+        run = put_together(configuration, read, told, dataset=dataset, store=store)
         run.system.run()
         return run
     finally:
@@ -166,7 +178,7 @@ def in_file(configuration: Configuration, path: Path, told: Told | None = None) 
 class Whim:
     """Steps roles in any order, and lets one sleep while there is something it has not read."""
 
-    def __init__(self, chance: random.Random, naps: float = 0.02, longest: int = 80) -> None:
+    def __init__(self, chance: random.Random, naps: float, longest: int) -> None:
         self._chance = chance
         self._naps = naps
         self._longest = longest
@@ -197,7 +209,8 @@ def disturbed(
     chance = random.Random(seed)
     much = chance.choice((0.1, 0.3, 0.6)) if trouble is None else trouble
     log = Unkind(over(Log(), chance), chance, much)
-    run = put_together(configuration, log, Told(copies=copies, order=Whim(chance)))
+    whim = Whim(chance, chance.choice((0.0, 0.02, 0.1)), chance.choice((5, 80, 300)))
+    run = put_together(configuration, log, Told(copies=copies, order=whim))
     run.system.run()
     return run
 

@@ -1,0 +1,126 @@
+"""A run that is killed: each life of it is a process of its own, forked from the test's.
+
+Only what these functions have forked is ever killed, and by its own hand: a hook counts the moments
+of a run and kills the process at one of them, so that a seed tells again what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra.points import Hook
+from infra.promises import Result, Task
+from infra.transport.embedded import Embedded as Log
+from infra.workers import Function
+from schemas.codec import piece, unpack
+from schemas.configuration import Configuration
+from schemas.errors import RunFailed
+from schemas.line import RoundsLine
+from schemas.messages import Decision, Message, ModelUpdate, RoundClosed, RoundOpened
+from tests.flows.federation import NAMES, Told, in_file
+
+LIMIT = 2**26
+KILLED = -signal.SIGKILL
+Training = tuple[int, int, str]
+"""Stage, round, entity."""
+
+
+@dataclass
+class Fuse:
+    """Kills the process at the so-many-th moment, of one kind if it is given."""
+
+    left: int
+    point: str | None = None
+
+    def __call__(self, point: str) -> None:
+        if self.point in (None, point):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(life: Callable[[], int]) -> int:
+    """Live in a child; gives its exit code, or minus the signal that ended it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            code = life()
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def lived(configuration: Configuration, path: Path, told: Told, hook: Hook) -> int:
+    """Begin a run, or go on with it, in a process of its own; gives its exit code."""
+    diary = path.with_suffix(".trained")
+
+    def life() -> int:
+        functions = noting(told.functions, diary)
+        try:
+            in_file(configuration, path, replace(told, functions=functions, hook=hook))
+        except RunFailed as failure:
+            return failure.exit_code
+        return 0
+
+    diary.write_text("")
+    return forked(life)
+
+
+def noting(functions: Mapping[str, Function], diary: Path) -> Mapping[str, Function]:
+    """The same functions; which training begins is written down first."""
+
+    def learn(task: Task) -> Result:
+        stage, round, entity = (task.values[name] for name in ("stage", "round", "entity"))
+        with diary.open("a") as file:
+            file.write(f"{stage} {round} {entity}\n")
+        return functions["learn"](task)
+
+    return {**functions, "learn": learn}
+
+
+def begun(path: Path) -> Counter[Training]:
+    """The trainings that the last life began."""
+    lines = [line.split() for line in path.with_suffix(".trained").read_text().splitlines()]
+    return Counter((int(stage), int(round), entity) for stage, round, entity in lines)
+
+
+def answered(path: Path) -> set[Training]:
+    """The trainings whose answer is in the log, or was counted."""
+    log = Log(path)
+    try:
+        line = RoundsLine()
+        for message, hash in messages(log, NAMES.federation("rounds")):
+            if isinstance(message, Decision):
+                line.hear(message, hash)
+        found = set()
+        for message, _ in messages(log, NAMES.of_site("updates", "local")):
+            assert isinstance(message, ModelUpdate)
+            opened = line.decisions[message.opened]
+            assert isinstance(opened, RoundOpened)
+            found.add((opened.stage, opened.round, message.entity))
+        for closed in line.decisions.values():
+            if isinstance(closed, RoundClosed):
+                found |= {(closed.stage, closed.round, entity) for entity, _ in closed.counted}
+        return found
+    finally:
+        log.close()
+
+
+def messages(log: Log, topic: str) -> list[tuple[Message, str]]:
+    """All messages of a topic that are one piece each, with their hashes."""
+    found, place = [], log.first(topic)
+    while stored := log.read(topic, place, LIMIT):
+        parts = [piece(each.record.value, LIMIT) for each in stored]
+        found += [(unpack(part.content, LIMIT), part.message) for part in parts]
+        place = stored[-1].offset + 1
+    return found
