@@ -20,6 +20,7 @@ from experiments.recipes import recipe as configured
 from experiments.runner import Local, Watch
 from experiments.summary import Json, details, summary
 from schemas.configuration import Configuration
+from schemas.errors import ConfigurationError
 
 DATA_DIR = Path("~/.cache/fedtwin")
 """Where data sets are looked for unless somebody names another folder."""
@@ -90,11 +91,18 @@ def default_folder(configuration: Configuration) -> Path:
 
 def local_of(
     configuration: Configuration,
-    data_dir: Path | str | None,
-    workers: int | None,
-    report_prototypes: bool | None,
+    data_dir: Path | str | None = None,
+    workers: int | None = None,
+    report_prototypes: bool | None = None,
 ) -> Local:
-    """This machine's part; as many workers as there are cores, and no more than a round can use."""
+    """This machine's part; as many workers as there are cores, and no more than a round can use.
+
+    Raises ConfigurationError for less than one worker.
+    """
+    if workers is not None and not (isinstance(workers, int) and workers >= 1):
+        raise ConfigurationError(f"workers is a number from 1 on, not {workers!r}")
+    if report_prototypes not in (None, True, False):
+        raise ConfigurationError(f"report_prototypes is true or false, not {report_prototypes!r}")
     most = min(cores(), configuration.clients_per_round)
     return Local(
         Path(data_dir or DATA_DIR).expanduser().absolute(),

@@ -17,10 +17,20 @@ from producers.images import Dataset
 from schemas.configuration import Configuration
 from schemas.errors import DiskFull
 
-SECONDS_PER_STEP = 0.035
-"""Of a training step whatever the width: dispatch, on one core of a server of 2023 (INFERRED)."""
-MACS_PER_SECOND = 15e9
-"""Multiply-adds of a training on one such core."""
+SECONDS_PER_STEP = 0.03
+"""Of a training step however narrow the net: dispatch, on a server's core of 2023."""
+MACS_PER_SECOND = 25e9
+"""Multiply-adds of a training on such a core at width 16: 150 images of 32x32 a second."""
+WIDER_IS_QUICKER = 0.25
+"""Their rate grows with this power of the width."""
+SECONDS_TO_START = 5.0
+"""Until worker processes have imported torch."""
+BESIDE_TRAINING = 1.3
+"""All work, of that of training: judging, prototypes, the log."""
+MAIN_BYTES, WORKER_BYTES = 110_000_000, 450_000_000
+"""Resident memory before anything is loaded, as measured."""
+LOOKED_AT = 256
+"""Images of a forward pass where nothing is learned; eight maps of them are held at a time."""
 SPARE = 1.25
 
 
@@ -32,9 +42,21 @@ class Estimate:
     """Training steps of all twins in all rounds."""
     images: int
     """Images trained on, counted each time."""
-    seconds_one_worker: float
+    training_seconds: float
+    """On one core."""
     disk_bytes: int
-    memory_bytes: int
+    main_bytes: int
+    """Memory of the process that hosts the roles."""
+    worker_bytes: int
+    """Memory of each worker process."""
+
+    def seconds(self, workers: int) -> float:
+        """From start to end with so many workers, each on a core of its own."""
+        return SECONDS_TO_START + BESIDE_TRAINING * self.training_seconds / workers
+
+    def memory(self, workers: int) -> int:
+        """Bytes of memory with so many workers."""
+        return self.main_bytes + workers * self.worker_bytes
 
 
 def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) -> Estimate:
@@ -58,16 +80,20 @@ def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) 
         trained += sum(raw.get(entity, 0) for round in stage.sampled for entity in round)
     images = trained * configuration.local_epochs
     steps = math.ceil(images / configuration.batch_size)
+    training = 4 * images * _macs(configuration, opening)  # forward, twice back, and a teacher
     model = 4 * _numbers(configuration, opening)
-    pixels = int(np.prod(dataset.train.images.shape[1:]))
+    height, width = dataset.train.images.shape[2:]
+    parts = (dataset.train, dataset.validation, dataset.test)
     return Estimate(
         steps=steps,
         images=images,
-        seconds_one_worker=steps * SECONDS_PER_STEP + 4 * images * _macs(configuration, opening)
-        / MACS_PER_SECOND,
-        disk_bytes=samples * pixels + model * _kept_models(configuration),
-        memory_bytes=500_000_000 + 12 * model + 2 * dataset.train.images.nbytes,
-    )  # fmt: skip
+        training_seconds=steps * SECONDS_PER_STEP + training / _rate(configuration.width),
+        disk_bytes=samples * dataset.train.images[0].nbytes + model * _kept_models(configuration),
+        main_bytes=MAIN_BYTES + sum(part.images.nbytes for part in parts) + 4 * model,
+        worker_bytes=WORKER_BYTES
+        + 8 * 4 * LOOKED_AT * configuration.width * height * width
+        + 4 * model,
+    )
 
 
 def check_disk(folder: Path, estimate: Estimate, freed: int = 0) -> None:
@@ -88,6 +114,11 @@ def _images_per_class(configuration: Configuration, dataset: Dataset) -> Mapping
         uid: min(int(count), most or int(count))
         for uid, count in zip(dataset.class_uids, counts, strict=True)
     }
+
+
+def _rate(width: int) -> float:
+    """Multiply-adds a second of one core."""
+    return MACS_PER_SECOND * (width / 16) ** WIDER_IS_QUICKER
 
 
 def _kept_models(configuration: Configuration) -> int:

@@ -6,11 +6,14 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.folder import cannot_write
 from experiments.prediction import Model, read_model
 from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMATS = ("safetensors", "onnx")
 OPSET = 18
@@ -101,8 +104,8 @@ def _must_have_onnx() -> None:
         )
 
 
-def _write_onnx(model: Model, out: Path) -> None:
-    """The net behind its normalisation, from uint8 images of any number to logits."""
+def normalised(model: Model) -> nn.Module:
+    """The net behind its normalisation: from uint8 images (N, c, H, W) to logits (N, C)."""
     import torch
 
     from learning.nets import from_weights
@@ -118,16 +121,23 @@ def _write_onnx(model: Model, out: Path) -> None:
         def forward(self, images: torch.Tensor) -> Any:
             return self.net((images.to(torch.float32) / 255 - self.mean) / self.std)
 
+    return Normalised().eval()
+
+
+def _write_onnx(model: Model, out: Path) -> None:
+    """As a graph that takes any number of images."""
+    import torch
+
     data = model.data
     example = torch.zeros((2, data.channels, data.height, data.width), dtype=torch.uint8)
     torch.onnx.export(
-        Normalised().eval(),
+        normalised(model),
         (example,),
         str(out),
         input_names=["images"],
         output_names=["logits"],
         opset_version=OPSET,
-        dynamic_shapes={"images": {0: torch.export.Dim("images", min=1)}},
+        dynamic_shapes={"images": {0: torch.export.Dim("count", min=1)}},
         external_data=False,
         verbose=False,
         dynamo=True,

@@ -158,6 +158,9 @@ class Inline:
         return 2 - len(self._waiting)
 
     def submit(self, id: object, task: Task) -> None:
+        """Take a task. Raises ValueError when two are waiting."""
+        if not self.free:
+            raise ValueError("two tasks are waiting already")
         self._waiting.append((id, task))
 
     def finished(self, wait: float) -> list[tuple[object, Result]]:

@@ -76,7 +76,8 @@ class Configuration(Frozen):
     seed: int = 2021
     threads: Positive = 1
     local_epochs: Positive = 5
-    batch_size: Positive = 32
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """At least 2, for batch normalisation cannot normalise one image."""
     learning_rate: Rate = 2.0
     lr_schedule: Literal["lineage", "step", "constant", "cosine"] = "lineage"
     weight_decay: Weight = 1e-5

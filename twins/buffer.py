@@ -16,7 +16,7 @@ import numpy as np
 from infra.promises import Library, Place
 from schemas.messages import ImageBatch
 
-NO_IMAGE = 65535
+NO_IMAGE = 2**32 - 1
 """Label code of a number whose image could not be sent."""
 
 
@@ -98,7 +98,7 @@ class Stream:
         repeats = due - batch.first
         fresh = batch.classes[repeats:]
         skipped = sum(uid is not None for uid in batch.classes[:repeats])
-        codes = array("H", (self._labels.code(uid) for uid in fresh))
+        codes = array("I", (self._labels.code(uid) for uid in fresh))
         self.batches.append(Batch(offset, batch.source, due, skipped, self.position, codes))
         self.sources[batch.source] = due + len(fresh)
         self.position += len(fresh)

@@ -54,10 +54,10 @@ from schemas.messages import (
 from schemas.seeds import generator
 from schemas.topics import Names, parted
 from twins.buffer import Image, Labels, Stream, pixels
+from twins.exemplars import Album, Exemplar, Images
 from twins.novelty import judged, threshold
 
 REFERENCES = 512  # images of known data that the entropy of a window is compared with
-Exemplar = tuple[str, int]
 _NO_HERD: Mapping[str, NDArray[Any]] = {
     "chosen": np.zeros(0, np.int64),
     "images": np.zeros(0, np.uint8),
@@ -105,16 +105,23 @@ class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_begun", "_chores", "_exemplars", "_keeps", "_shared", "_state", "_state_key", "_stream",
-        "entity",
+        "_begun", "_chores", "_exemplars", "_keeps", "_pixels_at", "_shared", "_state",
+        "_state_key", "_stream", "entity", "own", "samples",
     )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
         self.entity = entity
+        self.samples = shared.names.of_entity("samples", entity)
+        """The topic of its stream."""
+        self.own = shared.names.of_entity("twin-state", entity)
+        """The topic of its own state."""
         self._shared = shared
         self._stream = Stream(shared.labels)
         self._state: TwinState | None = None
-        self._exemplars: dict[str, dict[Exemplar, Place]] = {}
+        """Without its exemplars, which take less room in `_exemplars`."""
+        self._exemplars: dict[str, Images] = {}
+        """Class → the exemplars that the state names, best first."""
+        self._pixels_at: dict[str, Album] = {}
         """Class → where the pixels of its exemplars lie."""
         self._keeps: dict[str, tuple[int, Place]] = {}
         """Hash of an update → the round it answers, and where what it would keep lies."""
@@ -122,18 +129,6 @@ class Twin:
         self._begun: set[tuple[str | int, ...]] = set()
         """What was begun and needs not be begun again by this process."""
         self._chores: list[Answer] = []
-
-    # --- topics ----------------------------------------------------------------------------------
-
-    @property
-    def samples(self) -> str:
-        """The topic of its stream."""
-        return self._shared.names.of_entity("samples", self.entity)
-
-    @property
-    def own(self) -> str:
-        """The topic of its own state."""
-        return self._shared.names.of_entity("twin-state", self.entity)
 
     # --- hearing ---------------------------------------------------------------------------------
 
@@ -168,7 +163,7 @@ class Twin:
         if self._state and message.label in self._state.settled and image not in self._named:
             self._chores.append(Forget(self.own, _image_key(image), len(place.offsets)))
             return
-        self._exemplars.setdefault(message.label, {}).setdefault(image, place)
+        self._pixels_at.setdefault(message.label, Album()).setdefault(image, place.offsets)
 
     def _note_kept(self, message: StrategyKept, place: Place) -> None:
         state = self._state
@@ -188,7 +183,8 @@ class Twin:
             return
         if self._state_key:
             self._chores.append(Forget(self.own, *self._state_key))
-        self._state, self._state_key = state, key
+        self._state, self._state_key = state.model_copy(update={"exemplars": {}}), key
+        self._exemplars = {uid: Images(images) for uid, images in state.exemplars.items()}
         self._stream.resume(state.offset, state.trimmed, state.sources)
         for stage, source, count in state.marks:
             self._stream.mark(source, count, stage, 0)
@@ -210,10 +206,10 @@ class Twin:
     def _let_go(self, state: TwinState) -> Iterator[Answer]:
         """What a state that was read back has settled."""
         named = self._named
-        for label in self._exemplars.keys() & state.settled.keys():
-            places = self._exemplars[label]
-            for image in [image for image in places if image not in named]:
-                yield Forget(self.own, _image_key(image), len(places.pop(image).offsets))
+        for label in self._pixels_at.keys() & state.settled.keys():
+            album = self._pixels_at[label]
+            for image in [image for image in album if image not in named]:
+                yield Forget(self.own, _image_key(image), len(album.pop(image)))
         for hash, (opened, place) in list(self._keeps.items()):
             if opened < state.number and hash != state.kept:
                 del self._keeps[hash]
@@ -224,8 +220,12 @@ class Twin:
     @property
     def _named(self) -> set[Exemplar]:
         """The exemplars that the state names."""
-        kept = self._state.exemplars.values() if self._state else ()
-        return {image for images in kept for image in images}
+        return {image for images in self._exemplars.values() for image in images}
+
+    @property
+    def _all_exemplars(self) -> dict[str, tuple[Exemplar, ...]]:
+        """Class → exemplars, as a state names them."""
+        return {uid: tuple(images) for uid, images in self._exemplars.items()}
 
     # --- what it knows ---------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class Twin:
         """Class and reference of each exemplar, in the order in which the classes were learned."""
         if self._state is None:
             return []
-        kept = self._state.exemplars
+        kept = self._exemplars
         return [(uid, image) for uid in self._state.learned for image in kept.get(uid, ())]
 
     def training_images(self, up_to: int) -> tuple[list[Image], list[tuple[str, Exemplar]]]:
@@ -371,11 +371,10 @@ class Twin:
         if up_to is None or model is None or id in self._begun:
             return
         self._begun.add(id)
-        window = self._window(up_to)
-        if window:
+        if self._window(up_to):
             yield Do(
                 id,
-                lambda library: self._judge_task(library, stage, model, window),
+                lambda library: self._judge_task(library, stage, model, self._window(up_to)),
                 wanted=lambda: line.judged < stage,
             )
         else:
@@ -460,7 +459,7 @@ class Twin:
             and image.label in {*self._known, *fresh}
             and image.position >= settled.get(image.label, 0)
         )
-        kept = {uid: len(images) for uid, images in state.exemplars.items()} if state else {}
+        kept = {uid: len(images) for uid, images in self._exemplars.items()}
         if fresh and state and self._strategy.memory != "everything":
             most = self._most()
             kept = {uid: min(n, most) for uid, n in kept.items()}
@@ -504,11 +503,10 @@ class Twin:
             yield from self._keep(change, id)
             return
         self._begun.add(id)
-        images = self._to_settle(change.stage)
-        if any(images.values()):
+        if any(self._to_settle(change.stage).values()):
             yield Do(
                 id,
-                lambda library: self._herd_task(library, change.stage, images),
+                lambda library: self._herd_task(library, change.stage),
                 wanted=lambda: self._next_change() == change,
             )
         else:
@@ -529,11 +527,11 @@ class Twin:
         learned = len(self._state.learned) + len(self._state.current)
         return budget(self._shared.configuration.memory, learned)
 
-    def _herd_task(self, library: Library, stage: int, images: dict[str, list[Image]]) -> Task:
+    def _herd_task(self, library: Library, stage: int) -> Task:
         model = self._shared.line.judges(stage)
         assert model is not None
         groups = {f"class/{uid}": {"images": pixels(library, self.samples, refs)}
-                  for uid, refs in images.items() if refs}  # fmt: skip
+                  for uid, refs in self._to_settle(stage).items() if refs}  # fmt: skip
         values = {"most": self._most(), "replace": 14 in self._shared.configuration.quirks}
         return self._task("herd", values, {"model": library.model(model), **groups})
 
@@ -543,14 +541,14 @@ class Twin:
         if change is None or change.number != number:
             return
         images = self._to_settle(change.stage)
-        exemplars = dict(self._state.exemplars) if self._state else {}
+        exemplars = self._all_exemplars
         if images:
             exemplars = truncated(exemplars, self._most())
         for uid, refs in images.items():
             herd = result.groups[f"class/{uid}"] if refs else _NO_HERD
             exemplars[uid] = tuple((refs[i].source, refs[i].number) for i in herd["chosen"])
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
-                if image not in self._exemplars.get(uid, {}):
+                if image not in self._pixels_at.get(uid, ()):
                     yield Say(self.own, self._exemplar(image, uid, content), _image_key(image))
         state = self._next_state(change, exemplars)
         yield Say(self.own, state, _state_key(state, pack(state).hash))
@@ -596,7 +594,8 @@ class Twin:
         if self._state is None or change.kept not in self._keeps:
             return
         self._begun.add(id)
-        state = self._state.model_copy(update=change._asdict())
+        changed = {**change._asdict(), "exemplars": self._all_exemplars}
+        state = self._state.model_copy(update=changed)
         yield Say(self.own, state, _state_key(state, pack(state).hash))
 
     # --- training (docs/method.md 5) -------------------------------------------------------------
@@ -610,11 +609,10 @@ class Twin:
         if id in self._begun or not self._asked(opened):
             return
         self._begun.add(id)
-        raw, exemplars = self.training_images(part.position)
-        if raw or exemplars:
+        if any(self.training_images(part.position)):
             yield Do(
                 id,
-                lambda library: self._learn_task(library, opened, raw, exemplars),
+                lambda library: self._learn_task(library, opened, part.position),
                 wanted=lambda: self._asked(opened),
             )
         else:
@@ -628,15 +626,10 @@ class Twin:
     def _part(self, opened: RoundOpened) -> Participant | None:
         return next((each for each in opened.participants if each.entity == self.entity), None)
 
-    def _learn_task(
-        self,
-        library: Library,
-        opened: RoundOpened,
-        raw: list[Image],
-        exemplars: list[tuple[str, Exemplar]],
-    ) -> Task:
+    def _learn_task(self, library: Library, opened: RoundOpened, up_to: int) -> Task:
         line, state = self._shared.line, self._state
         assert state is not None
+        raw, exemplars = self.training_images(up_to)
         begins = state.stage == opened.stage
         old = state.learned if begins else (*state.learned, *state.current)
         received = library.groups(opened.base)
@@ -784,7 +777,7 @@ class Twin:
         return np.concatenate([*([raw] if len(raw) or not kept else []), *kept])
 
     def _exemplar_pixels(self, library: Library, uid: str, image: Exemplar) -> NDArray[np.uint8]:
-        message = library.message(self._exemplars[uid][image])
+        message = library.message(Place(self.own, self._pixels_at[uid][image]))
         assert isinstance(message, ExemplarImage)
         return message.groups["images"]["images"]
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from experiments.cli import data, doctor, inject, looks, model, runs
-from experiments.cli.words import JSON_ASKED, SCHEMA
+from experiments.cli.words import JSON_ASKED, SCHEMA, in_a_line
 from schemas.errors import FedtwinError
 
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ class Commands(TyperGroup):
 
 def _known(error: FedtwinError | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, FedtwinError):
-        return str(error), error.exit_code
+        return in_a_line(str(error)), error.exit_code
     return "interrupted; what was written stands", INTERRUPTED
 
 

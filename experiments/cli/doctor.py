@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def doctor(data: DataDir = None, as_json: AsJson = False) -> None:
     """Look at this machine: is it fit for a run?
 
-    Tells what a run needs, with cause and remedy, and what else is there. Ends with 1 only where something is missing that every run needs.
+    Tells what a run needs, with cause and remedy, and what else is there. Ends with 1 only where
+    something is missing that every run needs.
 
     \b
     Examples:

@@ -77,8 +77,8 @@ def inject(
 ) -> None:
     """Stream new images to one entity of a run.
 
-    They become one more stage of it. The run may be over, stopped or going on. Images are brought to the run's size. What was
-    injected before is not added again.
+    They become one more stage of it. The run may be over, stopped or going on. Images are brought
+    to the run's size. What was injected before is not added again.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import tables
-from experiments.cli.words import SCHEMA, AsJson, Run, answer, next_step, table
+from experiments.cli.words import SCHEMA, AsJson, Run, answer, in_a_line, next_step, table
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def _standing(out: Console, told: dict[str, Any]) -> None:
     tables.run(out, told)
     out.print()
     tables.entities(out, told)
-    out.print()
     tables.waiting(out, told)
     next_step(out, _advice(told))
 
@@ -45,7 +44,8 @@ def _advice(told: dict[str, Any]) -> str:
         return f"it goes on; look again with fedtwin show {told['run_dir']}"
     if told["status"] == "done":
         return f"open {told['report']}, or fedtwin inject {told['run_dir']} --help"
-    return f"fedtwin resume {told['run_dir']}"
+    going_on = f"fedtwin resume {told['run_dir']}"
+    return f"mend what failed, then {going_on}" if told["status"] == "failed" else going_on
 
 
 def ls(
@@ -94,7 +94,7 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         run["status"],
         f"{where['stages']}/{where['of_stages']}",
         f"{where['rounds']}/{where['of_rounds']}",
-        run["why"] or "",
+        in_a_line(run["why"] or ""),
     )
 
 

@@ -27,7 +27,8 @@ def predict(
 ) -> None:
     """Say which class each image shows, and how surely.
 
-    Also whether it is unlike anything known: then its class is only the nearest guess. Images are brought to the size that the model was trained on.
+    Also whether it is unlike anything known: then its class is only the nearest guess. Images are
+    brought to the size that the model was trained on.
 
     \b
     Examples:

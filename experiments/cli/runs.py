@@ -75,15 +75,9 @@ def demo(
       fedtwin demo --strategy fedavg     the same without anything against forgetting
       fedtwin demo --seed 7 --json
     """
-    _start(
-        "demo",
-        None,
-        {"strategy": strategy, "seed": seed},
-        override,
-        {"run_dir": run_dir, "workers": workers, "fresh": True},
-        quiet,
-        as_json,
-    )
+    keys = _keys(override, strategy=strategy, seed=seed)
+    machine = {"data_dir": data_dir(None), "workers": workers}
+    _start("demo", None, keys, machine, run_dir, fresh=True, quiet=quiet, as_json=as_json)
 
 
 def run(
@@ -117,15 +111,9 @@ def run(
       fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
       fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
     """
-    _start(
-        recipe,
-        preset,
-        {"strategy": strategy, "seed": seed},
-        override,
-        {"run_dir": run_dir, "data_dir": data_dir(data), "workers": workers, "fresh": fresh},
-        quiet,
-        as_json,
-    )
+    keys = _keys(override, strategy=strategy, seed=seed)
+    machine = {"data_dir": data_dir(data), "workers": workers}
+    _start(recipe, preset, keys, machine, run_dir, fresh=fresh, quiet=quiet, as_json=as_json)
 
 
 def resume(
@@ -155,30 +143,36 @@ def resume(
 def _start(
     recipe: str,
     preset: str | None,
-    named: dict[str, Any],
-    override: list[str] | None,
-    how: dict[str, Any],
+    keys: dict[str, Any],
+    machine: dict[str, Any],
+    run_dir: Path | None,
+    *,
+    fresh: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    from experiments import api
+    from experiments import api, runner
     from experiments.recipes import recipe as configured
+    from experiments.summary import summary
 
-    keys = overrides(override or ()) | {k: value for k, value in named.items() if value is not None}
-    for key in LOCAL_KEYS:
-        if key in keys:
-            how[key] = keys.pop(key)
+    machine |= {key: keys.pop(key) for key in LOCAL_KEYS if key in keys}
     configuration = configured(recipe, preset, keys)
-    how["run_dir"] = how["run_dir"] or api.default_folder(configuration)
-    with _going_on(how["run_dir"]), _watched(quiet) as (watch, notes):
+    local = api.local_of(configuration, **machine)
+    folder = run_dir or api.default_folder(configuration)
+    with _going_on(folder), _watched(quiet) as (watch, notes):
 
         def announce(estimate: Estimate) -> None:
             if not quiet:
-                local = api.local_of(configuration, None, how["workers"], None)
-                _announce(notes, how["run_dir"], estimate, local.workers)
+                _announce(notes, folder, estimate, local.workers)
 
-        told = api.run(recipe, preset=preset, watch=watch, announce=announce, **how, **keys)
+        runner.start(configuration, folder, local, fresh=fresh, watch=watch, announce=announce)
+    told = summary(folder)
     answer(told, as_json, lambda out: _ended(out, told))
+
+
+def _keys(override: list[str] | None, **named: Any) -> dict[str, Any]:
+    """Keys of the recipe that were given, an option of its own before -o."""
+    return overrides(override or ()) | {k: value for k, value in named.items() if value is not None}
 
 
 @contextmanager
@@ -216,9 +210,9 @@ def _is_begun(folder: Path) -> bool:
 def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
     """What the run will take, before it begins."""
     notes.print(
-        f"{folder}: about {duration(estimate.seconds_one_worker / workers)} with"
+        f"{folder}: about {duration(estimate.seconds(workers))} with"
         f" {workers} worker{'s' if workers > 1 else ''},"
-        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory_bytes)} of memory;"
+        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory(workers))} of memory;"
         f" {estimate.images:,} images in {estimate.steps:,} steps",
         soft_wrap=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.cli.words import duration, facts, percent, size, table
+from experiments.cli.words import duration, facts, in_a_line, percent, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,11 +54,11 @@ def entities(out: Console, told: dict[str, Any]) -> None:
 
 
 def waiting(out: Console, told: dict[str, Any]) -> None:
-    """What each role waits for."""
-    facts(
-        out,
-        ((role, "waits for " + "; ".join(what)) for role, what in told["waits"].items() if what),
-    )
+    """What each role waits for, if any does."""
+    found = [(role, f"waits for {'; '.join(what)}") for role, what in told["waits"].items() if what]
+    if found:
+        out.print()
+        facts(out, found)
 
 
 def some(uids: list[str]) -> str:
@@ -78,7 +78,8 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
     detector, letters = told["detector"], told["dead_letters"]
     forgetting = told["forgetting"]
     return [
-        ("run", f"{told['run']}, {told['status']}" + (f": {told['why']}" if told["why"] else "")),
+        ("run", f"{told['run']}, {told['status']}"),
+        ("why", in_a_line(told["why"] or "")),
         ("average", f"{percent(told['average_accuracy'])} over the closed stages"),
         ("forgetting", "" if forgetting is None else f"{forgetting:.1f} points"),
         (

@@ -122,6 +122,14 @@ def next_step(out: Console, text: str) -> None:
     out.print(f"\nnext: {text}", soft_wrap=True)
 
 
+def in_a_line(text: str) -> str:
+    """What a long text says first and last: a worker's trace ends in what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return text.strip()
+    return f"{lines[0].partition(': ')[0]}: {lines[-1]}"
+
+
 def percent(share: float | None) -> str:
     """A share in percent, or a dash."""
     return "-" if share is None else f"{share:.1f} %"

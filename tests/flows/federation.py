@@ -98,7 +98,7 @@ class Told:
     copies: int = 1
     order: Order = list
     functions: Mapping[str, Function] = field(default_factory=lambda: FAKES)
-    workers: Callable[[], Workers] | None = None
+    workers: Workers | None = None
     """None carries `functions` out in this process."""
     hook: Hook = no_hook
 
@@ -119,7 +119,7 @@ def put_together(
         dataset,
         transport,
         store or SqliteStore(),
-        told.workers() if told.workers else Inline(told.functions),
+        told.workers or Inline(told.functions),
         run=RUN,
         around=lambda same: _with(same, told.hook),
         copies=told.copies,
@@ -204,13 +204,16 @@ def disturbed(
     copies: int = 1,
     trouble: float | None = None,
     over: Callable[[Transport, random.Random], Transport] = lambda log, chance: log,
+    dataset: Dataset = DOTS,
+    functions: Mapping[str, Function] = FAKES,
 ) -> Embedded:
     """See a run through under a random schedule: any order, any merging, repeats and delays."""
     chance = random.Random(seed)
     much = chance.choice((0.1, 0.3, 0.6)) if trouble is None else trouble
     log = Unkind(over(Log(), chance), chance, much)
     whim = Whim(chance, chance.choice((0.0, 0.02, 0.1)), chance.choice((5, 80, 300)))
-    run = put_together(configuration, log, Told(copies=copies, order=whim))
+    told = Told(copies=copies, order=whim, functions=functions)
+    run = put_together(configuration, log, told, dataset=dataset)
     run.system.run()
     return run
 

@@ -94,6 +94,18 @@ class Littered:
         made, silent = ways[number - len(_BYTES)](true, self.chance)
         return [each.value for each in records(made, source="stranger")[1]], silent
 
+    @property
+    def to_report(self) -> set[tuple[str, int]]:
+        """Where junk lies that must not be passed over in silence."""
+        return self.junk - self.silent
+
+    def holds(self, topic: str, offset: int) -> bool:
+        """Whether a record is still there: what was let go nobody may have read."""
+        if offset < self.inner.first(topic):
+            return False
+        found = self.inner.read(topic, offset, 1)
+        return bool(found) and found[0].offset == offset
+
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         return self.inner.read(topic, place, max_bytes)
 

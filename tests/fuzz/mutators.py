@@ -158,6 +158,8 @@ def _value(found: Draft, chance: random.Random) -> bool:
 def _near(found: Draft, chance: random.Random) -> bool:
     """Some number is a little larger or smaller."""
     places = [(place, key) for place, key in _places(found.header) if type(place[key]) is int]
+    if not places:
+        return False
     place, key = chance.choice(places)
     place[key] = min(max(place[key] + chance.choice((-2, -1, 1, 2, 10)), -(2**63)), 2**64 - 1)
     return True

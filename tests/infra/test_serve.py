@@ -243,7 +243,7 @@ def test_pieces_of_a_sender_that_died_are_completed_by_its_successors() -> None:
 def test_junk_pieces_that_nobody_completes_cost_next_to_nothing() -> None:
     """A thousand messages of five pieces begin and never end; the true one is heard all the same.
 
-    Their reader keeps where they lie and none of their bytes.
+    Their reader keeps where they lie and none of their bytes; and not even that of what it trims.
     """
     log = Embedded()
     for i in range(1000):
@@ -255,9 +255,12 @@ def test_junk_pieces_that_nobody_completes_cost_next_to_nothing() -> None:
     reader.run()
 
     assert role.identities == [update(1).identity]
-    held = [each for part in reader.sessions[0]._pieces.values() for each in part._open.values()]
-    assert len(held) == 1000
-    assert all(isinstance(offset, int) for each in held for offset in each.values())
+    pieces = reader.sessions[0]._pieces[UPDATES]
+    assert pieces.unfinished == 1000
+    assert all(type(offset) is int for each in pieces._open.values() for offset in each.values())
+    role.todo.append(Trim(UPDATES, 1000))
+    reader.step()
+    assert pieces.unfinished == 0
 
 
 @pytest.mark.usefixtures("small_pieces")

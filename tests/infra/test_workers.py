@@ -275,6 +275,7 @@ def test_ctrl_c_is_the_runners_business(runner: subprocess.Popen[str]) -> None:
 
     assert runner.stdout.readline() == "interrupted, and the workers live:\n"
     assert all(alive(pid) for pid in pids)
+    assert all(os.getpgid(pid) == pid for pid in pids)  # so it cannot come before they are ready
 
 
 # --- in this process ------------------------------------------------------------------------------
@@ -287,6 +288,8 @@ def test_inline_does_tasks_here_one_at_a_time_through_the_same_bytes() -> None:
     for number in range(2):
         inline.submit(number, Task("double", {"say": number}, {"a": {"b": tensor}}))
     assert inline.free == 0
+    with pytest.raises(ValueError, match="two tasks are waiting already"):
+        inline.submit(2, Task("double"))
 
     ((first, result),) = inline.finished(0.0)
     assert (first, result.values["said"], result.values["pid"]) == (0, 0, os.getpid())

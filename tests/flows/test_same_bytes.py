@@ -1,0 +1,137 @@
+"""The same recipe and seed end in the same model, byte for byte, however the run went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.workers import WorkerProcesses, forked, spawned
+from schemas.configuration import Configuration
+from tests.flows.digits import TINY, digits, learned, told_by_child
+from tests.flows.federation import (
+    Outcome,
+    Told,
+    disturbed,
+    finished,
+    in_file,
+    letters,
+    outcome,
+    small,
+)
+from tests.flows.learner import FAKES
+
+FEW, MANY = range(10), range(100, 164)
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Outcome:
+    """What the small federation comes to when nothing disturbs it."""
+    return finished(small())
+
+
+@pytest.fixture(scope="module")
+def shorter() -> Outcome:
+    """The same with two stages."""
+    return finished(small(stages=2))
+
+
+def test_twice_the_same(quiet: Outcome) -> None:
+    """Three stages, six rounds, two teachers: every decision has the same hash again."""
+    assert finished(small()) == quiet
+    assert (len(quiet.rounds), len(quiet.teachers), len(quiet.verdicts)) == (19, 2, 5)
+
+
+def test_another_seed_is_another_run(quiet: Outcome) -> None:
+    """So the equalities of this file are not those of runs in which nothing happens."""
+    other = finished(small(seed=7))
+
+    assert other.model != quiet.model
+    assert not set(other.rounds) & set(quiet.rounds)
+
+
+def test_in_a_file_as_in_memory(quiet: Outcome, folder: Path) -> None:
+    """The log on a disk is the same log."""
+    assert outcome(in_file(small(), folder / "run.sqlite")) == quiet
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_however_many_workers(quiet: Outcome, count: int) -> None:
+    """One worker process or two: they answer in another order."""
+    workers = WorkerProcesses(forked(FAKES), count)
+    try:
+        assert finished(small(), Told(workers=workers)) == quiet
+    finally:
+        workers.close()
+
+
+def test_a_finished_run_has_nothing_left_to_do(quiet: Outcome, folder: Path) -> None:
+    """Gone on with, it does no work (there is nobody who could) and comes to the same."""
+    path = folder / "run.sqlite"
+    in_file(small(), path)
+
+    assert outcome(in_file(small(), path, Told(functions={}))) == quiet
+
+
+def _unmoved_by(seed: int, configuration: Configuration, quiet: Outcome) -> None:
+    run = disturbed(configuration, seed, copies=1 + seed % 3)
+
+    assert outcome(run) == quiet, f"schedule {seed} forked the run"
+    assert not letters(run), f"schedule {seed}: something true was set aside"
+
+
+@pytest.mark.parametrize("seed", FEW)
+def test_whatever_the_schedule(shorter: Outcome, seed: int) -> None:
+    """Roles step in any order, sleep, and read topics merged at random, with repeats and delays.
+
+    Two of three schedules run every role two or three times.
+    """
+    _unmoved_by(seed, small(stages=2), shorter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", MANY)
+def test_whatever_of_many_schedules(quiet: Outcome, seed: int) -> None:
+    """The same with three stages, for sixty-four more."""
+    _unmoved_by(seed, small(), quiet)
+
+
+# --- the recipe `tiny`, with real nets ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What `tiny` comes to when nothing disturbs it."""
+    return told_by_child(learned, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.slow
+def test_real_trainings_are_the_same_twice(trained: Outcome, tmp_path: Path) -> None:
+    """In another process, later."""
+    assert told_by_child(learned, tmp_path) == trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_real_trainings_do_not_depend_on_workers(trained: Outcome, count: int) -> None:
+    """Worker processes that were started anew, one or two."""
+    workers = WorkerProcesses(spawned("experiments.worker", 1), count)
+    try:
+        assert learned(Told(workers=workers)) == trained
+    finally:
+        workers.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_real_trainings_do_not_depend_on_the_schedule(
+    trained: Outcome, tmp_path: Path, seed: int
+) -> None:
+    """Every role twice, in any order, over a transport that delays and repeats."""
+
+    def run() -> Outcome:
+        from experiments.worker import FUNCTIONS
+
+        return outcome(disturbed(TINY, seed, copies=2, dataset=digits(), functions=FUNCTIONS))
+
+    assert told_by_child(run, tmp_path) == trained
