@@ -132,7 +132,10 @@ class Aggregator:
         elif self._models.has(opened.base):
             self._open_sums(opened).add(update, arrived.hash)
         else:  # it was let go: the round is closed, and we have not read that yet
-            raise NotYet(lambda: line.open_round != opened, f"the end of decision {opened.number}")
+            raise NotYet(
+                lambda: line.open_round != opened or self._models.has(opened.base),
+                f"the end of decision {opened.number}, or its base",
+            )
 
     def _note_place(self, place: Place, opened: int) -> None:
         """Where a round's updates begin. What had to wait is heard behind what lies behind it."""

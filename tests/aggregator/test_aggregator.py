@@ -641,6 +641,39 @@ def test_a_model_that_lost_its_race_is_let_go() -> None:
     assert desk.open_round.base.key in keys
 
 
+def test_a_model_that_is_in_the_log_already_is_not_published_again() -> None:
+    """Its author died between content and decision; who decides now finds it there."""
+    author, heir = Desk(), Desk()
+    author.begin()
+    (record,) = [each.record for each in author.stored(MODELS) if each.record.key.startswith("1/")]
+    heir.settle()
+    heir.log.append(MODELS, [record])
+    heir.begin()
+
+    assert [each.record for each in heir.stored(MODELS)] == [record]
+    assert decided(heir) == decided(author)
+
+
+def test_without_the_newest_model_nothing_is_decided() -> None:
+    """It is gone from the log, as in an aggregator's eyes that has not read the decision behind it.
+
+    What is missing is said, and the answers wait; put back, the run goes on as if nothing was.
+    """
+    desk = Desk()
+    desk.begin()
+    (lost,) = desk.stored(MODELS)
+    answers = [desk.update(NORTH, 1.0), desk.update(SOUTH, 1.0)]
+    desk.log.forget(MODELS, lost.record.key)
+    desk.sessions.clear()
+    desk.sit_down()
+    desk.answer(*answers)
+    assert desk.waits == ["version 1 of the model, which is not in the log"]
+    assert desk.letters == []
+
+    desk.log.append(MODELS, [lost.record])
+    assert kinds(desk)[-2:] == ["RoundClosed", "RoundOpened"]
+
+
 def test_content_whose_number_is_not_decided_yet_is_nobodys_to_forget() -> None:
     """A second aggregator may have published version 2 and not yet decided it."""
     desk = Desk()

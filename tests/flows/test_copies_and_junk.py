@@ -25,18 +25,6 @@ from tests.flows.junk import REPORTED, Littered
 FEW, MANY = range(6), range(200, 240)
 
 
-@pytest.fixture(scope="module")
-def quiet() -> Outcome:
-    """What the small federation comes to when nothing disturbs it."""
-    return finished(small())
-
-
-@pytest.fixture(scope="module")
-def shorter() -> Outcome:
-    """The same with two stages."""
-    return finished(small(stages=2))
-
-
 @pytest.mark.parametrize("copies", [2, 3])
 def test_standbys_change_nothing(quiet: Outcome, copies: int) -> None:
     """Two or three of each: producers, twins, aggregators and proxies, side by side."""

@@ -13,41 +13,38 @@ import pytest
 
 from infra.points import POINTS
 from infra.transport.embedded import Embedded as Log
-from tests.flows.digits import TINY, digits, learned, told_by_child
-from tests.flows.federation import NAMES, Outcome, Told, finished, in_file, outcome, small
+from schemas.configuration import Configuration
+from tests.flows.digits import TINY, digits, told_by_child
+from tests.flows.federation import NAMES, Outcome, Told, in_file, outcome, small
 from tests.flows.lives import KILLED, Fuse, answered, begun, lived, messages
 
 FEW, MANY = range(3), range(300, 325)
-MOMENTS = 900
-"""About as many moments at which a hook is called as the small federation's run has."""
+MOMENTS = 300
+"""About as many moments at which a hook is called as a stage of the small federation has."""
 
 
-@pytest.fixture(scope="module")
-def quiet() -> Outcome:
-    """What the small federation comes to when nothing disturbs it."""
-    return finished(small())
-
-
-def _killed_over_and_over(seed: int, quiet: Outcome, folder: Path) -> None:
+def _killed_over_and_over(seed: int, whole: Configuration, quiet: Outcome, path: Path) -> None:
     """Kill a run at random moments until a life sees its end, then ask what it came to."""
-    chance, path, told = random.Random(seed), folder / "run.sqlite", Told(copies=1 + seed % 2)
-    ends = []
-    while not ends or ends[-1] == KILLED:
+    chance, told = random.Random(seed), Told(copies=1 + seed % 2)
+    moments = MOMENTS * whole.stages * told.copies
+    end = KILLED
+    while end == KILLED:
         done = answered(path)
-        fuse = Fuse(chance.randint(1, MOMENTS * told.copies))
-        ends.append(lived(small(), path, told, fuse))
+        end = lived(whole, path, told, Fuse(chance.randint(1, moments)))
         trained = begun(path)
 
         assert not trained.keys() & done, f"killing {seed}: trained again what was in the log"
         assert max(trained.values(), default=0) <= told.copies
-    assert ends[-1] == 0
-    assert outcome(in_file(small(), path)) == quiet, f"killing {seed}: another run after {ends}"
+    assert end == 0
+    assert outcome(in_file(whole, path)) == quiet, f"killing {seed} ended in another run"
 
 
 @pytest.mark.parametrize("seed", FEW)
-def test_killed_at_random_moments_it_ends_the_same(quiet: Outcome, folder: Path, seed: int) -> None:
+def test_killed_at_random_moments_it_ends_the_same(
+    shorter: Outcome, folder: Path, seed: int
+) -> None:
     """Up to the last moment, again and again, and with every role twice."""
-    _killed_over_and_over(seed, quiet, folder)
+    _killed_over_and_over(seed, small(stages=2), shorter, folder / "run.sqlite")
 
 
 @pytest.mark.slow
@@ -55,23 +52,23 @@ def test_killed_at_random_moments_it_ends_the_same(quiet: Outcome, folder: Path,
 def test_killed_at_many_more_moments_it_ends_the_same(
     quiet: Outcome, folder: Path, seed: int
 ) -> None:
-    """Twenty-five such runs, each killed once or more often."""
-    _killed_over_and_over(seed, quiet, folder)
+    """Twenty-five such runs of three stages, each killed once or more often."""
+    _killed_over_and_over(seed, small(), quiet, folder / "run.sqlite")
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_where_it_hurts_most_it_ends_the_same(
-    quiet: Outcome, folder: Path, point: str
+    shorter: Outcome, folder: Path, point: str
 ) -> None:
-    """At each named point, the second time that a run comes by."""
-    path = folder / "run.sqlite"
-    end = lived(small(), path, Told(), Fuse(2, point))
+    """At each named point, once; what was done by then is not done again."""
+    path, whole = folder / "run.sqlite", small(stages=2)
+    end = lived(whole, path, Told(), Fuse(1 if point == "store:put" else 2, point))
     done = answered(path)
-    resumed = lived(small(), path, Told(), Fuse(-1))
+    gone_on = lived(whole, path, Told(), Fuse(-1))
 
-    assert (end, resumed) == (KILLED, 0)
+    assert (end, gone_on) == (KILLED, 0)
     assert not begun(path).keys() & done
-    assert outcome(in_file(small(), path)) == quiet
+    assert outcome(in_file(whole, path)) == shorter
 
 
 def _left(path: Path) -> dict[str, Counter[str]]:
@@ -87,6 +84,7 @@ def _left(path: Path) -> dict[str, Counter[str]]:
         log.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["forgotten", "trim", "append:durable"])
 def test_what_is_to_be_forgotten_is_forgotten_after_a_crash(folder: Path, point: str) -> None:
     """States, exemplars, models and prototypes: a killed run leaves behind what any run does."""
@@ -102,30 +100,20 @@ def test_what_is_to_be_forgotten_is_forgotten_after_a_crash(folder: Path, point:
     }
 
 
-def test_a_twin_that_was_killed_sends_the_update_that_is_in_the_log_to_nobody_again(
-    folder: Path,
-) -> None:
-    """Killed right after its first update was written: the log never holds a second one."""
-    path = folder / "run.sqlite"
-    lived(small(keep_rounds="all"), path, Told(), Fuse(1, "task:done"))
-    while not answered(path):
-        lived(small(keep_rounds="all"), path, Told(), Fuse(12, "said"))
-    in_file(small(keep_rounds="all"), path)
+def test_what_a_twin_sent_before_it_was_killed_is_not_sent_again(folder: Path) -> None:
+    """Killed again and again where something was just said: the log never holds an update twice."""
+    path, whole = folder / "run.sqlite", small(stages=2, keep_rounds="all")
+    while lived(whole, path, Told(), Fuse(40, "said")) == KILLED:
+        pass
 
     log = Log(path)
     sent = Counter(each.identity for each, _ in messages(log, NAMES.of_site("updates", "local")))
     log.close()
-    assert len(sent) == 12
+    assert len(sent) == 8
     assert set(sent.values()) == {1}
 
 
 # --- the recipe `tiny`, with real nets ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What `tiny` comes to when nothing disturbs it."""
-    return told_by_child(learned, tmp_path_factory.mktemp("tiny"))
 
 
 def _tiny(path: Path, folder: Path) -> Outcome:
@@ -148,7 +136,7 @@ def test_tiny_killed_by_the_clock_ends_the_same(trained: Outcome, folder: Path, 
             _life_of_tiny(path)
         finally:
             os._exit(0)
-    time.sleep(chance.uniform(0.2, 6.0))
+    time.sleep(chance.uniform(0.2, 6.0))  # nothing that it does tells when it is in a training
     os.kill(victim, signal.SIGKILL)
     os.waitpid(victim, 0)
 

@@ -24,18 +24,6 @@ from tests.flows.learner import FAKES
 FEW, MANY = range(10), range(100, 164)
 
 
-@pytest.fixture(scope="module")
-def quiet() -> Outcome:
-    """What the small federation comes to when nothing disturbs it."""
-    return finished(small())
-
-
-@pytest.fixture(scope="module")
-def shorter() -> Outcome:
-    """The same with two stages."""
-    return finished(small(stages=2))
-
-
 def test_twice_the_same(quiet: Outcome) -> None:
     """Three stages, six rounds, two teachers: every decision has the same hash again."""
     assert finished(small()) == quiet
@@ -97,12 +85,6 @@ def test_whatever_of_many_schedules(quiet: Outcome, seed: int) -> None:
 
 
 # --- the recipe `tiny`, with real nets ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What `tiny` comes to when nothing disturbs it."""
-    return told_by_child(learned, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_without_a_network_the_file_can_be_brought_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message has the address, the reason, the MD5 and the folder to bring the file into."""
-    from torchvision.datasets import utils  # type: ignore[import-untyped]
+    from torchvision.datasets import utils
 
     def away(*_: object, **__: object) -> None:
         raise URLError("no route to host")
