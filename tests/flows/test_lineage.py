@@ -23,16 +23,18 @@ from infra.transport.unkind import Unkind
 from infra.workers import Function
 from producers.datasets import load
 from producers.images import Dataset
+from schemas.codec import records
 from schemas.configuration import Configuration
-from schemas.messages import RoundOpened
-from tests.flows.federation import DOTS, Told, Whim, outcome, put_together, small
+from schemas.messages import ImageBatch, Look, RoundOpened, StageAdded
+from tests.flows.federation import DOTS, NAMES, NORTH, Told, Whim, outcome, put_together, small
 
 REAL = Told(functions=FUNCTIONS)
 
 
 def lineage(**overrides: object) -> Configuration:
     """Three small stages under the preset; 0.5 nats are a signal, so that newcomers have one."""
-    return small(**{**PRESETS["lineage_compat"], "entropy_threshold": 0.5, **overrides})
+    quick = {"entropy_threshold": 0.5, "perturb": {"mode": "code", "steps": 4}}
+    return small(**{**PRESETS["lineage_compat"], **quick, **overrides})
 
 
 @cache
@@ -71,10 +73,11 @@ def opened(run: Embedded) -> list[RoundOpened]:
 
 def versions(run: Embedded) -> list[tuple[int, int, int | None, int | None]]:
     """Of each choice stage and round, and the versions in its slots."""
-    return [
-        (each.stage, each.round, *(model and model.version for model in each.slots or ()))
-        for each in run.observer.teachers.chosen
-    ]
+    found = []
+    for each in run.observer.teachers.chosen:
+        first, second = (model.version if model else None for model in each.slots or (None, None))
+        found.append((each.stage, each.round, first, second))
+    return found
 
 
 def measured(run: Embedded, number: int, entity: str) -> dict[str, float]:
@@ -84,7 +87,7 @@ def measured(run: Embedded, number: int, entity: str) -> dict[str, float]:
 
 def test_tiny_runs_under_the_preset_and_ends_in_one_model() -> None:
     """Twice the same bytes; the untrained model of stage 0 is as unsure as can be, a signal."""
-    configuration = recipe("tiny", "lineage_compat", {"images_per_class": 12})
+    configuration = recipe("tiny", "lineage_compat", {"images_per_class": 12, "perturb.steps": 4})
     first, second = (seen_through(configuration, digits()) for _ in range(2))
 
     assert outcome(first) == outcome(second)
@@ -198,6 +201,35 @@ def test_it_goes_on_from_the_log_wherever_it_was_stopped(every: int) -> None:
     assert outcome(run) == outcome(undisturbed())
 
 
+class Killed(BaseException):
+    """The process is gone; nothing that it knew is left."""
+
+
+def killed_after(points: int) -> Told:
+    """Ends the process behind so many of the points that a crash may hit; two of each role."""
+    left = iter(range(points))
+
+    def hook(point: str) -> None:
+        if next(left, None) is None:
+            raise Killed(point)
+
+    return Told(copies=2, functions=FUNCTIONS, hook=hook)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_it_goes_on_wherever_two_of_each_role_were_killed(seed: int) -> None:
+    """Five crashes at any point, also between a prototype and its update: the same bytes."""
+    chance, log, store = random.Random(seed), Log(), SqliteStore()
+    for _ in range(5):
+        told = killed_after(chance.randint(5, 400))
+        with pytest.raises(Killed):
+            put_together(lineage(), Unkind(log, chance, 0.2), told, store=store).system.run()
+    run = put_together(lineage(), log, REAL, store=store)
+    run.system.run()
+
+    assert outcome(run) == outcome(undisturbed())
+
+
 def test_a_proxy_that_starts_anew_scores_only_what_is_not_chosen_yet() -> None:
     """One that begins behind the last choice has nothing to do: its scores stand in the log."""
     log, store, results = Log(), SqliteStore(), list[Result]()
@@ -219,6 +251,31 @@ def test_gradients_are_let_go_when_nothing_is_scored_any_more() -> None:
     (topic,) = (each for each in log.topics() if ".prototypes." in each)
 
     assert log.first(topic) == log.end(topic) > 0
+
+
+def test_a_stage_that_is_added_is_taught_by_the_slots_as_they_stand() -> None:
+    """A class is injected behind the last stage: slots for each of its rounds, all the same two."""
+    log, store = Log(), SqliteStore()
+    put_together(lineage(), log, REAL, store=store).system.run()
+    line = undisturbed().observer.line
+    images = DOTS.train.images[DOTS.train.labels == 9]
+    batch = ImageBatch(
+        run=line.run,
+        source="later",
+        first=0,
+        classes=("9",) * len(images),
+        groups={"images": {"images": images}},
+    )
+    look = Look(entity=NORTH, source="later", count=len(images))
+    added = StageAdded(run=line.run, number=line.number + 1, looks=(look,))
+    log.append(NAMES.of_entity("samples", NORTH), records(batch, source="test")[1])
+    log.append(NAMES.federation("rounds"), records(added, source="test")[1])
+    run = put_together(lineage(), log, REAL, store=store)
+    run.system.run()
+
+    assert versions(run)[:-2] == versions(undisturbed())
+    assert [each[2:] for each in versions(run)[-3:]] == [versions(undisturbed())[-1][2:]] * 3
+    assert run.observer.line.rows["9"] == len(line.rows)
 
 
 def test_a_strategy_without_a_teacher_is_asked_for_nothing_and_told_of_none() -> None:

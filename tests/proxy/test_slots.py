@@ -36,7 +36,7 @@ def fold(*told: Told, rounds: int, stages: int) -> list[Slots]:
 
 def versions(slots: Slots) -> Pair:
     """B1 and B2."""
-    before, best = (model and model.version for model in slots.named)
+    before, best = (model.version if model else None for model in slots.named)
     return before, best
 
 

@@ -135,7 +135,7 @@ def begun() -> Story:
 
 
 def test_a_list_names_each_class_once_for_each_round_of_its_twin() -> None:
-    """Both train in both rounds: (0, 1, 0, 1) are two classes in round 0 and the same in round 1."""
+    """Both train in both rounds: (0, 1, 0, 1) is two classes in round 0 and again in round 1."""
     story = Story()
     story.grow((NORTH, ("0", "1", "0", "1")), (SOUTH, ("1", "1")))
 
