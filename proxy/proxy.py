@@ -6,7 +6,7 @@ it keeps reconstructions in memory and sends them nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -378,15 +378,20 @@ class Proxy:
         for number, start in enumerate(starts):
             part = used[start : start + size]
             task = partial(self._rebuild_task, part=part, start=start, round=basis[1])
-            yield from self._once(("reconstruct", basis[0], number, basis[1]), task)
+            yield from self._once(Do(("reconstruct", basis[0], number, basis[1]), task))
         if len(self.rebuilt_in.get(basis, {})) == len(starts):
-            model = partial(self._round_task, model=closed.model, basis=basis)
-            yield from self._once(("score", *key), model)
+            task = partial(self._round_task, model=closed.model, basis=basis)
+            # Later rounds may be scored on the same images, but this one only for this choice.
+            wanted = partial(self._is_next, len(self._teachers.chosen))
+            yield from self._once(Do(("score", *key), task, wanted=wanted))
 
-    def _once(self, id: tuple[str | int, ...], prepare: Callable[[Library], Task]) -> Iterator[Do]:
-        if id not in self._begun:
-            self._begun.add(id)
-            yield Do(id, prepare)
+    def _is_next(self, number: int) -> bool:
+        return len(self._teachers.chosen) == number
+
+    def _once(self, do: Do) -> Iterator[Do]:
+        if do.id not in self._begun:
+            self._begun.add(do.id)
+            yield do
 
     def _round_task(self, library: Library, model: ModelName, basis: RoundKey) -> Task:
         used, parts = self._used_in(basis), self.rebuilt_in[basis]

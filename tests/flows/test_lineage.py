@@ -176,7 +176,7 @@ def test_in_a_round_behind_the_first_the_base_before_is_the_measure() -> None:
 def test_two_of_each_role_on_an_unkind_log_come_to_the_same(seed: int) -> None:
     """Any order, any merging, repeats and delays, and every role twice: the same bytes."""
     chance = random.Random(seed)
-    told = Told(copies=2, order=Whim(chance), functions=FUNCTIONS)
+    told = Told(copies=2, order=Whim(chance, 0.02, 80), functions=FUNCTIONS)
     run = put_together(lineage(), Unkind(Log(), chance, 0.3), told)
     run.system.run()
 
@@ -184,7 +184,7 @@ def test_two_of_each_role_on_an_unkind_log_come_to_the_same(seed: int) -> None:
     assert not run.observer.dead_letters
 
 
-@pytest.mark.parametrize("every", [3, 7])
+@pytest.mark.parametrize("every", [5])
 def test_it_goes_on_from_the_log_wherever_it_was_stopped(every: int) -> None:
     """Every few steps all roles are dropped with what they knew, and new ones read the log."""
     log, store = Log(), SqliteStore()
