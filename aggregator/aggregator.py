@@ -215,7 +215,16 @@ class Aggregator:
         silent = [entity for entity in self.line.entities if self._is_silent(entity, t)]
         if silent:
             return f"verdicts of stage {t} by {_names(silent)}"
-        return "" if t == 0 or self._teachers.of(t) else f"the teacher of stage {t}"
+        return self._wait_for_teacher(t)
+
+    def _wait_for_teacher(self, t: int) -> str:
+        """What the next round of a stage is taught by, if it has one to come."""
+        begun = len(self.line.stages[t].rounds) if t < len(self.line.stages) else 0
+        round = min(begun, self._configuration.rounds_per_stage - 1)
+        if t == 0 or self._teachers.at(t, round):
+            return ""
+        slotted = self._configuration.slotted
+        return f"the slots of round {t}.{round}" if slotted else f"the teacher of stage {t}"
 
     def _is_silent(self, entity: str, t: int) -> bool:
         """Whether a verdict of an entity, on this stage or one before, has not been read."""
@@ -280,14 +289,15 @@ class Aggregator:
     def _round(self, t: int, round: int) -> RoundOpened:
         assert self.line.model is not None
         configuration = self._configuration
-        teacher = self._teachers.of(t) if self._strategy.teacher != "none" else None
+        choice = self._teachers.at(t, round) if self._strategy.teacher != "none" else None
         return RoundOpened(
             run=self.line.run,
             number=self.line.number + 1,
             stage=t,
             round=round,
             base=self.line.model,
-            teacher=teacher.teacher if teacher else None,
+            teacher=choice.teacher if choice and choice.slots is None else None,
+            slots=choice.slots if choice else None,
             learning_rate=rate_of(configuration, round),
             participants=participants_of(self.line, self._verdicts, t, round),
         )
@@ -380,7 +390,16 @@ class Aggregator:
                 kept.add(stage.closed.last)
             if best := self._teachers.of(stage.index + 1):
                 kept.add(best.teacher)
-        return kept
+        return kept | self._kept_for_slots()
+
+    def _kept_for_slots(self) -> set[ModelName]:
+        """What the newest slots name; and each stage's last base, which the next one's signal of
+        a twin that moves on late is compared with."""
+        if not self._configuration.slotted:
+            return set()
+        named = self._teachers.chosen[-1].slots if self._teachers.chosen else None
+        bases = {each.rounds[-1].opened.base for each in self.line.stages if each.rounds}
+        return bases | {model for model in named or () if model}
 
     @property
     def _configuration(self) -> Configuration:

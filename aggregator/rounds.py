@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from aggregator.averaging import ExactMean
@@ -146,17 +147,37 @@ def prototypes_of(
 
     Per class at most `proto_per_class`: those of the smallest hash of seed, stage, class, entity;
     none in the schedule's last stage and behind it, and none for a strategy without a proxy.
+    With two slots a twin's classes are listed once for each round that samples it, without a cap.
     """
     assert line.opened is not None
     configuration = line.opened.configuration
     if stage >= configuration.stages - 1 or not strategy.proxy:
         return ()
+    if configuration.slotted:
+        return _by_round(line, verdicts, rows, stage)
     chosen: dict[str, list[str]] = {}
     for uid in sorted(rows, key=lambda uid: rows[uid]):
         for entity in _cap(line, verdicts, uid, rows[uid], stage):
             chosen.setdefault(entity, []).append(uid)
     order = line.marked(stage)
     return tuple((e, tuple(chosen[e])) for e in sorted(chosen, key=order.index))
+
+
+def _by_round(
+    line: RoundsLine, verdicts: VerdictLines, rows: Mapping[str, int], stage: int
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Each twin's new classes, in order of their rows, times the rounds in which it trains (9)."""
+    assert line.opened is not None
+    trains = Counter(entity for round in line.opened.schedule.stages[stage].sampled
+                     for entity in round)  # fmt: skip
+    listed = []
+    for entity in line.marked(stage):
+        verdict = verdicts.verdict(entity, stage)
+        fresh = set(verdict.classes) & set(rows) if verdict else set()
+        if fresh and trains[entity]:
+            own = tuple(sorted(fresh, key=lambda uid: rows[uid]))
+            listed.append((entity, own * trains[entity]))
+    return tuple(listed)
 
 
 def _cap(line: RoundsLine, verdicts: VerdictLines, uid: str, row: int, stage: int) -> list[str]:

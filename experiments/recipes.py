@@ -36,6 +36,19 @@ PRESETS: dict[str, Values] = {
         "width": 8,
         "threshold_mode": "relative",
     },
+    "lineage_compat": {
+        "quirks": (1, 14),
+        "detector": "lineage",
+        "entropy_head": "post_growth",
+        "threshold_mode": "absolute",
+        "teacher": "slots",
+        "proto_upload": "sampled_only",
+        "proto_model": "local",
+        "perturb": {"mode": "code"},
+        "weight": "cumulative",
+        "exponent": "stage",
+        "lr_schedule": "lineage",
+    },
 }
 """What a recipe takes from a preset; `paper` is the default of every key."""
 

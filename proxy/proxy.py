@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from infra.promises import (
 )
 from learning.encoder import encoder_shapes, fault
 from proxy.selection import best
+from proxy.slots import Slots, Worked, as_chosen
 from schemas.configuration import Configuration
 from schemas.errors import Refused
 from schemas.line import RoundsLine, TeachersLine
@@ -38,6 +40,10 @@ from schemas.topics import Names, parted
 
 Slot = tuple[str, int]
 """Entity, and place in its list."""
+RoundKey = tuple[int, int]
+"""Stage and round."""
+Used = tuple[Slot, int, str, Place]
+"""A gradient that came: its slot, its class's row, its hash, and where it lies."""
 
 
 class Proxy:
@@ -60,7 +66,11 @@ class Proxy:
         self._trimmed: dict[str, int] = {}
         self.rebuilt: dict[int, dict[int, NDArray[np.float32]]] = {}
         """Stage → batch → images (N, C, H, W) in [0, 1]."""
+        self.rebuilt_in: dict[RoundKey, dict[int, NDArray[np.float32]]] = {}
+        """The same by round, where two slots teach: a gradient then belongs to a round."""
         self._scores: dict[int, dict[int, float]] = {}
+        self._scored: dict[RoundKey, float] = {}
+        """Likewise: round → score of the model that closed it."""
         self._begun: set[tuple[str | int, ...]] = set()
         self._said = -1
         self._tidied = 0
@@ -135,6 +145,9 @@ class Proxy:
             assert isinstance(arrived, Arrived)
             yield SetAside(arrived, reason)
         yield from self._tidy()
+        if self.line.opened and self._configuration.slotted:
+            yield from self._work_through()
+            return
         closed = self._question()
         if closed is None or self._missing(closed.stage):
             return
@@ -149,6 +162,9 @@ class Proxy:
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         stage, number = int(id[1]), int(id[2])
+        if self._configuration.slotted:
+            self._worked_on(id, result)
+            return
         if id[0] == "reconstruct":
             self.rebuilt.setdefault(stage, {})[number] = result.groups["rebuilt"]["images"]
             return
@@ -158,6 +174,13 @@ class Proxy:
             yield from self._choose(closed, self._scores[stage])
 
     def waits(self) -> list[str]:
+        if self.line.opened and self._configuration.slotted:
+            return [
+                f"prototypes of round {stage}.{round}: {missing[:3]}"
+                for stage, round in self._window()
+                if self.line.closed_round(stage, round)
+                and (missing := self._basis((stage, round))[1])
+            ]
         closed = self._question()
         if closed is None:
             return []
@@ -181,12 +204,15 @@ class Proxy:
             and (entity, place) not in self._withheld.get(each, {})
         ]
 
-    def _used(self, stage: int) -> list[tuple[Slot, int, str, Place]]:
+    def _used(self, stage: int) -> list[Used]:
         """Slot, row, hash and place of each gradient, in the order of HeadGrown's list."""
+        return self._found(stage, self.line.expected(stage))
+
+    def _found(self, stage: int, expected: Sequence[tuple[str, int, str]]) -> list[Used]:
         found = self._gradients.get(stage, {})
         return [
             ((entity, place), self.line.rows[uid], *found[entity, place])
-            for entity, place, uid in self.line.expected(stage)
+            for entity, place, uid in expected
             if (entity, place) in found
         ]
 
@@ -221,7 +247,7 @@ class Proxy:
                 )
 
     def _rebuild_task(
-        self, library: Library, part: Sequence[tuple[Slot, int, str, Place]], start: int
+        self, library: Library, part: Sequence[Used], start: int, round: int | None = None
     ) -> Task:
         groups = {}
         for index, (_, _, _, place) in enumerate(part):
@@ -230,7 +256,8 @@ class Proxy:
             groups[f"gradient/{index}"] = message.groups["gradient"]
             stage = message.stage
         rows = [row for _, row, _, _ in part]
-        return self._task("reconstruct", {"rows": rows, "stage": stage, "start": start}, groups)
+        values = {"rows": rows, "stage": stage, "start": start, "round": round}
+        return self._task("reconstruct", values, groups)
 
     def _is_rebuilt(self, stage: int) -> bool:
         batches = -(-len(self._used(stage)) // self._configuration.recon_batch)
@@ -257,7 +284,7 @@ class Proxy:
             "model": library.old_model(candidate),
             "rebuilt": {"images": np.concatenate(images)},
         }
-        return self._task("score", {"rows": rows, "places": places}, groups)
+        return self._task("score", {"rows": rows, "places": places, "round": None}, groups)
 
     def _choose(self, closed: StageClosed, scores: dict[int, float]) -> Iterator[Answer]:
         number = len(self._teachers.chosen)
@@ -285,9 +312,146 @@ class Proxy:
             ),
         )
 
+    # --- two slots (docs/method.md 6.6, 9) -----------------------------------------------------
+
+    def _work_through(self) -> Iterator[Answer]:
+        """Go through the rounds since the newest choice, in order, and choose when all are done."""
+        slots, window = as_chosen(self._teachers.chosen), self._window()
+        for key in window:
+            worked = self._worked(key)
+            if worked is None:
+                yield from self._work_on(key)
+                return
+            slots = slots.after(worked)
+        stage, round = self._teachers.place(len(self._teachers.chosen))
+        if window and (round or self.line.closed(stage - 1)):
+            yield from self._choose_slots(slots, window)
+
+    def _window(self) -> list[RoundKey]:
+        """The rounds that the next choice rests on besides the newest; empty when none is due.
+
+        Stage 0 is taught by nobody, so the first choice rests on all of its rounds.
+        """
+        number = len(self._teachers.chosen)
+        if self._teachers.place(number)[0] >= self.line.total_stages:
+            return []
+        if number == 0:
+            return [(0, round) for round in range(self._configuration.rounds_per_stage)]
+        return [self._teachers.place(number - 1)]
+
+    def _worked(self, key: RoundKey) -> Worked | None:
+        """What a round is to the slots; None while it is open, or something is missing."""
+        closed, (basis, missing) = self.line.closed_round(*key), self._basis(key)
+        listed = key[0] < self._configuration.stages - 1
+        score = self._scored.get(key) if listed else None
+        if closed is None or (listed and (missing or (basis and score is None))):
+            return None
+        ends = key[1] == self._configuration.rounds_per_stage - 1
+        return Worked(*key, closed.model, basis == key, score, ends, listed)
+
+    def _basis(self, key: RoundKey) -> tuple[RoundKey | None, list[Slot]]:
+        """The newest round up to this one that brought gradients: it is scored on them alone.
+
+        And the places that have to be answered before that can be told: also of rounds before,
+        which a proxy that starts anew may not have read yet.
+        """
+        rounds = range(self._configuration.rounds_per_stage)
+        until = [each for each in product(range(key[0] + 1), rounds) if each <= key]
+        for each in reversed(until):
+            slots = {(entity, place) for entity, place, _ in self.line.expected_in(*each)}
+            if missing := [slot for slot in self._missing(each[0]) if slot in slots]:
+                return None, missing
+            if self._used_in(each):
+                return each, []
+        return None, []
+
+    def _used_in(self, key: RoundKey) -> list[Used]:
+        return self._found(key[0], self.line.expected_in(*key))
+
+    def _work_on(self, key: RoundKey) -> Iterator[Answer]:
+        """Rebuild what a round's model is scored on, and score it."""
+        closed, (basis, _) = self.line.closed_round(*key), self._basis(key)
+        if closed is None or basis is None:
+            return
+        used, size = self._used_in(basis), self._configuration.recon_batch
+        starts = range(0, len(used), size)
+        for number, start in enumerate(starts):
+            part = used[start : start + size]
+            task = partial(self._rebuild_task, part=part, start=start, round=basis[1])
+            yield from self._once(Do(("reconstruct", basis[0], number, basis[1]), task))
+        if len(self.rebuilt_in.get(basis, {})) == len(starts):
+            task = partial(self._round_task, model=closed.model, basis=basis)
+            # Later rounds may be scored on the same images, but this one only for this choice.
+            wanted = partial(self._is_next, len(self._teachers.chosen))
+            yield from self._once(Do(("score", *key), task, wanted=wanted))
+
+    def _is_next(self, number: int) -> bool:
+        return len(self._teachers.chosen) == number
+
+    def _once(self, do: Do) -> Iterator[Do]:
+        if do.id not in self._begun:
+            self._begun.add(do.id)
+            yield do
+
+    def _round_task(self, library: Library, model: ModelName, basis: RoundKey) -> Task:
+        used, parts = self._used_in(basis), self.rebuilt_in[basis]
+        values = {
+            "rows": [row for _, row, _, _ in used],
+            "places": [(basis[0], i) for i in range(len(used))],
+            "round": basis[1],
+        }
+        images = np.concatenate([parts[number] for number in sorted(parts)])
+        groups = {"model": library.old_model(model), "rebuilt": {"images": images}}
+        return self._task("score", values, groups)
+
+    def _worked_on(self, id: tuple[str | int, ...], result: Result) -> None:
+        if id[0] == "reconstruct":
+            _, stage, number, round = map(int, (0, *id[1:]))
+            parts = self.rebuilt_in.setdefault((stage, round), {})
+            parts[number] = result.groups["rebuilt"]["images"]
+        else:
+            self._scored[int(id[1]), int(id[2])] = result.values["score"]
+
+    def _choose_slots(self, slots: Slots, window: Sequence[RoundKey]) -> Iterator[Answer]:
+        number = len(self._teachers.chosen)
+        teacher = slots.best or slots.before
+        if self._said >= number or teacher is None:
+            return
+        self._said = number
+        stage, round = self._teachers.place(number)
+        closed = {key: self.line.closed_round(*key) for key in window}
+        places = {(e, p): key[0] for key in window for e, p, _ in self.line.expected_in(*key)}
+        yield Say(
+            self._topic,
+            TeacherChosen(
+                run=self.line.run,
+                number=number,
+                stage=stage,
+                round=round,
+                teacher=teacher,
+                slots=slots.named,
+                scores=tuple(
+                    (each.model.version, self._scored[key])
+                    for key, each in closed.items()
+                    if each and key in self._scored
+                ),
+                used=tuple(hash for key in window for _, _, hash, _ in self._used_in(key)),
+                withheld=tuple(
+                    (*slot, self._withheld[stage][slot])
+                    for slot, stage in sorted(places.items())
+                    if slot in self._withheld.get(stage, {})
+                ),
+            ),
+        )
+
     def prototypes(self) -> dict[int, list[tuple[str, NDArray[np.float32]]]]:
         """Stage → class and rebuilt image (C, H, W) in [0, 1]; what this process has rebuilt."""
         shown: dict[int, list[tuple[str, NDArray[np.float32]]]] = {}
+        for key, parts in sorted(self.rebuilt_in.items()):
+            images = np.concatenate([parts[number] for number in sorted(parts)])
+            listed = {(e, place): uid for e, place, uid in self.line.expected_in(*key)}
+            uids = [listed[slot] for slot, _, _, _ in self._used_in(key)]
+            shown.setdefault(key[0], []).extend(zip(uids, images, strict=True))
         for stage, parts in self.rebuilt.items():
             images = np.concatenate([parts[number] for number in sorted(parts)])
             found = self._gradients.get(stage, {})
@@ -302,11 +466,11 @@ class Proxy:
         chosen_so_far = len(self._teachers.chosen)
         if chosen_so_far != self._tidied:
             self._tidied = chosen_so_far
-            kept = {choice.teacher for choice in self._teachers.chosen}
+            kept = set(self._kept())
             kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
             yield Keep(only=frozenset(kept))
         if self.line.opened is not None:
-            yield from self._trim(chosen_so_far if self.line.over or not self._keeps_all else 0)
+            yield from self._trim(self._settled_stages())
 
     def _trim(self, answered: int) -> Iterator[Answer]:
         """Gradients of the first so many stages go, also those that a copy sends late."""
@@ -317,6 +481,30 @@ class Proxy:
             if past and before > self._trimmed.get(topic, 0):
                 self._trimmed[topic] = before
                 yield Trim(topic, before)
+
+    def _kept(self) -> list[ModelName]:
+        """The models that were chosen; with two slots those that may teach again."""
+        chosen_so_far = self._teachers.chosen
+        if not self._configuration.slotted:
+            return [choice.teacher for choice in chosen_so_far]
+        return [model for model in chosen_so_far[-1].slots or () if model]
+
+    def _settled_stages(self) -> int:
+        """Stages whose gradients nobody needs any more.
+
+        With two slots they serve until a later round brings others, or until the schedule's last
+        stage, in which nothing is scored.
+        """
+        chosen_so_far = len(self._teachers.chosen)
+        if not self._configuration.slotted:
+            return chosen_so_far if self.line.over or not self._keeps_all else 0
+        if not chosen_so_far:
+            return 0
+        stage, _ = newest = self._teachers.place(chosen_so_far - 1)
+        if stage >= self._configuration.stages - 1:
+            return stage
+        basis, _ = self._basis(newest)
+        return basis[0] if basis else 0
 
     @property
     def _keeps_all(self) -> bool:

@@ -22,6 +22,7 @@ def reconstruct(task: Task) -> Result:
     seed = configuration.encoder_seed
     chance = generator(configuration.seed if seed is None else seed, "encoder")
     classes = configuration.encoder_classes or data.encoder_classes
+    when = (values["stage"], _round(task))
     images = rebuild(
         encoder_weights(data.channels, data.height, data.width, classes, chance),
         gradients,
@@ -31,7 +32,7 @@ def reconstruct(task: Task) -> Result:
         steps=configuration.recon_steps,
         start=configuration.recon_init,
         generators=[
-            generator(configuration.seed, f"recon_init/{values['start'] + i}", "", values["stage"])
+            generator(configuration.seed, f"recon_init/{values['start'] + i}", "", *when)
             for i in range(len(gradients))
         ],
     )
@@ -47,7 +48,7 @@ def score_candidate(task: Task) -> Result:
     )
     copies = configuration.aug_copies if transform.augments else 1
     chances = [
-        generator(configuration.seed, f"score_augment/{place}", "", stage)
+        generator(configuration.seed, f"score_augment/{place}", "", stage, _round(task))
         for stage, place in task.values["places"]
     ]
     seen = views(
@@ -60,6 +61,12 @@ def score_candidate(task: Task) -> Result:
         class_balanced=configuration.proxy_eval == "all",
     )
     return Result({"score": value}, {})
+
+
+def _round(task: Task) -> int | str:
+    """The round that the gradients belong to; nothing where they are the whole stage's."""
+    round: int | None = task.values["round"]
+    return "" if round is None else round
 
 
 def _configuration(task: Task) -> Configuration:

@@ -103,15 +103,17 @@ class Configuration(Frozen):
     ad_norm: Literal["l1", "l2sq"] | None = None
     alpha_grad: Literal["full", "detached"] | None = None
     cam_relu: bool | None = None
-    teacher: Literal["best", "last", "none"] | None = None
+    teacher: Literal["best", "last", "slots", "none"] | None = None
     """Which old model teaches."""
 
     # memory (docs/method.md 4)
     memory: Annotated[int, Field(ge=0)] = 2000
 
     # new classes (docs/method.md 3)
-    detector: Literal["hybrid", "entropy", "label"] = "hybrid"
-    entropy_head: Literal["virtual", "pre_growth"] = "virtual"
+    detector: Literal["hybrid", "entropy", "label", "lineage"] = "hybrid"
+    """`lineage`: labels judge, and every round's signal (3.2) chooses slots and prototypes."""
+    entropy_head: Literal["virtual", "pre_growth", "post_growth"] = "virtual"
+    """`post_growth`: the signal is taken on the grown head; verdicts use virtual rows for it."""
     threshold_mode: Literal["absolute", "relative"] = "absolute"
     entropy_threshold: Weight = 1.2
     rho: Weight = 0.3
@@ -121,6 +123,8 @@ class Configuration(Frozen):
     # the proxy (docs/method.md 6)
     proto_per_class: Positive = 3
     proto_upload: Literal["any", "sampled_only"] = "any"
+    proto_model: Literal["first_round", "local"] = "first_round"
+    """Whose features choose a prototype: the model of the stage's first round, or the twin's."""
     perturb: Perturb = Perturb()
     encoder_seed: int | None = None
     encoder_classes: Positive | None = None
@@ -157,6 +161,34 @@ class Configuration(Frozen):
                 f"classes_per_stage lists {len(sizes)} stages, stages is {self.stages}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _lineage_is_whole(self) -> Self:
+        parts = {
+            "detector=lineage": self.detector == "lineage",
+            "teacher=slots": self.teacher == "slots",
+            "proto_model=local": self.proto_model == "local",
+        }
+        if not any(parts.values()):
+            return self
+        parts["proto_upload=sampled_only"] = self.proto_upload == "sampled_only"
+        if missing := [part for part, given in parts.items() if not given]:
+            given = " and ".join(part for part in parts if part not in missing)
+            raise ValueError(
+                f"{given} needs {' and '.join(missing)}: the signal, the prototypes of those who"
+                " train and the two slots are one mechanism (docs/method.md 9)"
+            )
+        if self.proxy_eval == "all":
+            raise ValueError(
+                "teacher=slots scores each model on the newest round's prototypes alone: leave"
+                " proxy_eval at current (docs/method.md 9)"
+            )
+        return self
+
+    @property
+    def slotted(self) -> bool:
+        """Whether two slots teach, chosen anew before every round (docs/method.md 9)."""
+        return self.teacher == "slots"
 
     @property
     def switches(self) -> dict[str, object]:

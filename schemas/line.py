@@ -136,6 +136,29 @@ class RoundsLine:
             for place, uid in enumerate(uids)
         )
 
+    def expected_in(self, stage: int, round: int) -> tuple[tuple[str, int, str], ...]:
+        """Of those, what is expected of one round: a list names its classes once for each round
+        that samples the entity (with two slots only; docs/method.md 9)."""
+        found = []
+        grown = self.stages[stage].grown if stage < len(self.stages) else None
+        for entity, uids in grown.prototypes if grown else ():
+            rounds, size = self._sampled_rounds(entity, stage), len(set(uids))
+            if round in rounds:
+                first = size * rounds.index(round)
+                found += [(entity, i, uids[i]) for i in range(first, first + size)]
+        return tuple(found)
+
+    def _sampled_rounds(self, entity: str, stage: int) -> list[int]:
+        """The rounds of a scheduled stage in which an entity trains."""
+        assert self.opened is not None
+        sampled = self.opened.schedule.stages[stage].sampled
+        return [round for round, entities in enumerate(sampled) if entity in entities]
+
+    def closed_round(self, stage: int, round: int) -> RoundClosed | None:
+        """The decision that closed a round, if it was read."""
+        rounds = self.stages[stage].rounds if stage < len(self.stages) else []
+        return rounds[round].closed if round < len(rounds) else None
+
     # --- hearing ---------------------------------------------------------------------------
 
     def hear(self, decision: Decision, hash: str) -> bool:
@@ -251,13 +274,26 @@ class RoundsLine:
         return settled and stage == len(self.stages) < self.total_stages
 
     def _may_expect(self, grown: HeadGrown) -> bool:
-        """Whether prototypes are expected once each, of entities and classes of this stage."""
+        """Whether prototypes are expected once each, of entities and classes of this stage.
+
+        With two slots: once for each round that samples the entity, in the schedule's stages.
+        """
         entities = [entity for entity, _ in grown.prototypes]
-        once = all(
-            len(set(uids)) == len(uids) for uids in (entities, *dict(grown.prototypes).values())
+        if len(set(entities)) < len(entities) or not set(entities) <= set(self.marked(grown.stage)):
+            return False
+        return all(
+            set(uids) <= set(grown.rows) and self._complete(entity, uids, grown.stage)
+            for entity, uids in grown.prototypes
         )
-        known = all(set(uids) <= set(grown.rows) for _, uids in grown.prototypes)
-        return once and known and set(entities) <= set(self.marked(grown.stage))
+
+    def _complete(self, entity: str, uids: tuple[str, ...], stage: int) -> bool:
+        """Whether a list names each of its classes as often as it must."""
+        assert self.opened is not None
+        if not self.opened.configuration.slotted:
+            return len(set(uids)) == len(uids)
+        if stage >= self.opened.configuration.stages:
+            return False
+        return uids == uids[: len(set(uids))] * len(self._sampled_rounds(entity, stage))
 
     def _follows(self, model: ModelName) -> bool:
         return self.model is not None and model.version == self.model.version + 1
@@ -297,7 +333,7 @@ class Turns:
 
 
 class TeachersLine:
-    """The line `teachers`: one choice for each stage from the second on."""
+    """The line `teachers`: one choice for each stage from the second on, or for each round."""
 
     def __init__(self, rounds: RoundsLine) -> None:
         self._rounds = rounds
@@ -306,8 +342,24 @@ class TeachersLine:
         self.refused: Rejected = []
 
     def of(self, stage: int) -> TeacherChosen | None:
-        """The choice for a stage, if it was read."""
-        return self.chosen[stage - 1] if 1 <= stage <= len(self.chosen) else None
+        """The choice for a stage, or for its first round, if it was read."""
+        return self.at(stage, 0)
+
+    def at(self, stage: int, round: int) -> TeacherChosen | None:
+        """The choice that counts in a round, if it was read."""
+        number = (stage - 1) * self._each + round % self._each
+        return self.chosen[number] if stage >= 1 and number < len(self.chosen) else None
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Stage and round that a choice of this number is for."""
+        return 1 + number // self._each, number % self._each
+
+    @property
+    def _each(self) -> int:
+        """Choices for each stage."""
+        opened = self._rounds.opened
+        slotted = opened is not None and opened.configuration.slotted
+        return opened.configuration.rounds_per_stage if opened and slotted else 1
 
     def hear(self, chosen: TeacherChosen, where: object = None) -> None:
         """Take the choice in its turn. What is not valid is found in `refused`."""
@@ -324,15 +376,44 @@ class TeachersLine:
             raise NotYet(lambda: self._rounds.opened is not None, "RunOpened")
         if decision.number != len(self.chosen):
             return
-        if decision.stage != decision.number + 1 or decision.run != self._rounds.run:
-            raise Refused("out-of-line", f"{decision.identity} is for stage {decision.stage}")
-        stage = decision.stage - 1
-        before = self._rounds.closed(stage)
-        if before is None:
-            raise NotYet(lambda: self._rounds.closed(stage) is not None, f"StageClosed({stage})")
-        if decision.teacher not in (*before.candidates, before.last):
-            raise Refused("out-of-line", f"{decision.identity} names no model of the stage before")
+        stage, round = decision.stage, decision.round
+        other = (stage, round) != self.place(decision.number)
+        if other or decision.run != self._rounds.run:
+            raise Refused("out-of-line", f"{decision.identity} is for stage {stage}, round {round}")
+        if round:
+            self._after(lambda: self._rounds.closed_round(stage, round - 1), f"round {round - 1}")
+        else:
+            self._after(lambda: self._rounds.closed(stage - 1), f"StageClosed({stage - 1})")
+        if self._rounds.opened.configuration.slotted:
+            self._fit_slots(decision)
+        else:
+            self._fit(decision)
         self.chosen.append(decision)
+
+    @staticmethod
+    def _after(read: Callable[[], Decision | None], what: str) -> None:
+        if read() is None:
+            raise NotYet(lambda: read() is not None, what)
+
+    def _fit(self, decision: TeacherChosen) -> None:
+        before = self._rounds.closed(decision.stage - 1)
+        if before is None or decision.teacher not in (*before.candidates, before.last):
+            raise Refused("out-of-line", f"{decision.identity} names no model of the stage before")
+        if decision.slots is not None:
+            raise Refused("out-of-line", f"{decision.identity} names slots, and the run has none")
+
+    def _fit_slots(self, decision: TeacherChosen) -> None:
+        """Both slots are models that closed a round before this one."""
+        end = (decision.stage, decision.round)
+        known = {
+            each.closed.model
+            for stage in self._rounds.stages
+            for each in stage.rounds
+            if each.closed and (each.closed.stage, each.closed.round) < end
+        }
+        first, second = decision.slots or (None, None)
+        if not {first, second} <= known | {None} or decision.teacher != (second or first):
+            raise Refused("out-of-line", f"{decision.identity} names no models of rounds before")
 
 
 class VerdictLine:

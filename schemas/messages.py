@@ -92,6 +92,10 @@ class ModelName(Header):
         return f"{self.version}/{self.sha256}"
 
 
+Slots = tuple[ModelName | None, ModelName | None]
+"""The lineage's two old models: the best before, and the best so far (docs/method.md 6.6)."""
+
+
 # --- samples: a physical entity to its twin ---------------------------------------------------
 
 
@@ -253,6 +257,8 @@ class RoundOpened(Decision):
     round: Number
     base: ModelName
     teacher: ModelName | None
+    slots: Slots | None = None
+    """With two slots, in place of `teacher`: each twin's signal tells which of them teaches it."""
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     participants: Annotated[tuple[Participant, ...], Field(min_length=1)]
 
@@ -352,9 +358,14 @@ class TeacherChosen(Decision):
 
     line = "teachers"
     stage: Number
+    round: Number = 0
+    """With two slots there is a choice for every round; otherwise one for the stage."""
     teacher: ModelName
+    slots: Slots | None = None
+    """The two slots, if the run has them; `teacher` is then the second, or else the first."""
     scores: tuple[tuple[Number, Finite], ...]
-    """Version and score in [0, 1] of each candidate; empty when nothing could be scored."""
+    """Version and score in [0, 1] of each candidate, with two slots of each model that closed a
+    round since the choice before; empty when nothing could be scored."""
     used: tuple[Hash, ...]
     """Hashes of the gradients that the scores rest on, in the order of HeadGrown's list."""
     withheld: tuple[tuple[Entity, Number, Reasoned], ...]
@@ -384,6 +395,8 @@ class TwinState(Message):
     """Stage, source and count of marks of later stages."""
     kept: Hash | None = None
     """Hash of the counted update whose StrategyKept the strategy goes on from."""
+    entropy: Finite | None = None
+    """Of the classes that became old, in nats, just before they did; for the signal of 3.2 only."""
     trimmed: Number
     """Position of the first image that the log still has to hold for this state."""
     offset: Number

@@ -6,6 +6,7 @@ Each function takes a task and gives its result; nothing else reaches or leaves 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from learning.augmentation import Transform
 from learning.encoder import encoder_weights, fault
 from learning.lesson import Lesson
 from learning.memory import herded
-from learning.nets import features_and_logits, from_weights
+from learning.nets import ResNet18, features_and_logits, from_weights
 from learning.novelty import mean_entropy
 from learning.prototypes import Perturbation, make_prototype
 from learning.strategies.choice import chosen, sent_tensors
@@ -27,6 +28,11 @@ from schemas.messages import DataFacts, Groups, Transforms
 from schemas.seeds import generator
 from schemas.tensors import update_of
 from schemas.updates import checked_update
+from twins.signal import Signal, augmented_entropy, taught_by
+
+Answered = tuple[float | None, str | None]
+"""Of a place: between chosen and altered image, in dB; or why there is no gradient."""
+_NO_IMAGES = {"images": np.zeros((0, 1, 1, 1), np.uint8)}
 
 
 def judge(task: Task) -> Result:
@@ -61,22 +67,39 @@ def herd(task: Task) -> Result:
             features, _ = features_and_logits(net, images, transform)
             picked = herded(features, task.values["most"], with_replacement=task.values["replace"])
             groups[name] = {"chosen": picked, "images": images[picked]}
-    return Result({}, groups)
+    return Result({"entropy": _entropy_before(task)}, groups)
+
+
+def _entropy_before(task: Task) -> float | None:
+    """Of all that becomes old, under the base of the round before; for the signal of 3.2."""
+    if "before" not in task.groups:
+        return None
+    classes = [t["images"] for name, t in task.groups.items() if name.startswith("class/")]
+    entropy = _augmented(task, "before", np.concatenate(classes), task.values["before"])
+    return entropy if entropy is not None and math.isfinite(entropy) else None
+
+
+def _augmented(task: Task, model: str, images: NDArray[Any], when: tuple[int, int]) -> float | None:
+    """The augmented entropy of images under a group's model, as in that stage and round."""
+    chance = generator(_configuration(task).seed, "detect/2", task.values["entity"], *when)
+    return augmented_entropy(task.groups[model], images, transform_of(_data(task)), chance)
 
 
 def local_update(task: Task) -> Result:
     """One local training; what it comes to, checked as its reader will (docs/method.md 5.9).
 
-    Values that may not be counted are answered by a reason instead.
+    Values that may not be counted are answered by a reason instead. Where two slots teach, the
+    signal (3.2) comes first, and the prototypes of the round's places are made at the end.
     """
     values, groups, configuration = task.values, task.groups, _configuration(task)
     strategy = chosen(configuration.strategy, configuration.switches, configuration.teacher)
     place = (values["entity"], values["stage"], values["round"])
+    signal = _signal(task)
     learned = learn(
         Lesson(
             strategy=strategy,
             base=groups["model"],
-            teacher=groups.get("teacher"),
+            teacher=_teacher(task, signal),
             images=groups["data"]["images"],
             rows=np.array(values["rows"], np.int64),
             stage_of_row=tuple(values["stage_of_row"]),
@@ -101,37 +124,92 @@ def local_update(task: Task) -> Result:
         expected = sent_tensors(strategy, groups["model"])
         checked_update(sent, groups["model"], expected, values["total_weight"], configuration.wire)
     except Refused as refused:
-        return Result({"reason": str(refused)[:400]}, {})
+        reason = str(refused)[:400]
+        return Result({"reason": reason, "places": _withheld(task, reason)}, {})
     measured = {name: float(value) for name, value in learned.metrics.items()}
+    measured |= signal.measured if signal else {}
+    answers, gradients = _own_prototypes(task, learned.weights, signal)
     finite = {name: value for name, value in measured.items() if math.isfinite(value)}
     return Result(
-        {"measured": finite},
+        {"measured": finite, "places": answers},
         {f"send/{name}": tensors for name, tensors in sent.items()}
-        | {f"keep/{name}": tensors for name, tensors in learned.keep.items()},
+        | {f"keep/{name}": tensors for name, tensors in learned.keep.items()}
+        | gradients,
     )
+
+
+def _signal(task: Task) -> Signal | None:
+    """The signal of this round, where something depends on it."""
+    values = task.values
+    if values["signal"] is None:
+        return None
+    compared, data = values["signal"], task.groups["data"]["images"]
+    current = data[np.isin(values["rows"], compared["current"])]
+    entropy = _augmented(task, "model", current, (values["stage"], values["round"]))
+    before = compared["entropy"]
+    if "before" in task.groups:
+        before = _augmented(task, "before", current, compared["when"])
+    return Signal(entropy, before or 0.0, compared["threshold"])
+
+
+def _teacher(task: Task, signal: Signal | None) -> Mapping[str, NDArray[Any]] | None:
+    """The round's teacher, or the slot that the signal picks."""
+    if signal is None:
+        return task.groups.get("teacher")
+    return taught_by(task.groups.get("slot/0"), task.groups.get("slot/1"), signal.given)
+
+
+def _withheld(task: Task, reason: str) -> list[Answered]:
+    """The same reason for every place of the round."""
+    return [(None, reason)] * len(task.values["places"])
+
+
+def _own_prototypes(
+    task: Task, weights: Mapping[str, NDArray[Any]], signal: Signal | None
+) -> tuple[list[Answered], Groups]:
+    """The prototypes of the round's places, by the model that was just trained (6.2, 9)."""
+    values = task.values
+    if signal is None or not signal.given:
+        return _withheld(task, "no signal"), {}
+    rows, data = np.array(values["rows"], np.int64), task.groups["data"]["images"]
+    images = [data[rows == row] for row in values["places"]]
+    return _made(task, from_weights(weights), values["places"], images, values["round"])
 
 
 def prototypes(task: Task) -> Result:
     """The gradient of one perturbed image for each class asked for, or why there is none (6.2)."""
+    rows = task.values["rows"]
+    images = [task.groups.get(f"place/{i}", _NO_IMAGES)["images"] for i in range(len(rows))]
+    answers, groups = _made(task, from_weights(task.groups["model"]), rows, images, "")
+    return Result({"places": answers}, groups)
+
+
+def _made(
+    task: Task,
+    net: ResNet18,
+    rows: Sequence[int],
+    images: Sequence[NDArray[np.uint8]],
+    round: int | str,
+) -> tuple[list[Answered], Groups]:
+    """An answer for each place, and the gradients of those that have one."""
     configuration, data, values = _configuration(task), _data(task), task.values
-    net, encoder = from_weights(task.groups["model"]), encoder_of(configuration, data)
-    how = configuration.perturb
+    encoder, how = encoder_of(configuration, data), configuration.perturb
     perturbation = Perturbation(how.mode, how.steps, how.step, how.gamma)
-    answers: list[tuple[float | None, str | None]] = []
+    answers: list[Answered] = []
     groups: Groups = {}
-    for place, row in enumerate(values["rows"]):
-        if f"place/{place}" not in task.groups:
+    for place, row in enumerate(rows):
+        if not len(images[place]):
             answers.append((None, "no image of this class is left"))
             continue
         made = make_prototype(
             net,
-            task.groups[f"place/{place}"]["images"],
+            images[place],
             row,
             encoder,
             transform=transform_of(data),
             perturbation=perturbation,
             generator=generator(
-                configuration.seed, f"perturb/{row}", values["entity"], values["stage"]
+                configuration.seed, f"perturb/{row}", values["entity"], values["stage"], round
             ),
             dp_noise_sigma=configuration.dp_noise_sigma,
         )
@@ -140,7 +218,7 @@ def prototypes(task: Task) -> Result:
         answers.append((made.psnr, None) if reason is None else (None, reason))
         if reason is None:
             groups[f"place/{place}"] = made.gradient
-    return Result({"places": answers}, groups)
+    return answers, groups
 
 
 def encoder_of(configuration: Configuration, data: DataFacts) -> dict[str, NDArray[np.float32]]:

@@ -7,7 +7,7 @@ its state. So it may hear them in any order, and a second copy elsewhere comes t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ from schemas.messages import (
     RoundOpened,
     StrategyKept,
     StreamMarked,
+    Tensors,
     TwinState,
     WindowJudged,
 )
@@ -514,7 +515,8 @@ class Twin:
 
     def _to_settle(self, stage: int) -> dict[str, list[Image]]:
         """The images of each class that becomes old now, if the strategy remembers some of them."""
-        if self._state is None or self._strategy.memory != "exemplars":
+        remembers = self._strategy.memory == "exemplars" or self._signals
+        if self._state is None or not remembers:
             return {}
         raw = self.raw_images(self._line.verdicts[stage].position)
         return {uid: [i for i in raw if i.label == uid] for uid in self._state.current}
@@ -532,8 +534,14 @@ class Twin:
         assert model is not None
         groups = {f"class/{uid}": {"images": pixels(library, self.samples, refs)}
                   for uid, refs in self._to_settle(stage).items() if refs}  # fmt: skip
-        values = {"most": self._most(), "replace": 14 in self._shared.configuration.quirks}
-        return self._task("herd", values, {"model": library.model(model), **groups})
+        groups["model"] = library.model(model)
+        quirks = self._shared.configuration.quirks
+        values: dict[str, object] = {"most": self._most(), "replace": 14 in quirks}
+        if self._signals:
+            when, base = self._last_base(stage - 1)
+            values |= {"entity": self.entity, "before": when}
+            groups["before"] = library.model(base)
+        return self._task("herd", values, groups)
 
     def _remembered(self, number: int, result: Result) -> Iterator[Answer]:
         """Exemplars first, each with its pixels, then the state that names them."""
@@ -550,7 +558,7 @@ class Twin:
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
                 if image not in self._pixels_at.get(uid, ()):
                     yield Say(self.own, self._exemplar(image, uid, content), _image_key(image))
-        state = self._next_state(change, exemplars)
+        state = self._next_state(change, exemplars, result.values.get("entropy"))
         yield Say(self.own, state, _state_key(state, pack(state).hash))
 
     def _exemplar(self, image: Exemplar, uid: str, content: NDArray[np.uint8]) -> ExemplarImage:
@@ -563,7 +571,9 @@ class Twin:
             groups={"images": {"images": content[None]}},
         )
 
-    def _next_state(self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]]) -> TwinState:
+    def _next_state(
+        self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]], entropy: float | None
+    ) -> TwinState:
         settled = dict(self._state.settled) if self._state else {}
         if self._strategy.memory != "everything":
             settled |= dict.fromkeys(change.learned, self._line.verdicts[change.stage].position)
@@ -583,6 +593,7 @@ class Twin:
             settled=dict(sorted(settled.items())),
             sources=sources,
             marks=tuple(marks),
+            entropy=entropy,
             trimmed=position,
             offset=offset,
         )
@@ -616,6 +627,8 @@ class Twin:
                 wanted=lambda: self._asked(opened),
             )
         else:
+            nothing = [(None, "no image of this class is left")] * len(self._round_places(opened))
+            yield from self._answer_places(opened, nothing, {})
             yield from self._withhold(opened, "no image to train on")
 
     def _asked(self, opened: RoundOpened) -> bool:
@@ -655,8 +668,74 @@ class Twin:
             "old_classes": len(old),
             "new_classes": len(state.current) if begins else 0,
             "total_weight": opened.total_weight,
+            "places": [line.rows[uid] for _, uid in self._round_places(opened)],
+            "signal": self._compared(opened, state) if self._signals else None,
         }
+        if self._signals:
+            groups |= self._slots(library, opened, state)
         return self._task("learn", values, groups)
+
+    # --- the signal of a round (docs/method.md 3.2, 9) -------------------------------------------
+
+    @property
+    def _signals(self) -> bool:
+        """Whether anything depends on a signal: slots teach, and the strategy listens."""
+        return self._shared.configuration.slotted and self._strategy.teacher != "none"
+
+    def _last_base(self, stage: int) -> tuple[tuple[int, int], ModelName]:
+        """The last round of a stage, and the model that it began with."""
+        opened = self._shared.line.stages[stage].rounds[-1].opened
+        return (opened.stage, opened.round), opened.base
+
+    def _round_before(
+        self, opened: RoundOpened, state: TwinState
+    ) -> tuple[tuple[int, int], ModelName] | None:
+        """The round whose entropy is compared with, and its base; None if the state remembers it.
+
+        In the first round after a change the current data are others than in the round before.
+        """
+        if opened.round:
+            before = self._shared.line.stages[opened.stage].rounds[opened.round - 1].opened
+            return (before.stage, before.round), before.base
+        return None if state.stage == opened.stage else self._last_base(opened.stage - 1)
+
+    def _compared(self, opened: RoundOpened, state: TwinState) -> dict[str, object]:
+        """With what, and how, a round's entropy is compared."""
+        line, before = self._shared.line, self._round_before(opened, state)
+        old_rows = sum(1 for stage in line.stage_of_row if stage < opened.stage)
+        virtual = self._virtual_rows(opened.stage)
+        return {
+            "threshold": threshold(self._shared.configuration, old_rows, virtual),
+            "current": [line.rows[uid] for uid in state.current if uid in line.rows],
+            "entropy": state.entropy,
+            "when": before[0] if before else None,
+        }
+
+    def _slots(self, library: Library, opened: RoundOpened, state: TwinState) -> Groups:
+        """The models that the signal compares, and those that it picks from."""
+        named = {f"slot/{i}": model for i, model in enumerate(opened.slots or ()) if model}
+        if before := self._round_before(opened, state):
+            named["before"] = before[1]
+        return {name: library.model(model) for name, model in named.items()}
+
+    def _round_places(self, opened: RoundOpened) -> list[tuple[int, str]]:
+        """Place and class of each prototype that is expected of this twin in a round."""
+        if not self._shared.configuration.slotted:
+            return []
+        expected = self._shared.line.expected_in(opened.stage, opened.round)
+        return [(place, uid) for entity, place, uid in expected if entity == self.entity]
+
+    def _answer_places(
+        self,
+        opened: RoundOpened,
+        answers: Sequence[tuple[float | None, str | None]],
+        groups: Groups,
+    ) -> Iterator[Answer]:
+        """Prototypes before the update: an update in the log means that they are there."""
+        for i, ((place, _), answer) in enumerate(
+            zip(self._round_places(opened), answers, strict=True)
+        ):
+            yield self._prototype(opened.stage, place, answer, groups.get(f"place/{i}"))
 
     def _learned(self, number: int, result: Result) -> Iterator[Answer]:
         """The update, checked as its reader will; or the form without content, and why."""
@@ -664,6 +743,7 @@ class Twin:
         assert isinstance(opened, RoundOpened)
         if not self._asked(opened):
             return
+        yield from self._answer_places(opened, result.values.get("places", ()), result.groups)
         if "reason" in result.values:
             yield from self._withhold(opened, result.values["reason"])
             return
@@ -706,6 +786,8 @@ class Twin:
     def _send_prototypes(self) -> Iterator[Answer]:
         line = self._shared.line
         stage = line.stage
+        if self._shared.configuration.slotted:
+            return  # they go with each round's update
         if stage is None or not stage.rounds or self._shared.teachers.of(stage.index + 1):
             return
         closed, places = stage.rounds[0].closed, self._places(stage.index)
@@ -742,21 +824,30 @@ class Twin:
     def _perturbed(self, stage: int, result: Result) -> Iterator[Answer]:
         if self._shared.teachers.of(stage + 1):
             return
-        topic = self._shared.names.of_site("prototypes", parted(self.entity)[0])
-        for place, (psnr, reason) in enumerate(result.values["places"]):
-            content = {} if reason else {"gradient": result.groups[f"place/{place}"]}
-            yield Say(
-                topic,
-                PrototypeGradient(
-                    run=self._shared.line.run,
-                    entity=self.entity,
-                    stage=stage,
-                    place=place,
-                    reason=reason,
-                    psnr=psnr,
-                    groups=content,
-                ),
-            )
+        for place, answer in enumerate(result.values["places"]):
+            yield self._prototype(stage, place, answer, result.groups.get(f"place/{place}"))
+
+    def _prototype(
+        self,
+        stage: int,
+        place: int,
+        answer: tuple[float | None, str | None],
+        gradient: Tensors | None,
+    ) -> Say:
+        """The answer for a place: a gradient, or the form without content and why."""
+        psnr, reason = answer
+        return Say(
+            self._shared.names.of_site("prototypes", parted(self.entity)[0]),
+            PrototypeGradient(
+                run=self._shared.line.run,
+                entity=self.entity,
+                stage=stage,
+                place=place,
+                reason=reason,
+                psnr=psnr,
+                groups={} if gradient is None else {"gradient": gradient},
+            ),
+        )
 
     # --- tasks -----------------------------------------------------------------------------------
 
