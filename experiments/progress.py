@@ -67,6 +67,7 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float, int] | None = None
+        self._begun = False
 
     def standing(self, run: Embedded) -> Standing | None:
         """Where the run stands; None before it is opened."""
@@ -76,8 +77,9 @@ class Pace:
         part = _part(run)
         rounds, of_rounds = _rounds(line)
         now = (self._clock(), rounds + part, _images(run))
-        if self._first is None or not line.stages:
+        if self._first is None or not self._begun:
             self._first = now  # until a stage begins, worker processes are starting
+            self._begun = bool(line.stages)
         seconds, done, images = (b - a for a, b in zip(self._first, now, strict=True))
         stage = line.stage
         return Standing(

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class Stopwatch:
-    """Seconds and calls by phase; a phase inside another counts for itself only."""
+    """Seconds and calls by phase; a phase inside another counts for itself only.
+
+    `with stopwatch("log"): ...` measures a phase.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds since any moment."""
-        self._clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.calls: defaultdict[str, int] = defaultdict(int)
-        self._inner = [0.0]
+        self._clock = clock
+        self._open: list[list[float]] = [[0.0, 0.0]]
+        """Of each phase that is going on: when it began, and the seconds of phases inside it."""
+        self._names: list[str] = []
 
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = self._clock()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            spent = self._clock() - start
-            self.seconds[phase] += spent - self._inner.pop()
-            self.calls[phase] += 1
-            self._inner[-1] += spent
+    def __call__(self, phase: str) -> Stopwatch:
+        """Name the phase that begins when this is entered."""
+        self._names.append(phase)
+        return self
+
+    def __enter__(self) -> None:
+        self._open.append([self._clock(), 0.0])
+
+    def __exit__(self, *error: object) -> None:
+        phase, (began, inside) = self._names.pop(), self._open.pop()
+        spent = self._clock() - began
+        self.seconds[phase] += spent - inside
+        self.calls[phase] += 1
+        self._open[-1][1] += spent
 
     def add(self, phase: str, seconds: float) -> None:
         """Seconds that another process measured."""

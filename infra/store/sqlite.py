@@ -6,11 +6,9 @@ A commit here does not wait for the disk: what a power cut takes is put back fro
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from infra.sqlite import BUSY_SECONDS, in_words
+from infra.sqlite import BUSY_SECONDS, InWords
 from schemas.codec import plain, read_plain
 from schemas.errors import DataError, Refused
 from schemas.messages import ModelName, Tensors
@@ -28,8 +26,8 @@ class SqliteStore:
 
     def __init__(self, path: Path | None = None) -> None:
         """Open or make the store. Raises DataError when the file is no database."""
-        self._path = path
-        with self._in_words():
+        self._in_words = InWords(path, "store of old models")
+        with self._in_words:
             self._db = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=BUSY_SECONDS, isolation_level=None
             )
@@ -43,7 +41,7 @@ class SqliteStore:
 
     def put(self, model: ModelName, tensors: Tensors, stage: int) -> None:
         value = plain({"version": model.version}, {"model": tensors})
-        with self._in_words():
+        with self._in_words:
             self._db.execute(
                 "INSERT OR REPLACE INTO old_models VALUES (?, ?, ?, ?)",
                 (model.version, model.sha256, stage, value),
@@ -56,14 +54,14 @@ class SqliteStore:
         return tensors
 
     def list(self) -> list[ModelName]:
-        with self._in_words():
+        with self._in_words:
             rows = self._db.execute(
                 "SELECT version, sha256 FROM old_models ORDER BY version, sha256"
             )
             return [ModelName(version=version, sha256=sha256) for version, sha256 in rows]
 
     def forget(self, model: ModelName) -> None:
-        with self._in_words():
+        with self._in_words:
             self._db.execute(
                 "DELETE FROM old_models WHERE version = ? AND sha256 = ?",
                 (model.version, model.sha256),
@@ -74,7 +72,7 @@ class SqliteStore:
 
     def _read(self, model: ModelName) -> Tensors:
         try:
-            with self._in_words():
+            with self._in_words:
                 row = self._db.execute(
                     "SELECT value FROM old_models WHERE version = ? AND sha256 = ?",
                     (model.version, model.sha256),
@@ -84,10 +82,3 @@ class SqliteStore:
         except (DataError, Refused, KeyError):
             raise LookupError(f"version {model.version} in the store is damaged") from None
         raise LookupError(f"version {model.version} is not in the store")
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise in_words(error, self._path, "store of old models") from None

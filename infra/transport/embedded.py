@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.points import Hook, no_hook
-from infra.sqlite import BUSY_SECONDS, in_words
+from infra.sqlite import BUSY_SECONDS, InWords
 from infra.transport.base import Stored, Trimmed
 from schemas.codec import Record
 from schemas.errors import DataError
@@ -49,12 +49,13 @@ class Embedded:
         """
         self._hook = hook
         self._path = path
+        self._in_words = InWords(path, "log")
         self._ids: dict[str, int] = {}
         self._read_up: dict[str, int] = {}
         """Topic → place behind which nothing was when we looked, and nothing came since."""
         self._others = -1
         self._unwiped = False
-        with self._in_words():
+        with self._in_words:
             self._connection = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=BUSY_SECONDS, isolation_level=None
             )
@@ -83,7 +84,7 @@ class Embedded:
         return int(start)
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
-        with self._in_words():
+        with self._in_words:
             if self._nothing_since(topic, place):
                 return []
             found = self._from(topic, place, max_bytes)
@@ -105,7 +106,7 @@ class Embedded:
         return self.first(topic) if last is None else last + 1
 
     def topics(self) -> list[str]:
-        with self._in_words():
+        with self._in_words:
             rows = self._connection.execute("SELECT name FROM topics ORDER BY name")
             return [name for (name,) in rows]
 
@@ -165,16 +166,9 @@ class Embedded:
             )
 
     @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise in_words(error, self._path, "log") from None
-
-    @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """All of it, or nothing: also when we are killed half-way."""
-        with self._in_words():
+        with self._in_words:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
@@ -197,7 +191,7 @@ class Embedded:
         """
         if self._path is None:
             return
-        with self._in_words():
+        with self._in_words:
             self._connection.execute(f"PRAGMA busy_timeout = {WIPE_MILLISECONDS}")
             busy = self._number("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
@@ -225,9 +219,9 @@ class Embedded:
 
     def _nothing_since(self, topic: str, place: int) -> bool:
         """Whether nothing can be there: a thousand quiet topics should cost next to nothing."""
-        others = self._number("PRAGMA data_version")
+        (others,) = self._connection.execute("PRAGMA data_version").fetchone()
         if others != self._others:
-            self._others = others or 0
+            self._others = others
             self._read_up.clear()
         return self._read_up.get(topic) == place
 
@@ -265,6 +259,6 @@ class Embedded:
 
     def _number(self, query: str, *values: str | int) -> int | None:
         """The first number that a query gives, if it gives one."""
-        with self._in_words():
+        with self._in_words:
             row = self._connection.execute(query, values).fetchone()
             return None if row is None else row[0]

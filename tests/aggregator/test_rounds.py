@@ -19,7 +19,7 @@ from schemas.messages import ModelUpdate, Participant, RoundOpened, RunOpened, W
 from schemas.schedule import Client, Schedule, Stage
 from schemas.tensors import decoded, update_of
 from tests.schemas.decisions import HONEST, RUN, addition, joined, opening, read, verdict
-from tests.schemas.specimens import NORTH, SOUTH, facts, model, recipe, weights
+from tests.schemas.specimens import NORTH, SOUTH, facts, model, opened, recipe, weights
 
 FEDKA, FEDAVG = STRATEGIES["fedka"], STRATEGIES["fedavg"]
 BASE = {name: tensor for name, tensor in weights().items() if name != "conv.weight"}
@@ -192,6 +192,28 @@ def test_nobody_is_asked_when_no_teacher_will_be_chosen_on_them() -> None:
     assert prototypes_of(line, verdicts, {"4": 4}, 2, FEDKA) == ()
     assert prototypes_of(line, verdicts, {"0": 0}, 0, FEDAVG) == ()
     assert prototypes_of(line, verdicts, {"0": 0}, 0, FEDKA) != ()
+
+
+def test_with_two_slots_a_twin_owes_its_classes_once_for_each_round_that_it_trains_in() -> None:
+    """Four of six train, each in one of the two rounds; two rounds would double the list."""
+    slotted = {
+        "detector": "lineage",
+        "teacher": "slots",
+        "proto_model": "local",
+        "proto_upload": "sampled_only",
+    }
+    line = six(**slotted)
+
+    listed = prototypes_of(line, all_judged(line, 0), {"0": 0}, 0, replace(FEDKA, teacher="slots"))
+    assert listed == tuple((entity, ("0",)) for entity in ENTITIES[:4])
+
+    both = opened(**slotted)
+    line = read((both,))
+    lines = VerdictLines(line)
+    for decision in (joined(), verdict(1, 0, 0)):
+        lines.hear("local", decision.model_copy(update={"run": line.run}))
+    listed = prototypes_of(line, lines, {"1": 0, "0": 1}, 0, replace(FEDKA, teacher="slots"))
+    assert listed == ((NORTH, ("1", "0", "1", "0")),)
 
 
 # --- sums -----------------------------------------------------------------------------------------

@@ -20,15 +20,18 @@ from infra.transport.base import Transport
 from infra.transport.embedded import Embedded as Log
 from infra.transport.unkind import Unkind
 from infra.workers import Function, Inline
+from producers.entity import image_batch
 from producers.images import Dataset, Part, digest
-from schemas.codec import pack
+from schemas.codec import pack, piece, records, unpack
 from schemas.configuration import Configuration
-from schemas.messages import DeadLetter, Transforms
+from schemas.line import RoundsLine
+from schemas.messages import DeadLetter, Decision, Look, Message, StageAdded, Transforms
 from schemas.topics import Names
 from tests.flows.learner import FAKES
 
 RUN = "story"
 NAMES = Names(RUN)
+LIMIT = 2**26
 NORTH, EAST, SOUTH, WEST = (f"local/entity-{number:03d}" for number in range(4))
 Order = Callable[[Sequence[Session]], Sequence[Session]]
 
@@ -101,6 +104,8 @@ class Told:
     workers: Workers | None = None
     """None carries `functions` out in this process."""
     hook: Hook = no_hook
+    unkind: int | None = None
+    """A seed with which a file is read and written unkindly."""
 
 
 def put_together(
@@ -160,12 +165,11 @@ def in_file(
     told: Told | None = None,
     *,
     dataset: Dataset = DOTS,
-    seed: int | None = None,
 ) -> Embedded:
-    """See a run through, or go on with it, in a file; with a seed the file is read unkindly."""
+    """See a run through, or go on with it, in a file."""
     told = told or Told()
     log, store = Log(path, told.hook), SqliteStore(path)
-    read = log if seed is None else Unkind(log, random.Random(seed))
+    read = log if told.unkind is None else Unkind(log, random.Random(told.unkind))
     try:
         run = put_together(configuration, read, told, dataset=dataset, store=store)
         run.system.run()
@@ -221,3 +225,44 @@ def disturbed(
 def letters(run: Embedded) -> list[DeadLetter]:
     """What was set aside."""
     return list(run.observer.dead_letters.values())
+
+
+# --- the log, read and written beside a run -------------------------------------------------------
+
+
+def messages(log: Transport, topic: str) -> list[tuple[Message, str]]:
+    """All messages that a topic holds, with their hashes; each is one piece here."""
+    found, place = [], log.first(topic)
+    while stored := log.read(topic, place, LIMIT):
+        parts = [piece(each.record.value, LIMIT) for each in stored]
+        found += [(unpack(part.content, LIMIT), part.message) for part in parts]
+        place = stored[-1].offset + 1
+    return found
+
+
+def decided(log: Transport) -> RoundsLine:
+    """The line `rounds` as far as it stands in the log."""
+    line = RoundsLine()
+    for message, hash in messages(log, NAMES.federation("rounds")):
+        if isinstance(message, Decision):
+            line.hear(message, hash)
+    return line
+
+
+def stream(
+    log: Transport, entity: str, classes: Mapping[str, int], source: str = "visitor"
+) -> Look:
+    """Images of classes that nobody scheduled come to an entity: so many of each."""
+    chance = np.random.Generator(np.random.PCG64(len(source)))
+    uids = tuple(uid for uid, count in classes.items() for _ in range(count))
+    images = chance.integers(0, 256, (len(uids), *DOTS.train.images.shape[1:]), np.uint8)
+    batch = image_batch(decided(log).run, source, 0, images, uids)
+    log.append(NAMES.of_entity("samples", entity), records(batch, source="visitor")[1])
+    return Look(entity=entity, source=source, count=len(uids))
+
+
+def add_stage(log: Transport, *looks: Look) -> None:
+    """The decision that names such images; nobody else writes meanwhile."""
+    line = decided(log)
+    added = StageAdded(run=line.run, number=line.number + 1, looks=looks)
+    log.append(NAMES.federation("rounds"), records(added, source="visitor")[1])

@@ -19,14 +19,11 @@ from infra.points import Hook
 from infra.promises import Result, Task
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Function
-from schemas.codec import piece, unpack
 from schemas.configuration import Configuration
 from schemas.errors import RunFailed
-from schemas.line import RoundsLine
-from schemas.messages import Decision, Message, ModelUpdate, RoundClosed, RoundOpened
-from tests.flows.federation import NAMES, Told, in_file
+from schemas.messages import ModelUpdate, RoundClosed, RoundOpened
+from tests.flows.federation import NAMES, Told, decided, in_file, messages
 
-LIMIT = 2**26
 KILLED = -signal.SIGKILL
 Training = tuple[int, int, str]
 """Stage, round, entity."""
@@ -98,11 +95,7 @@ def answered(path: Path) -> set[Training]:
     """The trainings whose answer is in the log, or was counted."""
     log = Log(path)
     try:
-        line = RoundsLine()
-        for message, hash in messages(log, NAMES.federation("rounds")):
-            if isinstance(message, Decision):
-                line.hear(message, hash)
-        found = set()
+        line, found = decided(log), set()
         for message, _ in messages(log, NAMES.of_site("updates", "local")):
             assert isinstance(message, ModelUpdate)
             opened = line.decisions[message.opened]
@@ -114,13 +107,3 @@ def answered(path: Path) -> set[Training]:
         return found
     finally:
         log.close()
-
-
-def messages(log: Log, topic: str) -> list[tuple[Message, str]]:
-    """All messages of a topic that are one piece each, with their hashes."""
-    found, place = [], log.first(topic)
-    while stored := log.read(topic, place, LIMIT):
-        parts = [piece(each.record.value, LIMIT) for each in stored]
-        found += [(unpack(part.content, LIMIT), part.message) for part in parts]
-        place = stored[-1].offset + 1
-    return found

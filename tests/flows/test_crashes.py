@@ -15,8 +15,8 @@ from infra.points import POINTS
 from infra.transport.embedded import Embedded as Log
 from schemas.configuration import Configuration
 from tests.flows.digits import TINY, digits, told_by_child
-from tests.flows.federation import NAMES, Outcome, Told, in_file, outcome, small
-from tests.flows.lives import KILLED, Fuse, answered, begun, lived, messages
+from tests.flows.federation import NAMES, Outcome, Told, in_file, messages, outcome, small
+from tests.flows.lives import KILLED, Fuse, answered, begun, lived
 
 FEW, MANY = range(3), range(300, 325)
 MOMENTS = 300
@@ -25,7 +25,8 @@ MOMENTS = 300
 
 def _killed_over_and_over(seed: int, whole: Configuration, quiet: Outcome, path: Path) -> None:
     """Kill a run at random moments until a life sees its end, then ask what it came to."""
-    chance, told = random.Random(seed), Told(copies=1 + seed % 2)
+    chance = random.Random(seed)
+    told = Told(copies=1 + seed % 2, unkind=seed if seed % 3 else None)
     moments = MOMENTS * whole.stages * told.copies
     end = KILLED
     while end == KILLED:
@@ -43,7 +44,7 @@ def _killed_over_and_over(seed: int, whole: Configuration, quiet: Outcome, path:
 def test_killed_at_random_moments_it_ends_the_same(
     shorter: Outcome, folder: Path, seed: int
 ) -> None:
-    """Up to the last moment, again and again, and with every role twice."""
+    """Up to the last moment, again and again; some with every role twice, some read unkindly."""
     _killed_over_and_over(seed, small(stages=2), shorter, folder / "run.sqlite")
 
 

@@ -79,7 +79,8 @@ class Noise:
 
     def __call__(self) -> None:
         topics = [topic for topic in self.log.topics() if table_row(topic).name in REWRITTEN]
-        for _ in range(min(self.each, self.left) if topics else 0):
+        goal = max(self.left - self.each, 0)
+        while topics and self.left > goal:  # not every attempt comes to something
             self._write_to(self.chance.choice(topics))
 
     def _write_to(self, topic: str) -> None:
@@ -163,7 +164,7 @@ def test_a_run_among_rewritten_messages_ends_as_if_there_were_none(
     log = Log()
     run = put_together(small(), log, Told(copies=copies))
     line = run.aggregator.line
-    noise = Noise(log, random.Random(seed), lambda: line.number + 1, count // 40, count)
+    noise = Noise(log, random.Random(seed), lambda: line.number + 1, count // 50, count)
     run.system.run(watch=noise)
     told = {(letter.topic, letter.offset): letter.reason for letter in letters(run)}
 
@@ -175,7 +176,7 @@ def test_a_run_among_rewritten_messages_ends_as_if_there_were_none(
             assert told[topic, offset] in ("out-of-line", "unknown-entity")
     assert len(noise.unread) > count // 4
     assert noise.read.total() > count // 4
-    assert len(noise.read) == len(REWRITTEN)
+    assert {"samples", "classes", "rounds", "updates", "prototypes", "models"} <= noise.read.keys()
 
 
 def test_every_topic_that_a_role_reads_is_written_to_here() -> None:

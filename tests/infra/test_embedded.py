@@ -21,7 +21,7 @@ from infra.transport import embedded
 from infra.transport.base import Transport, Trimmed
 from infra.transport.embedded import Embedded
 from schemas.codec import Record
-from schemas.errors import DataError, DiskFull
+from schemas.errors import DataError, DiskFull, RunFailed
 
 TOPIC = "fedtwin.run.samples.local.entity-000"
 STATE = "fedtwin.run.twin-state.local.entity-000"
@@ -142,6 +142,23 @@ def test_a_reader_that_holds_on_delays_nobody(path: Path, log: Embedded) -> None
 
         assert person.execute("SELECT count(*) FROM records").fetchone() == (2,)
     assert keys(log) == ["b", "c"]
+
+
+def test_who_waits_too_long_for_another_writer_is_told_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program holds the file in the middle of a write: one line; once it lets go, all is well."""
+    monkeypatch.setattr(embedded, "BUSY_SECONDS", 0.05)
+    with closing(Embedded(path)) as mine, closing(sqlite3.connect(path)) as stuck:
+        stuck.isolation_level = None
+        stuck.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RunFailed, match="another program has not let go of it"):
+            mine.append(TOPIC, records("a"))
+
+        stuck.execute("ROLLBACK")
+        mine.append(TOPIC, records("a"))
+
+        assert keys(mine) == ["a"]
 
 
 def test_everything_that_flowed_can_be_inspected_with_sql(path: Path, log: Embedded) -> None:
@@ -400,6 +417,15 @@ def half_a_file(path: Path) -> None:
 def folder_in_its_place(path: Path) -> None:
     """A folder of that name."""
     path.mkdir()
+
+
+def test_a_mistake_of_our_own_is_not_told_as_a_broken_file(path: Path) -> None:
+    """Who goes on with a log that was closed is told just that."""
+    log = Embedded(path)
+    log.close()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        log.append(TOPIC, records("a"))
 
 
 @pytest.mark.parametrize(

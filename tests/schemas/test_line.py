@@ -296,6 +296,7 @@ def test_a_teacher_is_chosen_among_the_models_of_the_stage_before() -> None:
         (chosen(version=5), "names no model of the stage before"),
         (chosen(teacher=model(2, "f")), "names no model of the stage before"),
         (chosen(stage=2), "is for stage 2"),
+        (chosen(slots=(model(2), None)), "names slots, and the run has none"),
         (chosen(run=OTHER_RUN), "is for stage 1"),
         (growth(0, 0, 1), "HeadGrown cannot stand here"),
     ],

@@ -1,0 +1,283 @@
+"""The command line as a person meets it: help, wrong words, and what must never be touched."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli.words import data_dir, duration, in_a_line, overrides, size
+from experiments.folder import RunFolder
+from experiments.recipes import RECIPES
+from learning.strategies import STRATEGIES
+from schemas.errors import ConfigurationError
+from tests.experiments.hands import fedtwin, told
+
+COMMANDS = (
+    "demo", "run", "resume", "show", "ls", "inject", "predict", "export", "methods", "doctor",
+    "data ls", "data fetch",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each story begins in an empty folder, without data sets and without settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDTWIN_DATA_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_examples_of_itself(command: str) -> None:
+    """Help is where people look first; an example tells more than a list of options."""
+    shown = fedtwin(*command.split(), "--help")
+
+    assert shown.exit_code == 0
+    assert re.search(rf"Examples:\n\s+fedtwin {command}\b", shown.output)
+
+
+def test_the_first_help_tells_what_exit_codes_mean() -> None:
+    """Scripts rely on them, so they are documented where everybody finds them."""
+    shown = fedtwin("--help").output
+
+    for code in (0, 1, 2, 3, 4, 130):
+        assert re.search(rf"^\s+{code}\s+\w", shown, re.MULTILINE)
+    for command in COMMANDS:
+        assert re.search(rf"^  {command.split()[0]} ", shown, re.MULTILINE)
+
+
+def test_the_help_of_run_names_every_recipe() -> None:
+    """The list is written out there, because reading it from the recipes would be slow."""
+    shown = " ".join(fedtwin("run", "--help").output.split())
+
+    assert not [name for name in RECIPES if not re.search(rf"\b{name}[, .]", shown)]
+
+
+def test_the_version_is_the_installed_one() -> None:
+    """`fedtwin --version` prints name and number."""
+    shown = fedtwin("--version")
+
+    assert shown.exit_code == 0
+    assert re.fullmatch(r"fedtwin \d+\.\d+\.\d+\n", shown.output)
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("experiments.cli.app", ("torch", "numpy", "pydantic", "rich", "yaml")),
+        ("experiments.api", ("torch", "torchvision", "matplotlib", "tensorboard")),
+    ],
+)
+def test_nobody_waits_for_what_is_not_needed(module: str, heavy: tuple[str, ...]) -> None:
+    """Help imports next to nothing, and a run's main process no torch: only workers need it."""
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+# --- wrong words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("run cifar10", 2, "did you mean 'cifar100'"),
+        ("run tiny --preset papers", 2, "paper"),
+        ("run tiny --strategy fedkaa", 2, "'fedka'"),
+        ("run tiny -o rounds_per_stag=3", 2, "did you mean 'rounds_per_stage'"),
+        ("run tiny -o perturb.stepps=3", 2, "did you mean 'perturb.steps'"),
+        ("run tiny -o stages", 2, "key=value"),
+        ("run tiny -o stages=[1", 2, "YAML"),
+        ("run tiny -o clients=0", 2, "clients"),
+        ("run tiny -o stages=3", 2, "15 classes, but 10"),
+        ("run tiny -o clients_per_round=9", 2, "9 of 4 clients"),
+        ("run tiny -o reduction=sum -o learning_rate=2.0", 2, "at most 0.2"),
+        ("run tiny -o batch_size=1", 2, "batch_size"),
+        ("run tiny -o workers=0", 2, "workers"),
+        ("run tiny -o report_prototypes=5", 2, "report_prototypes"),
+        ("run tiny -o image_size=5000", 2, "4 to 1024"),
+        ("run tiny -o width=4096", 1, "make room"),
+        ("run tiny -o dataset=npz:none.npz", 4, "none.npz"),
+        ("run cifar100-small", 4, "fedtwin data fetch cifar100"),
+        ("run organamnist", 4, "866b832ed4eeba67bfb9edee1d5544e6"),
+        ("resume nowhere", 4, "nowhere holds no run"),
+        ("show nowhere", 4, "nowhere holds no run"),
+        ("inject nowhere --entity entity-000 --classes 5", 4, "nowhere holds no run"),
+        ("predict nowhere image.png", 4, "nowhere holds no run"),
+        ("export nowhere", 4, "nowhere holds no run"),
+        ("data fetch cifar10", 2, "did you mean 'cifar100'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(words: str, code: int, said: str) -> None:
+    """One line on stderr that names the remedy, the documented exit code, and no run begun."""
+    answered = fedtwin(*words.split())
+
+    (line,) = answered.stderr.splitlines()
+    assert line.startswith("fedtwin: ")
+    assert said in line
+    assert answered.exit_code == code
+    assert answered.stdout == ""
+    assert not list(Path().rglob("manifest.json"))
+
+
+def test_a_broken_file_of_images_is_named() -> None:
+    """A copy that broke off ends with 4, not with a trace."""
+    Path("broken.npz").write_bytes(b"PK\x03\x04 and no more")
+
+    answered = fedtwin("run", "tiny", "-o", "dataset=npz:broken.npz")
+
+    assert answered.exit_code == 4
+    assert "broken.npz cannot be read as npz" in answered.stderr
+
+
+def test_a_run_folder_that_is_a_file_is_wrong_usage() -> None:
+    """Nothing can be written there, and what is there stays."""
+    Path("mine").write_text("precious")
+
+    answered = fedtwin("run", "tiny", "--run-dir", "mine")
+
+    assert answered.exit_code == 2
+    assert Path("mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "words", ["run", "run tiny --bogus", "run tiny --seed x", "fly", "predict"]
+)
+def test_words_that_are_no_command_end_with_2(words: str) -> None:
+    """Typing errors are told as everywhere on a command line."""
+    answered = fedtwin(*words.split())
+
+    assert answered.exit_code == 2
+    assert "Error" in answered.stderr
+
+
+def test_a_program_that_asked_for_json_gets_its_error_as_json() -> None:
+    """One object on the last line of stdout, also when nothing came of it."""
+    answered = fedtwin("resume", "nowhere", "--json")
+
+    (line,) = answered.stdout.splitlines()
+    error = json.loads(line)
+    assert error.keys() == {"schema", "status", "error", "exit_code"}
+    assert (error["schema"], error["status"], error["exit_code"]) == (1, "failed", 4)
+    assert error["error"] in answered.stderr
+
+
+def test_a_mistake_of_ours_is_one_line_and_a_trace_for_who_asks() -> None:
+    """A manifest without a run's name is something that no program of ours writes."""
+    RunFolder(Path()).write_manifest({"state": "begun"})
+
+    short, long = fedtwin("show", "."), fedtwin("--debug", "show", ".")
+
+    assert (short.exit_code, long.exit_code) == (1, 1)
+    assert len(short.stderr.splitlines()) == 1
+    assert "--debug" in short.stderr
+    assert "Traceback" in long.stderr
+
+
+# --- what is looked at ----------------------------------------------------------------------------
+
+
+def test_methods_are_those_that_a_run_takes() -> None:
+    """Name, paper, year and switches of each; the names are what --strategy takes."""
+    found = told("methods")["methods"]
+
+    assert [each["name"] for each in found] == list(STRATEGIES)
+    assert all({"paper", "year", "switches"} <= each.keys() for each in found)
+    assert all(each["name"] in fedtwin("methods").stdout for each in found)
+
+
+def test_data_are_listed_with_a_remedy_for_what_is_missing() -> None:
+    """digits come with the installation; what is not here says how to get it."""
+    found = {each["name"]: each for each in told("data", "ls", "--data-dir", "mine")["data"]}
+
+    assert found["digits"]["present"]
+    assert not found["cifar100"]["present"]
+    assert "fedtwin data fetch cifar100" in found["cifar100"]["remedy"]
+    assert found["cifar100"]["path"] == str(Path("mine/cifar100.npz").absolute())
+
+
+def test_data_that_come_with_the_installation_need_no_fetching() -> None:
+    """`data fetch digits` checks them and says so."""
+    (found,) = told("data", "fetch", "digits")["data"]
+
+    assert found["present"]
+    assert found["remedy"] == ""
+
+
+def test_an_empty_folder_holds_no_run() -> None:
+    """`ls` in a fresh place shows the way on."""
+    assert told("ls")["runs"] == []
+    assert fedtwin("ls").stdout.splitlines()[-1] == "next: fedtwin demo"
+
+
+@pytest.mark.parametrize("manifest", ['{"version": 7}', "[1]", "{"])
+def test_a_run_folder_of_another_version_is_not_guessed_at(manifest: str) -> None:
+    """Exit code 4 for whoever wants to work with it, a line in the list, and nothing changed."""
+    Path("manifest.json").write_text(manifest)
+
+    for words in ("show .", "resume .", "predict . x.png", "inject . --entity e --classes 1"):
+        assert fedtwin(*words.split()).exit_code == 4
+    (listed,) = told("ls", ".")["runs"]
+    assert listed["status"] == "unreadable"
+    assert Path("manifest.json").read_text() == manifest
+
+
+# --- small things ---------------------------------------------------------------------------------
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    """Numbers, lists, words and nothing, as a recipe's file would have them."""
+    given = ["stages=2", "iid=0.5", "classes_per_stage=[3, 2]", "wire=bf16", "image_size=null",
+             "dataset=npz:a=b.npz", "perturb.steps=10"]  # fmt: skip
+
+    assert overrides(given) == {
+        "stages": 2,
+        "iid": 0.5,
+        "classes_per_stage": [3, 2],
+        "wire": "bf16",
+        "image_size": None,
+        "dataset": "npz:a=b.npz",
+        "perturb.steps": 10,
+    }
+
+
+@pytest.mark.parametrize("pair", ["stages", "=2", ""])
+def test_an_override_without_key_or_value_is_refused(pair: str) -> None:
+    """There is nothing to guess."""
+    with pytest.raises(ConfigurationError, match="key=value"):
+        overrides([pair])
+
+
+def test_data_lie_where_the_nearest_word_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option, else the environment, else the user's cache."""
+    in_cache = data_dir(None)
+    monkeypatch.setenv("FEDTWIN_DATA_DIR", str(tmp_path / "named"))
+
+    assert in_cache == tmp_path / "cache" / "fedtwin"
+    assert data_dir(None) == tmp_path / "named"
+    assert data_dir(Path("asked")) == tmp_path / "asked"
+
+
+def test_numbers_are_told_as_a_person_says_them() -> None:
+    """Seconds, minutes, hours; kilobytes to gigabytes; the first and last of a trace."""
+    assert [duration(each) for each in (4.4, 89, 90, 600, 7200)] == [
+        "4 s", "89 s", "2 min", "10 min", "2.0 h",
+    ]  # fmt: skip
+    assert [size(each) for each in (0, 999, 18_500_000, 7.64e9)] == [
+        "0 B", "999 B", "18.5 MB", "7.64 GB",
+    ]  # fmt: skip
+    assert in_a_line("learn: Traceback:\n  File x\nValueError: 1 and 2\n") == (
+        "learn: ValueError: 1 and 2"
+    )
+    assert in_a_line("one line: is kept") == "one line: is kept"

@@ -1,0 +1,397 @@
+"""A run's folder through its life: done, interrupted, injected into, shared, replaced."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import runner
+from experiments.api import default_folder, local_of
+from experiments.folder import RunFolder
+from experiments.recipes import recipe
+from experiments.summary import details, glance, summary
+from experiments.system import Embedded
+from producers.datasets import load
+from schemas.errors import ConfigurationError, DataError
+from schemas.messages import StageAdded
+from tests.experiments.hands import (
+    Interrupted,
+    fedtwin,
+    goes_on,
+    interrupted_after,
+    local,
+    ran,
+    told,
+    two_stages,
+)
+
+KEYS = {
+    "schema", "run", "status", "why", "recipe", "strategy", "seed", "stages", "rounds",
+    "average_accuracy", "forgetting", "macro_f1", "detector", "teachers", "untested_classes",
+    "dead_letters", "bytes_up", "bytes_down", "images_per_second", "wall_seconds", "seconds",
+    "model_version", "model_sha256", "run_dir", "report",
+}  # fmt: skip
+"""What programs read; a key may be added, none may go or change its meaning."""
+OF_A_STAGE = {"stage", "classes", "accuracy", "macro_f1", "best_round_accuracy"}
+TIMES = {"wall_seconds", "images_per_second", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is done; a story takes its own copy."""
+    return ran(tmp_path_factory.mktemp("finished") / "run").path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a story's run is to live."""
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def done(finished: Path, folder: Path) -> Path:
+    """The folder of a run that is done."""
+    shutil.copytree(finished, folder)
+    return folder
+
+
+# --- what is told of a run ------------------------------------------------------------------------
+
+
+def test_a_run_that_is_done_is_told_in_one_frozen_object(done: Path) -> None:
+    """Programs read these keys: shares in percent, bytes and seconds as numbers."""
+    shown = told("show", done)
+
+    assert shown.keys() >= KEYS
+    assert (shown["schema"], shown["status"], shown["run_dir"]) == (1, "done", str(done))
+    assert [each.keys() for each in shown["stages"]] == [OF_A_STAGE] * 2
+    assert all(0 <= each["accuracy"] <= 100 for each in shown["stages"])
+    assert {"hits", "misses", "false_alarms"} <= shown["detector"].keys()
+    assert [each.keys() for each in shown["teachers"]] == [{"stage", "version", "score"}]
+    assert shown["teachers"][0]["stage"] == 1
+    assert shown["rounds"] == 4
+    assert shown["wall_seconds"] > 0
+    assert len(shown["model_sha256"]) == 64
+    assert Path(shown["report"]).exists()
+
+
+def test_what_a_person_reads_is_the_same_object(done: Path) -> None:
+    """The table's numbers are the JSON's; the last line says what to do next."""
+    shown, read = told("show", done), fedtwin("show", done).stdout
+
+    assert f"{shown['stages'][1]['accuracy']:.1f} %" in read
+    assert shown["model_sha256"] in read
+    assert all(each["entity"] in read for each in shown["entities"])
+    assert read.splitlines()[-1].startswith("next: open ")
+
+
+def test_the_same_recipe_is_told_the_same_twice(finished: Path, tmp_path: Path) -> None:
+    """All but times and places."""
+    first, second = summary(finished), summary(ran(tmp_path / "again").path)
+
+    for told_of in (first, second):
+        for key in (*TIMES, "run_dir", "report"):
+            del told_of[key]
+    assert first == second
+
+
+def test_runs_are_listed_from_all_folders_below(finished: Path, tmp_path: Path) -> None:
+    """One is done, one stopped after its first round; each with its rounds."""
+    shutil.copytree(finished, tmp_path / "a" / "done")
+    with pytest.raises(Interrupted):
+        runner.start(two_stages(), tmp_path / "b", local(tmp_path), watch=interrupted_after(1))
+
+    done, stopped = told("ls", tmp_path)["runs"]
+
+    assert (done["status"], done["position"]["rounds"]) == ("done", 4)
+    assert stopped["status"] == "stopped"
+    assert 1 <= stopped["position"]["rounds"] < 4
+    assert stopped["position"]["of_rounds"] == 4
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_ends_where_it_would_have(finished: Path, folder: Path) -> None:
+    """Ctrl-C after a round, then resume: the same bytes as a run that nobody disturbed."""
+    whole = summary(finished)
+    with pytest.raises(Interrupted):
+        runner.start(two_stages(), folder, local(folder), watch=interrupted_after(1))
+    before = details(folder)
+
+    after = summary(goes_on(folder).path)
+
+    assert (before["status"], after["status"]) == ("stopped", "done")
+    assert before["report"] is None
+    assert after["model_sha256"] == whole["model_sha256"]
+    assert after["wall_seconds"] > before["wall_seconds"] > 0
+
+
+def test_a_run_that_stopped_tells_whose_word_is_missing(folder: Path) -> None:
+    """Interrupted in its first round, it waits for the updates of who has not answered."""
+    with pytest.raises(Interrupted):
+        runner.start(two_stages(), folder, local(folder), watch=_at_the_first_round)
+
+    shown = details(folder)
+
+    (waited,) = shown["waits"]["aggregator"]
+    assert waited.startswith("updates of round 0.0: local/entity-")
+    assert shown["waits"]["proxy"] == ["the end of stage 0"]
+
+
+def _at_the_first_round(run: Embedded) -> None:
+    if run.observer.line.open_round:
+        raise Interrupted
+
+
+def test_resuming_what_is_over_changes_nothing(done: Path) -> None:
+    """It says once more what came of it, without data and without work."""
+    before = {file.name: file.read_bytes() for file in done.iterdir() if file.is_file()}
+
+    again = told("resume", done, "--data-dir", done / "nowhere")
+
+    assert again["status"] == "done"
+    for name in ("manifest.json", "report.html", "model.safetensors"):
+        assert (done / name).read_bytes() == before[name]
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with_or_not_at_all(folder: Path) -> None:
+    """Other images under the same name would train another model and tell nobody."""
+    with pytest.raises(Interrupted):
+        runner.start(two_stages(), folder, local(folder), watch=interrupted_after(1))
+    manifest = RunFolder(folder).read_manifest()
+    manifest["data"]["sha256"] = "0" * 64
+    RunFolder(folder).write_manifest(manifest)
+
+    with pytest.raises(DataError, match="give the data that it began with"):
+        goes_on(folder)
+
+
+# --- one runner, and what is never damaged --------------------------------------------------------
+
+
+def test_a_folder_has_one_runner(done: Path) -> None:
+    """A second one ends with 2 and touches nothing; who only looks sees that the run goes on."""
+    with RunFolder(done).locked():
+        fresh, more = (
+            fedtwin("run", "tiny", "--run-dir", done, "--fresh"),
+            fedtwin("resume", done),
+        )
+        shown, listed = told("show", done), glance(done)
+
+    assert (fresh.exit_code, more.exit_code) == (2, 2)
+    assert "has a runner already" in fresh.stderr
+    assert (shown["status"], listed["status"]) == ("running", "running")
+    assert summary(done)["status"] == "done"
+
+
+def test_a_look_at_the_lock_does_not_keep_a_runner_away(done: Path) -> None:
+    """A looker holds the lock for a moment; a runner that comes in that moment asks again."""
+    looker = (done / "lock").open()
+    fcntl.flock(looker, fcntl.LOCK_SH)
+
+    with pytest.raises(ConfigurationError), RunFolder(done).locked():
+        pass
+    looker.close()
+
+    with RunFolder(done).locked():
+        assert RunFolder(done).running
+
+
+def test_a_run_is_not_replaced_unless_asked(done: Path) -> None:
+    """The same done again: exit code 2, and three ways out in one line."""
+    answered = fedtwin("run", "tiny", "--run-dir", done)
+
+    assert answered.exit_code == 2
+    assert all(way in answered.stderr for way in ("fedtwin resume", "--fresh", "--run-dir"))
+
+
+@pytest.mark.parametrize("wrong", ["stages=9", "dataset=npz:none.npz", "width=4096"])
+def test_a_run_that_cannot_begin_leaves_the_old_one_in_place(done: Path, wrong: str) -> None:
+    """--fresh replaces a run by one that begins, not by a mistake."""
+    model = (done / "model.safetensors").read_bytes()
+
+    answered = fedtwin("run", "tiny", "--run-dir", done, "--fresh", "-o", wrong)
+
+    assert answered.exit_code in (1, 2, 4)
+    assert (done / "model.safetensors").read_bytes() == model
+    assert summary(done)["status"] == "done"
+
+
+def test_a_fresh_run_replaces_the_old_one_and_nothing_else(done: Path) -> None:
+    """Files that are not the run's own stay where they are."""
+    old = summary(done)
+    (done / "notes.txt").write_text("mine")
+
+    runner.start(two_stages(seed=7), done, local(done), fresh=True)
+
+    assert summary(done)["model_sha256"] != old["model_sha256"]
+    assert (done / "notes.txt").read_text() == "mine"
+
+
+def test_a_log_that_is_no_log_is_named(done: Path) -> None:
+    """Somebody wrote over run.sqlite: exit code 4 for whoever reads it."""
+    for part in done.glob("run.sqlite*"):
+        part.unlink()
+    (done / "run.sqlite").write_bytes(b"garbage" * 1000)
+
+    for command in ("show", "resume"):
+        answered = fedtwin(command, done)
+        assert answered.exit_code == 4
+        assert "run.sqlite cannot be read as a log" in answered.stderr
+
+
+def test_a_run_goes_where_its_name_says() -> None:
+    """runs/RECIPE-STRATEGY-SEED, and no more workers than a round can use."""
+    configuration = recipe("tiny", overrides={"strategy": "fedavg", "seed": 7})
+
+    assert default_folder(configuration) == Path("runs/tiny-fedavg-7")
+    assert 1 <= local_of(configuration).workers <= 2
+    assert local_of(configuration, workers=9).workers == 9
+
+
+# --- injections -----------------------------------------------------------------------------------
+
+
+def test_an_injection_becomes_one_more_stage(done: Path) -> None:
+    """A run that was over is stopped then, and done again after resume, with a class more."""
+    added = told("inject", done, "--entity", "entity-000", "--classes", "7", "--images", "10")
+    between = told("show", done)
+    goes_on(done)
+
+    assert (added["stage"], added["images"], added["classes"], added["added"]) == (
+        2,
+        10,
+        ["7"],
+        True,
+    )
+    assert between["status"] == "stopped"
+    after = summary(done)
+    assert (after["status"], len(after["stages"])) == ("done", 3)
+    assert after["stages"][2]["classes"] == ["7"]
+    assert after["untested_classes"] == []
+
+
+def test_repeating_an_injection_adds_nothing(done: Path) -> None:
+    """Its source is a hash of what it holds, so a script may be run twice."""
+    words = ("inject", done, "--entity", "entity-000", "--classes", "7,8")
+
+    first, again = told(*words), told(*words)
+    other = told(*words, "--images", "9")
+
+    assert (first["added"], again["added"], other["added"]) == (True, False, True)
+    assert first["source"] == again["source"] != other["source"]
+    assert (first["stage"], again["stage"], other["stage"]) == (2, 2, 3)
+    decisions = RunFolder(done).decided().decisions.values()
+    assert sum(isinstance(each, StageAdded) for each in decisions) == 2
+
+
+def test_two_injections_that_wait_together_are_one_stage(done: Path) -> None:
+    """Into two entities, the second with a name of its own for its stream."""
+    first = told("inject", done, "--entity", "entity-000", "--classes", "7")
+    second = told(
+        "inject", done, "--entity", "local/entity-001", "--classes", "8", "--source", "camera-2"
+    )
+    goes_on(done)
+
+    assert first["stage"] == second["stage"] == 2
+    assert second["source"] == "camera-2"
+    assert summary(done)["stages"][2]["classes"] == ["7", "8"]
+
+
+def test_images_of_ones_own_are_brought_to_the_run(done: Path, tmp_path: Path) -> None:
+    """Large and in colour, in a done by class, one class under another name: untested classes."""
+    chance = np.random.Generator(np.random.PCG64(5))
+    for uid in ("left", "right"):
+        (tmp_path / "scans" / uid).mkdir(parents=True)
+        for number in range(9):
+            pixels = chance.integers(0, 256, (30, 20, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "scans" / uid / f"{number}.png")
+
+    added = told(
+        "inject", done, "--entity", "entity-001", "--folder", tmp_path / "scans",
+        "--as", "left=L",
+    )  # fmt: skip
+    goes_on(done)
+
+    assert added["classes"] == ["L", "right"]
+    assert summary(done)["stages"][2]["classes"] == ["L", "right"]
+    assert summary(done)["untested_classes"] == ["L", "right"]
+
+
+def test_a_file_of_images_is_injected_under_new_names(done: Path, tmp_path: Path) -> None:
+    """Local classes 0 and 1 of a file are the run's 20 and 21; a data set's images go in alike."""
+    digits = load("digits", tmp_path).train
+    np.savez(
+        tmp_path / "more.npz",
+        train_images=digits.images[:100, 0],
+        train_labels=digits.labels[:100],
+    )
+    words = ("--classes", "0,1", "--as", "20,21", "--images", "4")
+
+    of_file = told("inject", done, "--entity", "entity-000", "--npz", tmp_path / "more.npz", *words)
+    of_data = told("inject", done, "--entity", "entity-001", "--dataset", "digits", *words)
+
+    assert of_file["classes"] == of_data["classes"] == ["20", "21"]
+    assert of_file["images"] == of_data["images"] == 8
+
+
+def test_too_few_images_of_a_class_are_told_of(done: Path) -> None:
+    """They wait, because labels need eight of a kind; whoever injected them should know."""
+    answered = fedtwin("inject", done, "--entity", "entity-000", "--classes", "7", "--images", "3")
+
+    assert answered.exit_code == 0
+    assert "fewer than 8 images" in answered.stderr
+    assert answered.stdout.splitlines()[-1] == f"next: fedtwin resume {done}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--entity entity-9 --classes 7", "no entity 'entity-9'"),
+        ("--entity entity-000", "--classes"),
+        ("--entity entity-000 --classes 77", "no class '77' (did you mean '7'?)"),
+        ("--entity entity-000 --classes 7 --as a,b", "2 of 1 classes"),
+        ("--entity entity-000 --classes 7 --as 8=x", "renames 8"),
+        ("--entity entity-000 --classes 7 --as 7=", "1 to 200 characters"),
+        ("--entity entity-000 --classes 7 --npz a --folder b", "one of"),
+        ("--entity entity-000 --classes 7 --source schedule", "name another"),
+        ("--entity entity-000 --classes 7 --dataset digit", "did you mean 'digits'"),
+    ],
+)
+def test_an_injection_that_does_not_fit_adds_nothing(done: Path, words: str, said: str) -> None:
+    """One line, exit code 2, and the run is as it was."""
+    answered = fedtwin("inject", done, *words.split())
+
+    assert answered.exit_code == 2
+    assert said in answered.stderr
+    assert summary(done)["status"] == "done"
+
+
+def test_nothing_is_injected_into_a_run_that_is_not_opened(done: Path) -> None:
+    """Killed before its first decision, it has no entities that could look."""
+    for part in done.glob("run.sqlite*"):
+        part.unlink()
+
+    answered = fedtwin("inject", done, "--entity", "entity-000", "--classes", "7")
+    shown = told("show", done)
+
+    assert answered.exit_code == 2
+    assert "not opened yet" in answered.stderr
+    assert (shown["status"], shown["stages"], shown["rounds"]) == ("stopped", [], 0)
+    assert shown.keys() >= KEYS
+
+
+def test_the_manifest_tells_what_the_bytes_depend_on(done: Path) -> None:
+    """Configuration, hashes of data and schedule, versions of libraries, the processor, threads."""
+    manifest = RunFolder(done).read_manifest()
+
+    assert manifest["version"] == 1
+    assert {"run_hash", "schedule_sha256", "model_sha256", "seconds", "threads"} <= manifest.keys()
+    assert {"torch", "numpy", "processor"} <= manifest["software"].keys()
+    assert manifest["data"]["sha256"] == load("digits", done, image_size=8).sha256

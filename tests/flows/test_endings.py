@@ -1,0 +1,121 @@
+"""Nothing waits in silence: what can never come ends the run, named; and resume goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from infra.promises import Result, Task
+from infra.store.sqlite import SqliteStore
+from infra.transport.embedded import Embedded as Log
+from infra.workers import Function
+from schemas.codec import Record
+from schemas.errors import Diverged, Stalled
+from schemas.messages import RoundClosed
+from tests.flows.federation import (
+    EAST,
+    NAMES,
+    Outcome,
+    Told,
+    decided,
+    in_file,
+    outcome,
+    put_together,
+    small,
+)
+from tests.flows.learner import FAKES, silent
+
+
+class Swallowing(Log):
+    """A log in a file that loses every message of one kind in one topic."""
+
+    def __init__(self, path: Path, kind: str, topic: str) -> None:
+        super().__init__(path)
+        self._lost = (f"fedtwin.{kind}.v1", topic)
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        """All but these."""
+        kept = [each for each in records if (each.headers["ce_type"], topic) != self._lost]
+        return super().append(topic, kept)
+
+
+def _without(kind: str, topic: str, path: Path) -> str:
+    """How a run ends in which such messages never come, in words."""
+    log, store = Swallowing(path, kind, topic), SqliteStore(path)
+    with pytest.raises(Stalled) as end:
+        put_together(small(stages=2), log, store=store).system.run()
+    log.close()
+    store.close()
+    assert end.value.exit_code == 1
+    return str(end.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "named"),
+    [
+        (
+            "StreamMarked", NAMES.of_entity("samples", EAST),
+            [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST}."],
+        ),
+        ("EntityJoined", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
+        ("WindowJudged", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
+        ("ModelUpdate", NAMES.of_site("updates", "local"), ["updates of round 0.0 by local/ent"]),
+        (
+            "PrototypeGradient", NAMES.of_site("prototypes", "local"),
+            ["prototypes of stage 0: local/ent", "at place 0", "the teacher of stage 1"],
+        ),
+        ("TeacherChosen", NAMES.federation("teachers"), ["the teacher of stage 1"]),
+        ("RunOpened", NAMES.federation("rounds"), ["producers waits for RunOpened"]),
+    ],
+)  # fmt: skip
+def test_what_never_comes_is_named_and_resume_goes_on_when_it_is_there(
+    shorter: Outcome, folder: Path, kind: str, topic: str, named: list[str]
+) -> None:
+    """The run ends with exit code 1; with the missing part it ends as if nothing had happened."""
+    path = folder / "run.sqlite"
+    words = _without(kind, topic, path)
+
+    assert [what for what in named if what not in words] == []
+    assert words.endswith("Resume goes on when it is there")
+    assert outcome(in_file(small(stages=2), path)) == shorter
+
+
+def _speechless(*rounds: tuple[int, int]) -> Mapping[str, Function]:
+    """Trainings that come to nothing in these rounds."""
+
+    def learn(task: Task) -> Result:
+        place = (task.values["stage"], task.values["round"])
+        return silent(task) if place in rounds else FAKES["learn"](task)
+
+    return {**FAKES, "learn": learn}
+
+
+def test_two_rounds_without_content_end_a_run_as_diverged(folder: Path) -> None:
+    """With stage, round, rate and tensor; and it stays so, for resume changes no training."""
+    path, mute = folder / "run.sqlite", Told(functions=_speechless((0, 0), (0, 1)))
+    for _ in range(2):
+        with pytest.raises(Diverged) as end:
+            in_file(small(), path, mute)
+
+        assert end.value.exit_code == 1
+        for word in ("stage 0", "round 1", "learning rate 0.004", "conv1.weight"):
+            assert word in str(end.value)
+    log = Log(path)
+    assert decided(log).number == 5
+    log.close()
+
+
+def test_a_round_without_content_keeps_the_model_and_the_run_goes_on(folder: Path) -> None:
+    """One such round in each stage: both rounds of a stage have one version between them."""
+    path = folder / "run.sqlite"
+    in_file(small(), path, Told(functions=_speechless((0, 0), (1, 0), (2, 0))))
+
+    log = Log(path)
+    line = decided(log)
+    log.close()
+    closed = [each for each in line.decisions.values() if isinstance(each, RoundClosed)]
+    assert [len(each.counted) for each in closed] == [0, 2, 0, 2, 0, 2]
+    assert [each.model.version for each in closed] == [1, 2, 3, 4, 5, 6]
+    assert all(reason for each in closed[::2] for _, reason in each.withheld)
