@@ -7,6 +7,7 @@ A run of two stages is brought to the first round of the second one: each twin h
 learns: the tasks of the workers give back at once something of the right shape. Then a fresh
 process hosts the twins alone and reads what they need. Its resident memory is measured before they
 move in, when they have nothing to do, and after each has trained once; to be at most 50 MB more.
+Takes some minutes, nearly all of them before the measurement.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ IMAGES, MEMORY, SIDE = 300, 100, 16
 CLASSES = tuple(f"class/{number}" for number in range(10))
 MOST_MEGABYTES = 50.0
 RUN = "idle"
+IN_MEMORY = Path("/dev/shm")  # the disk would only slow down what comes before the measurement
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     if arguments.prepare:
         prepare(arguments.prepare, arguments.twins)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
         path = Path(folder) / "run.sqlite"
         again = [sys.executable, __file__, "--prepare", str(path), "--twins", str(arguments.twins)]
         subprocess.run(again, check=True)

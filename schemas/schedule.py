@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -60,7 +61,7 @@ class Stage(BaseModel):
     sampled: tuple[tuple[str, ...], ...]
     """Round by round, the entities that train."""
 
-    @property
+    @cached_property
     def marked(self) -> tuple[str, ...]:
         """The entities whose streams get this stage's mark: all, also those that get nothing."""
         return tuple(client.entity for client in self.clients)

@@ -453,21 +453,35 @@ class Twin:
     def _trainable(self, fresh: tuple[str, ...], up_to: int) -> int:
         """How many images it would train on once the fresh classes have rows."""
         state, settled = self._state, self._state.settled if self._state else {}
-        raw = Counter(
+        kept = {uid: len(images) for uid, images in self._exemplars.items()}
+        if fresh and state and self._strategy.memory != "everything":
+            most, raw = self._most(), self._raw(fresh, up_to, settled)
+            kept = {uid: min(n, most) for uid, n in kept.items()}
+            kept |= {uid: min(raw[uid], most) for uid in state.current}
+            settled = {**settled, **self._done_with(self._last_position(), up_to)}
+        return self._raw(fresh, up_to, settled).total() + sum(kept.values())
+
+    def _raw(self, fresh: tuple[str, ...], up_to: int, settled: Mapping[str, int]) -> Counter[str]:
+        """Images of known and fresh classes before a position, per class, that are not settled."""
+        known = {*self._known, *fresh}
+        return Counter(
             image.label
             for image in self._stream.images()
             if image.position < up_to
-            and image.label in {*self._known, *fresh}
+            and image.label in known
             and image.position >= settled.get(image.label, 0)
         )
-        kept = {uid: len(images) for uid, images in self._exemplars.items()}
-        if fresh and state and self._strategy.memory != "everything":
-            most = self._most()
-            kept = {uid: min(n, most) for uid, n in kept.items()}
-            kept |= {uid: min(raw[uid], most) for uid in state.current}
-            for uid in (*state.learned, *state.current):
-                del raw[uid]
-        return raw.total() + sum(kept.values())
+
+    def _done_with(self, window: int, position: int) -> dict[str, int]:
+        """What a change settles that comes of a verdict on a window and on all before a position.
+
+        Of the current classes exemplars stay. Images of older ones that came late, in the window
+        itself, are ordinary ones still: no training has seen them (docs/method.md 3.4).
+        """
+        state = self._state
+        if state is None:
+            return {}
+        return dict.fromkeys(state.learned, window) | dict.fromkeys(state.current, position)
 
     # --- memory (docs/method.md 4) ---------------------------------------------------------------
 
@@ -576,14 +590,17 @@ class Twin:
     ) -> TwinState:
         settled = dict(self._state.settled) if self._state else {}
         if self._strategy.memory != "everything":
-            settled |= dict.fromkeys(change.learned, self._line.verdicts[change.stage].position)
+            verdicts = self._line.verdicts
+            before = [each.position for stage, each in verdicts.items() if stage < change.stage]
+            window, position = max(before, default=0), verdicts[change.stage].position
+            settled |= self._done_with(window, position)
         known = set(self._known)
         needed = [
             image
             for image in self._stream.images()
             if image.label not in known or image.position >= settled.get(image.label, 0)
         ]
-        offset, position, sources = self._stream.needed_from(needed)
+        offset, trimmed, sources = self._stream.needed_from(needed)
         marks = sorted((s, *mark) for s, mark in self._stream.marks.items() if s > change.stage)
         return TwinState(
             run=self._shared.line.run,
@@ -594,7 +611,7 @@ class Twin:
             sources=sources,
             marks=tuple(marks),
             entropy=entropy,
-            trimmed=position,
+            trimmed=trimmed,
             offset=offset,
         )
 

@@ -22,10 +22,10 @@ from tests.flows.federation import (
 )
 from tests.flows.junk import REPORTED, Littered
 
-FEW, MANY = range(6), range(200, 240)
+FEW, MANY = range(3), range(200, 240)
 
 
-@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize("copies", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_standbys_change_nothing(quiet: Outcome, copies: int) -> None:
     """Two or three of each: producers, twins, aggregators and proxies, side by side."""
     assert finished(small(), Told(copies=copies)) == quiet

@@ -11,14 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from infra.points import POINTS
+from experiments.folder import RunFolder
+from experiments.runner import Local, resume, start
+from infra import workers
+from infra.points import POINTS, Hook
 from infra.transport.embedded import Embedded as Log
 from schemas.configuration import Configuration
+from tests.flows import lives
 from tests.flows.digits import TINY, digits, told_by_child
 from tests.flows.federation import NAMES, Outcome, Told, in_file, messages, outcome, small
+from tests.flows.learner import FAKES
 from tests.flows.lives import KILLED, Fuse, answered, begun, lived
 
-FEW, MANY = range(3), range(300, 325)
+FEW, MANY = range(2), range(300, 325)
+QUICK = ("append:written", "said", "task:done")
+"""The points at which also `make test-fast` kills."""
 MOMENTS = 300
 """About as many moments at which a hook is called as a stage of the small federation has."""
 
@@ -57,7 +64,9 @@ def test_killed_at_many_more_moments_it_ends_the_same(
     _killed_over_and_over(seed, small(), quiet, folder / "run.sqlite")
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(p, marks=() if p in QUICK else pytest.mark.slow) for p in POINTS]
+)
 def test_killed_where_it_hurts_most_it_ends_the_same(
     shorter: Outcome, folder: Path, point: str
 ) -> None:
@@ -112,6 +121,37 @@ def test_what_a_twin_sent_before_it_was_killed_is_not_sent_again(folder: Path) -
     log.close()
     assert len(sent) == 8
     assert set(sent.values()) == {1}
+
+
+# --- a run folder, as `fedtwin run` and `fedtwin resume` treat it ---------------------------------
+
+
+def _life_of(folder: Path, hook: Hook) -> tuple[int, str]:
+    """Begin or go on with a run folder in a process of its own: its end, and its model if any."""
+    answer, at_hand = folder.with_suffix(".model"), TINY.model_copy(update={"width": 1})
+    local = Local(data_dir=folder, hook=hook, start_worker=workers.forked(FAKES))
+
+    def life() -> int:
+        begun = RunFolder(folder).exists
+        end = resume(folder, local) if begun else start(at_hand, folder, local)
+        answer.write_text(end.model_sha256)
+        return 0
+
+    end = lives.forked(life)
+    return end, answer.read_text() if end == 0 else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_folder_whose_runner_was_killed_is_gone_on_with(folder: Path, seed: int) -> None:
+    """Killed again and again with its workers at work, it ends in the model of a whole run."""
+    whole, broken, chance = folder / "whole", folder / "broken", random.Random(seed)
+    ends: list[tuple[int, str]] = []
+    while not ends or ends[-1][0] == KILLED:
+        ends.append(_life_of(broken, Fuse(chance.randint(20, 250))))
+
+    assert len(ends) > 1
+    assert ends[-1] == _life_of(whole, Fuse(-1))
 
 
 # --- the recipe `tiny`, with real nets ------------------------------------------------------------

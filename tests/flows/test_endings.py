@@ -52,24 +52,29 @@ def _without(kind: str, topic: str, path: Path) -> str:
     return str(end.value)
 
 
+STORIES = [
+    (
+        "StreamMarked", NAMES.of_entity("samples", EAST),
+        [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST}."],
+    ),
+    ("ModelUpdate", NAMES.of_site("updates", "local"), ["updates of round 0.0 by local/ent"]),
+    (
+        "PrototypeGradient", NAMES.of_site("prototypes", "local"),
+        ["prototypes of stage 0: local/ent", "at place 0", "the teacher of stage 1"],
+    ),
+]  # fmt: skip
+MORE = [
+    ("EntityJoined", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
+    ("WindowJudged", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
+    ("TeacherChosen", NAMES.federation("teachers"), ["the teacher of stage 1"]),
+    ("RunOpened", NAMES.federation("rounds"), ["producers waits for RunOpened"]),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "topic", "named"),
-    [
-        (
-            "StreamMarked", NAMES.of_entity("samples", EAST),
-            [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST}."],
-        ),
-        ("EntityJoined", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
-        ("WindowJudged", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
-        ("ModelUpdate", NAMES.of_site("updates", "local"), ["updates of round 0.0 by local/ent"]),
-        (
-            "PrototypeGradient", NAMES.of_site("prototypes", "local"),
-            ["prototypes of stage 0: local/ent", "at place 0", "the teacher of stage 1"],
-        ),
-        ("TeacherChosen", NAMES.federation("teachers"), ["the teacher of stage 1"]),
-        ("RunOpened", NAMES.federation("rounds"), ["producers waits for RunOpened"]),
-    ],
-)  # fmt: skip
+    [*STORIES, *(pytest.param(*story, marks=pytest.mark.slow) for story in MORE)],
+)
 def test_what_never_comes_is_named_and_resume_goes_on_when_it_is_there(
     shorter: Outcome, folder: Path, kind: str, topic: str, named: list[str]
 ) -> None:

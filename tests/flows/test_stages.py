@@ -73,6 +73,7 @@ def test_a_stage_without_anything_new_opens_without_growth() -> None:
     assert len(line.rows) == 3
 
 
+@pytest.mark.slow
 def test_a_twin_that_gets_no_new_class_keeps_its_own() -> None:
     """Group O of stage 1 says `known` without an entropy, and trains on what it has."""
     run = seen_through(small(stages=2, new_clients=0, clients_per_round=3))
@@ -98,6 +99,7 @@ def test_a_twin_without_any_image_answers_without_content() -> None:
     assert all(each and {NORTH, EAST} == set(dict(each.counted)) for each in closed)
 
 
+@pytest.mark.slow
 def test_a_client_that_joins_later_begins_with_an_empty_memory() -> None:
     """A fourth twin comes with stage 1: its first contact is then, and it takes part in it."""
     run = seen_through(small(stages=2, clients_per_round=3))
@@ -108,6 +110,7 @@ def test_a_client_that_joins_later_begins_with_an_empty_memory() -> None:
     assert not verdicts(run, 1)[NORTH].first_contact
 
 
+@pytest.mark.slow
 def test_a_class_with_few_images_waits_until_it_has_enough() -> None:
     """Seven of eight images are no news; the verdict after the next one counts them again."""
     run = put_together(small(stages=1), log := Log())
@@ -173,6 +176,7 @@ def test_weights_are_the_images_that_a_twin_trained_on() -> None:
     assert compared == 12
 
 
+@pytest.mark.slow
 def test_samples_that_are_kept_are_all_there_at_the_end() -> None:
     """With keep_samples nothing is trimmed; without it old images are gone."""
     kept, let_go = Log(), Log()
@@ -185,6 +189,7 @@ def test_samples_that_are_kept_are_all_there_at_the_end() -> None:
     assert let_go.first(topic) > 0
 
 
+@pytest.mark.slow
 def test_prototypes_of_all_stages_stay_until_the_run_ends() -> None:
     """With proxy_eval=all the second choice rests on both stages' gradients; then they are gone."""
     run = put_together(small(proxy_eval="all"), log := Log())
@@ -274,6 +279,7 @@ def test_a_class_that_has_a_row_is_new_to_another_twin(folder: Path) -> None:
     assert sent == [verdicts(run, 2)[entity].trainable] * 2
 
 
+@pytest.mark.slow
 def test_known_classes_that_come_again_are_trained_on(folder: Path) -> None:
     """More images of a class that the twin has: nothing is new, and there are more to train on."""
     path = folder / "run.sqlite"
@@ -298,6 +304,27 @@ def test_two_pending_bursts_are_one_stage(folder: Path) -> None:
     assert line.stages[2].grown.rows == {"8": 6, "9": 7}
 
 
+def test_known_classes_that_come_with_a_new_one_are_trained_on(folder: Path) -> None:
+    """Of a class that became old long ago five late images are ordinary ones, beside its memory."""
+    path = folder / "run.sqlite"
+    before = in_file(SHORT, path)
+    entity = next(
+        e for e in (NORTH, EAST, SOUTH) if len(before.observer.verdicts.line(e).known) > 2
+    )
+    first, later = (verdicts(before, stage)[entity].classes for stage in (0, 1))
+    added(path, (entity, {first[0]: 5, "9": 8}, "visitor"))
+    run = both_ways(path)
+    verdict = verdicts(run, 2)[entity]
+    share = SHORT.memory // len(first + later)
+
+    assert verdict.classes == ("9",)
+    assert verdict.trainable == 5 + 8 + share * len(first + later)
+    for each in run.observer.line.stages[2].rounds:
+        measured = run.observer.measured[f"update/{each.opened.number}/{entity}"]
+        assert measured["samples"] == verdict.trainable
+
+
+@pytest.mark.slow
 def test_two_bursts_for_one_twin_are_two_stages(folder: Path) -> None:
     """A twin judges a stage once, so what comes second is judged after that."""
     path = folder / "run.sqlite"
@@ -310,6 +337,7 @@ def test_two_bursts_for_one_twin_are_two_stages(folder: Path) -> None:
     assert verdicts(run, 3)[NORTH].classes == ("8",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [14, 22, 30])
 def test_when_a_burst_comes_makes_no_difference(folder: Path, moment: int) -> None:
     """In the middle of the run, once all has been streamed, or behind its end: one model."""
@@ -326,6 +354,7 @@ def test_when_a_burst_comes_makes_no_difference(folder: Path, moment: int) -> No
     assert len(run.observer.line.stages) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [3, 6, 9])
 def test_a_burst_in_the_middle_of_the_streams_is_read_alike_by_all(
     folder: Path, moment: int

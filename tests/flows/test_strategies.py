@@ -42,7 +42,10 @@ from tests.learning.test_strategies import STEERED
 # --- every method of the list ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.startswith("fedka-") else ()) for n in STRATEGIES],
+)
 def test_every_method_runs_and_copies_come_to_the_same(name: str) -> None:
     """With a proxy or without, with a memory or without."""
     configuration = small(stages=2, strategy=name)
@@ -99,7 +102,9 @@ def drifting(monkeypatch: pytest.MonkeyPatch) -> Outcome:
     return finished(small(stages=2, strategy=DRIFTING.name), Told(functions=KEEPING))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))]
+)
 def test_what_a_method_keeps_does_not_depend_on_the_schedule(drifting: Outcome, seed: int) -> None:
     """Groups travel with updates and models, and the diary stays with its twin."""
     configuration = small(stages=2, strategy=DRIFTING.name)
@@ -109,6 +114,7 @@ def test_what_a_method_keeps_does_not_depend_on_the_schedule(drifting: Outcome, 
     assert not letters(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["append:durable", "said", "task:done", "forgotten"])
 def test_what_a_method_keeps_survives_a_crash(drifting: Outcome, folder: Path, point: str) -> None:
     """Between diary and update, between update and state: at every fifth such moment."""
@@ -159,9 +165,10 @@ def test_a_method_s_groups_reach_everyone_with_the_model(drifting: Outcome) -> N
 def test_a_real_method_with_state_comes_to_the_same_twice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Control variates in the manner of SCAFFOLD on real digits: plain, and with every role twice."""
+    """Control variates in the manner of SCAFFOLD, on digits: plain, and with every role twice."""
     monkeypatch.setitem(STRATEGIES, STEERED.name, STEERED)
-    configuration = recipe("tiny", overrides={"strategy": STEERED.name, "images_per_class": 24})
+    changes = {"strategy": STEERED.name, "images_per_class": 24, "stages": 1, "rounds_per_stage": 4}
+    configuration = recipe("tiny", overrides=changes)
 
     def quietly() -> Outcome:
         from experiments.worker import FUNCTIONS
