@@ -72,7 +72,7 @@ def resume(
         folder.configuration(),
         data_dir or manifest["data_dir"],
         workers,
-        manifest["report_prototypes"],
+        manifest.get("report_prototypes"),
     )
     runner.resume(folder.path, local, watch=watch)
     return summary(folder.path)

@@ -23,7 +23,7 @@ data = typer.Typer(
 
 @data.command("ls")
 def ls(data: DataDir = None, as_json: AsJson = False) -> None:
-    """List data sets, whether they are here, and what to do where they are not.
+    """List data sets, and whether they are here.
 
     \b
     Examples:
@@ -44,7 +44,9 @@ def fetch(
     data: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a data set here, from the network if need be, and check every byte.
+    """Bring a data set here, and check it.
+
+    It comes from the network if need be, and every byte is checked.
 
     \b
     Examples:

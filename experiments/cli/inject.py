@@ -14,6 +14,7 @@ from experiments.cli.words import (
     DataDir,
     Run,
     answer,
+    command,
     console,
     data_dir,
     facts,
@@ -92,7 +93,8 @@ def inject(
 
     wanted = Wanted(dataset, folder, npz, _listed(classes), _listed(*(renamed or ())), images)
     run_folder = RunFolder(run)
-    used = data_dir(data) if data else Path(run_folder.read_manifest()["data_dir"])
+    own = run_folder.read_manifest()["data_dir"]
+    used = data_dir(data) if data or dataset else Path(own)
     made = burst(run_folder, wanted, used)
     done = injected(run, entity, made.images, made.uids, source=source)
     told = {
@@ -132,7 +134,7 @@ def _told(out: Console, done: Injection, run: Path, status: str) -> None:
         ],
     )
     going = "the runner takes it up; once it has ended: " if status == "running" else ""
-    next_step(out, f"{going}fedtwin resume {run}")
+    next_step(out, f"{going}{command('resume', run)}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import tables
-from experiments.cli.words import SCHEMA, AsJson, Run, answer, in_a_line, next_step, table
+from experiments.cli.words import SCHEMA, AsJson, Run, answer, command, in_a_line, next_step, table
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def _standing(out: Console, told: dict[str, Any]) -> None:
 
 def _advice(told: dict[str, Any]) -> str:
     if told["status"] == "running":
-        return f"it goes on; look again with fedtwin show {told['run_dir']}"
+        return f"it goes on; look again with {command('show', told['run_dir'])}"
     if told["status"] == "done":
-        return f"open {told['report']}, or fedtwin inject {told['run_dir']} --help"
-    going_on = f"fedtwin resume {told['run_dir']}"
+        return f"open {told['report']}, or fedtwin inject --help"
+    going_on = command("resume", told["run_dir"])
     return f"mend what failed, then {going_on}" if told["status"] == "failed" else going_on
 
 

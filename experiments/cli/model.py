@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, answer, next_step, table
+from experiments.cli.words import SCHEMA, AsJson, answer, command, next_step, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,8 +105,10 @@ def export(
 
 def _exported(out: Console, told: dict[str, Any]) -> None:
     out.print(f"{told['model']}, and {told['facts']}: classes, input, output", soft_wrap=True)
-    next_step(out, f"fedtwin predict {told['model']} IMAGE" if told["format"] == "safetensors"
-              else f"read {told['facts']}, then give {told['model']} uint8 images")  # fmt: skip
+    if told["format"] == "safetensors":
+        next_step(out, f"{command('predict', told['model'])} IMAGE")
+    else:
+        next_step(out, f"read {told['facts']}, then give {told['model']} uint8 images")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -17,6 +17,7 @@ from experiments.cli.words import (
     Run,
     Workers,
     answer,
+    command,
     console,
     data_dir,
     duration,
@@ -197,7 +198,7 @@ def _going_on(folder: Path) -> Iterator[None]:
         raise  # their text says what to do
     except (Exception, KeyboardInterrupt) as ended:
         if _is_begun(folder):
-            ended.add_note(f"next: fedtwin resume {folder}")
+            ended.add_note(f"next: {command('resume', folder)}")
         raise
 
 
@@ -220,7 +221,7 @@ def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) ->
 
 def _ended(out: Console, told: dict[str, Any]) -> None:
     tables.run(out, told)
-    next_step(out, f"open {told['report']}, or fedtwin show {told['run_dir']}")
+    next_step(out, f"open {told['report']}, or {command('show', told['run_dir'])}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -115,6 +116,11 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         out.print(f"{name:<{wide}}  {value}", soft_wrap=True)
+
+
+def command(*words: str | Path) -> str:
+    """A command that can be copied into a shell."""
+    return shlex.join(["fedtwin", *map(str, words)])
 
 
 def next_step(out: Console, text: str) -> None:
