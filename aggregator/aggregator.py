@@ -352,8 +352,10 @@ class Aggregator:
     def _tidy(self) -> Iterator[Answer]:
         """Once each round was opened: let go what no decision needs any more."""
         opened = self.line.open_round
-        if opened is None or opened.number <= self._tidied or self._wait_for_stage(opened.stage):
+        if opened is None or opened.number <= self._tidied:
             return
+        if opened.stage and not self._teachers.of(opened.stage):
+            return  # another aggregator was quicker; which models taught is still to be read
         self._tidied = opened.number
         yield from self._trim_updates()
         kept = self._kept_models()

@@ -25,6 +25,7 @@ from schemas.messages import ModelUpdate, RoundClosed, RoundOpened
 from tests.flows.federation import NAMES, Told, decided, in_file, messages
 
 KILLED = -signal.SIGKILL
+MOST_LIVES = 60
 Training = tuple[int, int, str]
 """Stage, round, entity."""
 
@@ -55,6 +56,15 @@ def forked(life: Callable[[], int]) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def until_the_end(live: Callable[[int], int]) -> int:
+    """Life after life, each told its number, until one is not killed; gives how that ended."""
+    for number in range(MOST_LIVES):
+        end = live(number)
+        if end != KILLED:
+            return end
+    raise AssertionError(f"{MOST_LIVES} lives, and it still has not come to its end")
 
 
 def lived(configuration: Configuration, path: Path, told: Told, hook: Hook) -> int:

@@ -21,7 +21,7 @@ from tests.flows import lives
 from tests.flows.digits import TINY, digits, told_by_child
 from tests.flows.federation import NAMES, Outcome, Told, in_file, messages, outcome, small
 from tests.flows.learner import FAKES
-from tests.flows.lives import KILLED, Fuse, answered, begun, lived
+from tests.flows.lives import KILLED, Fuse, answered, begun, lived, until_the_end
 
 FEW, MANY = range(2), range(300, 325)
 QUICK = ("append:written", "said", "task:done")
@@ -35,15 +35,16 @@ def _killed_over_and_over(seed: int, whole: Configuration, quiet: Outcome, path:
     chance = random.Random(seed)
     told = Told(copies=1 + seed % 2, unkind=seed if seed % 3 else None)
     moments = MOMENTS * whole.stages * told.copies
-    end = KILLED
-    while end == KILLED:
+
+    def live(number: int) -> int:
         done = answered(path)
         end = lived(whole, path, told, Fuse(chance.randint(1, moments)))
         trained = begun(path)
-
         assert not trained.keys() & done, f"killing {seed}: trained again what was in the log"
         assert max(trained.values(), default=0) <= told.copies
-    assert end == 0
+        return end
+
+    assert until_the_end(live) == 0
     assert outcome(in_file(whole, path)) == quiet, f"killing {seed} ended in another run"
 
 
@@ -113,8 +114,7 @@ def test_what_is_to_be_forgotten_is_forgotten_after_a_crash(folder: Path, point:
 def test_what_a_twin_sent_before_it_was_killed_is_not_sent_again(folder: Path) -> None:
     """Killed again and again where something was just said: the log never holds an update twice."""
     path, whole = folder / "run.sqlite", small(stages=2, keep_rounds="all")
-    while lived(whole, path, Told(), Fuse(40, "said")) == KILLED:
-        pass
+    assert until_the_end(lambda number: lived(whole, path, Told(), Fuse(40, "said"))) == 0
 
     log = Log(path)
     sent = Counter(each.identity for each, _ in messages(log, NAMES.of_site("updates", "local")))
@@ -146,12 +146,17 @@ def _life_of(folder: Path, hook: Hook) -> tuple[int, str]:
 def test_a_run_folder_whose_runner_was_killed_is_gone_on_with(folder: Path, seed: int) -> None:
     """Killed again and again with its workers at work, it ends in the model of a whole run."""
     whole, broken, chance = folder / "whole", folder / "broken", random.Random(seed)
-    ends: list[tuple[int, str]] = []
-    while not ends or ends[-1][0] == KILLED:
-        ends.append(_life_of(broken, Fuse(chance.randint(20, 250))))
+    models: list[str] = []
 
-    assert len(ends) > 1
-    assert ends[-1] == _life_of(whole, Fuse(-1))
+    def live(number: int) -> int:
+        moments = 250 * (1 + number)  # the longer the log, the more is heard before it goes on
+        end, model = _life_of(broken, Fuse(chance.randint(20, moments)))
+        models.append(model)
+        return end
+
+    assert until_the_end(live) == 0
+    assert len(models) > 1
+    assert (0, models[-1]) == _life_of(whole, Fuse(-1))
 
 
 # --- the recipe `tiny`, with real nets ------------------------------------------------------------

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from infra import shelf
+from infra.transport.embedded import Embedded as Log
 from infra.workers import WorkerProcesses, forked, spawned
 from schemas.configuration import Configuration
 from tests.flows.digits import TINY, digits, learned, told_by_child
@@ -59,6 +61,14 @@ def test_a_finished_run_has_nothing_left_to_do(quiet: Outcome, folder: Path) -> 
     in_file(small(), path)
 
     assert outcome(in_file(small(), path, Told(functions={}))) == quiet
+
+
+def test_with_every_cache_off(quiet: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shelf loads nearly every model anew, and the log looks again where nothing was."""
+    monkeypatch.setattr(shelf, "HELD", 1)
+    monkeypatch.setattr(Log, "_nothing_since", lambda log, topic, place: False)
+
+    assert finished(small()) == quiet
 
 
 def _unmoved_by(seed: int, configuration: Configuration, quiet: Outcome) -> None:

@@ -36,7 +36,7 @@ from tests.flows.federation import (
     small,
 )
 from tests.flows.learner import FAKES, chance_of
-from tests.flows.lives import KILLED, Fuse, answered, begun, lived
+from tests.flows.lives import Fuse, answered, begun, lived, until_the_end
 from tests.learning.test_strategies import STEERED
 
 # --- every method of the list ---------------------------------------------------------------------
@@ -120,13 +120,14 @@ def test_what_a_method_keeps_survives_a_crash(drifting: Outcome, folder: Path, p
     """Between diary and update, between update and state: at every fifth such moment."""
     path, told = folder / "run.sqlite", Told(functions=KEEPING)
     configuration = small(stages=2, strategy=DRIFTING.name)
-    end = KILLED
-    while end == KILLED:
+
+    def live(number: int) -> int:
         done = answered(path)
         end = lived(configuration, path, told, Fuse(11, point))
         assert not begun(path).keys() & done
+        return end
 
-    assert end == 0
+    assert until_the_end(live) == 0
     assert outcome(in_file(configuration, path, told)) == drifting
 
 
