@@ -26,6 +26,7 @@ PRESETS: dict[str, Values] = {
         "classes_per_stage": 5,
         "clients": 6,
         "new_clients": 0,
+        "transition_fraction": 1.0,  # a tenth of six twins would be one of six: decision 0008
         "iid": 0.8,
         "clients_per_round": 3,
         "rounds_per_stage": 4,
@@ -68,6 +69,7 @@ RECIPES: dict[str, Values] = {
     "tiny": {
         **SMOKE,
         "width": 6,
+        "transition_fraction": 0.9,
         "clients": 4,
         "clients_per_round": 2,
         "rounds_per_stage": 2,
