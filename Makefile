@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	@test -z "$(TORCH_INDEX)" \
 		|| $(UV_INSTALL) --default-index "$(TORCH_INDEX)" --no-deps torch torchvision
-	@$(UV_INSTALL) --editable '.[dev,kafka]'
+	@$(UV_INSTALL) --editable '.[dev,kafka,onnx]'
 	@touch $@
 
 # --- running --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def test_images_are_normalised_by_channel() -> None:
     assert out.dtype == torch.float32
 
 
+@pytest.mark.slow  # torchvision imports torch's compiler, for seconds
 def test_normalising_agrees_with_torchvision() -> None:
     """ToTensor and Normalize, image by image, to 1e-6."""
     transforms = pytest.importorskip("torchvision.transforms.functional")

@@ -82,6 +82,7 @@ def test_logits_are_the_head_of_the_mean_of_the_last_map() -> None:
     assert maps.min() >= 0
 
 
+@pytest.mark.slow  # torchvision imports torch's compiler, for seconds
 def test_the_stem_and_blocks_compute_what_torchvisions_do() -> None:
     """With the same stem, torchvision's ResNet-18 of the same weights gives the same logits."""
     torchvision = pytest.importorskip("torchvision")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from learning.augmentation import Transform
 from learning.nets import from_weights
@@ -46,10 +45,14 @@ def test_counts_and_scores_are_scikit_learns(pairs: NDArray[np.int64]) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(PAIRS)
 def test_scores_are_torchmetrics(pairs: NDArray[np.int64]) -> None:
     """Where every class has an image; torchmetrics passes over classes without any."""
+    # Here and not above: it imports torchvision and torch's compiler, for seconds.
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
     pairs = np.hstack([pairs, np.tile(np.arange(CLASSES), (2, 1))])
     true, predicted = pairs
     counts = confusion(true, predicted, CLASSES)

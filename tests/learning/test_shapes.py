@@ -38,6 +38,7 @@ def test_the_papers_net_has_as_many_parameters_as_a_resnet_18(
     assert sum(n for name, n in counted.items() if not is_parameter(name)) == 9_620
 
 
+@pytest.mark.slow  # torchvision imports torch's compiler, for seconds
 def test_tensors_bear_torchvisions_names_in_its_order() -> None:
     """But for the stem's kernel of 3, shapes are those of torchvision's ResNet-18, too."""
     torchvision = pytest.importorskip("torchvision")

@@ -94,12 +94,16 @@ def test_each_choice_is_the_nearest_that_was_left(
 
 
 def test_nonsense_is_refused() -> None:
-    """No classes, no negative counts, no features that are not numbers."""
+    """No classes, no negative counts."""
     with pytest.raises(ValueError, match="cannot be shared by 0 classes"):
         budget(2000, 0)
     with pytest.raises(ValueError, match="cannot choose -1"):
         herded(CLASS, -1)
     with pytest.raises(ValueError, match="cannot keep -1"):
         truncated({}, -1)
-    with pytest.raises(ValueError, match="not all finite"):
-        herded(np.array([[np.nan, 1.0]]), 1)
+
+
+def test_features_that_are_no_numbers_leave_the_order_of_the_images() -> None:
+    """A diverged model has no mean to follow, and the twin must remember all the same."""
+    assert herded(np.array([[np.nan, 1.0], [1.0, 0.0], [0.0, 1.0]]), 2).tolist() == [0, 1]
+    assert herded(np.array([[np.inf, 1.0]]), 2).tolist() == [0]

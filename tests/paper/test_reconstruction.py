@@ -163,6 +163,7 @@ def test_the_oldest_pair_is_forgotten() -> None:
     assert pairs.newton(torch.tensor([[10.0]])).tolist() == [[2.0]]
 
 
+@pytest.mark.slow  # torch's optimisers import its compiler, for seconds
 def test_the_batched_solver_goes_where_torchs_own_goes() -> None:
     """Two prototypes, history 5, 40 steps in float64: the same images to 1e-6.
 
