@@ -32,7 +32,6 @@ from schemas.line import Round, RoundsLine, Stage, TeachersLine, VerdictLines
 from schemas.messages import (
     DataFacts,
     Decision,
-    EntityJoined,
     GlobalModel,
     Groups,
     HeadGrown,
@@ -43,11 +42,11 @@ from schemas.messages import (
     RunOpened,
     StageClosed,
     TeacherChosen,
-    WindowJudged,
+    TwinDecision,
 )
 from schemas.schedule import Schedule, sorted_uids
 from schemas.seeds import generator
-from schemas.tensors import decoded, model_sha256
+from schemas.tensors import decoded, groups_sha256
 from schemas.topics import Names, parted
 
 
@@ -74,9 +73,14 @@ class Aggregator:
         self._teachers = TeachersLine(self.line)
         self._verdicts = VerdictLines(self.line)
         self._sums: RoundSums | None = None
+        self._stirred = True
+        """Whether anything came since it last answered."""
         self._said = -1
         self._tidied = -1
+        self._closed: list[int] = []
+        """Numbers of the RoundOpened whose rounds are closed."""
         self._first_update: dict[str, dict[int, int]] = {}
+        """Topic → number of a RoundOpened → where its answers begin."""
         self._rounds = names.federation("rounds")
         self._models_topic = names.federation("models")
         self._classes = {names.of_site("classes", site): site for site in sites}
@@ -93,12 +97,13 @@ class Aggregator:
     # --- hearing ----------------------------------------------------------------------------
 
     def hear(self, arrived: Arrived) -> None:
+        self._stirred = True
         match arrived.message:
             case ModelUpdate() as update:
                 self._count(arrived, update)
             case TeacherChosen() as choice:
                 self._teachers.hear(choice, arrived)
-            case EntityJoined() | WindowJudged() as verdict:
+            case TwinDecision() as verdict:
                 self._verdicts.hear(self._classes[arrived.place.topic], verdict, arrived)
             case Decision() as decision:
                 if self.line.hear(decision, arrived.hash):
@@ -108,6 +113,7 @@ class Aggregator:
         self._verdicts.again()
         self._teachers.again()
         if isinstance(decision, RoundClosed):
+            self._closed.append(decision.opened)
             self._sums = None
             self._must_learn()
 
@@ -176,6 +182,9 @@ class Aggregator:
     # --- answering -----------------------------------------------------------------------------
 
     def answers(self) -> Iterator[Answer]:
+        if not self._stirred:
+            return
+        self._stirred = self._lacks_model  # it may come without being heard
         yield from self._set_aside()
         if self._said <= self.line.number and not self._wait_for_others():
             decided = self._decide()
@@ -184,7 +193,8 @@ class Aggregator:
                 self._said = decision.number
                 yield from content
                 yield Say(self._rounds, decision)
-        yield from self._tidy()
+        yield from self._trim_updates()
+        yield from self._tidy_models()
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         """It gives no tasks."""
@@ -200,7 +210,7 @@ class Aggregator:
             return "" if self._opening else "RunOpened"
         if line.over:
             return "an injection"
-        if line.model and not self._models.has(line.model):
+        if line.model and self._lacks_model:
             return f"version {line.model.version} of the model, which is not in the log"
         if opened := line.open_round:
             missing = self._open_sums(opened).missing
@@ -210,12 +220,22 @@ class Aggregator:
         begun = stage is not None and stage.closed is None
         return self._wait_for_stage(len(line.stages) - begun)
 
+    @property
+    def _lacks_model(self) -> bool:
+        return self.line.model is not None and not self._models.has(self.line.model)
+
     def _wait_for_stage(self, t: int) -> str:
         """What a stage's rounds rest on; also of one that another aggregator has begun."""
-        silent = [entity for entity in self.line.entities if self._is_silent(entity, t)]
+        silent = self._silent(t)
         if silent:
-            return f"verdicts of stage {t} by {_names(silent)}"
+            return f"verdicts of stage {t} by {_names(self._with_reasons(silent))}"
         return self._wait_for_teacher(t)
+
+    def _with_reasons(self, silent: Sequence[str]) -> list[str]:
+        """The entities; first those whose line a later program's decision has stopped, and why."""
+        stopped = [(entity, self._verdicts.line(entity).stopped) for entity in silent]
+        why = [f"{entity} (its line stops at {by.detail})" for entity, by in stopped if by]
+        return [*why, *(entity for entity, by in stopped if not by)]
 
     def _wait_for_teacher(self, t: int) -> str:
         """What the next round of a stage is taught by, if it has one to come."""
@@ -226,10 +246,10 @@ class Aggregator:
         slotted = self._configuration.slotted
         return f"the slots of round {t}.{round}" if slotted else f"the teacher of stage {t}"
 
-    def _is_silent(self, entity: str, t: int) -> bool:
-        """Whether a verdict of an entity, on this stage or one before, has not been read."""
-        due = self.line.next_marked(entity, self._verdicts.line(entity).judged)
-        return due is not None and due <= t
+    def _silent(self, t: int) -> list[str]:
+        """The entities whose verdict on this stage, or on one before, has not been read."""
+        marked = ((stage, e) for stage in range(t + 1) for e in self.line.marked(stage))
+        return list(dict.fromkeys(e for stage, e in marked if self._verdicts.judged(e) < stage))
 
     def _decide(self) -> tuple[list[Answer], Decision] | None:
         """The next decision, behind the content that it names."""
@@ -349,15 +369,14 @@ class Aggregator:
                 assert isinstance(arrived, Arrived)
                 yield SetAside(arrived, reason)
 
-    def _tidy(self) -> Iterator[Answer]:
-        """Once each round was opened: let go what no decision needs any more."""
+    def _tidy_models(self) -> Iterator[Answer]:
+        """Once each round was opened: let go the models that no decision needs any more."""
         opened = self.line.open_round
         if opened is None or opened.number <= self._tidied:
             return
         if opened.stage and not self._teachers.of(opened.stage):
             return  # another aggregator was quicker; which models taught is still to be read
         self._tidied = opened.number
-        yield from self._trim_updates()
         kept = self._kept_models()
         for name, pieces in self._models.names().items():
             if name not in kept and name.version <= opened.base.version:
@@ -365,17 +384,22 @@ class Aggregator:
                 yield Forget(self._models_topic, name.key, pieces)
 
     def _trim_updates(self) -> Iterator[Answer]:
-        keep = self._configuration.keep_rounds
-        if keep == "all":
+        """Of closed rounds only the newest `keep_rounds` stay, beside the open one.
+
+        A topic goes below the first answer to the oldest of them: that round was closed before
+        anybody said a piece of an answer to the open one. Who answered none of them keeps what is
+        there, for nothing tells where the open round begins.
+        """
+        if not self._closed or self._configuration.keep_rounds == "all":
             return
-        numbers = [each.opened.number for stage in self.line.stages for each in stage.rounds]
-        oldest = numbers[-min(keep + 1, len(numbers))]  # the open round and `keep` closed ones
+        kept = self._closed[-self._configuration.keep_rounds :]
         for topic, first in self._first_update.items():
-            places = [place for number, place in first.items() if number >= oldest]
-            gone = [place for number, place in first.items() if number < oldest]
-            if places and gone and min(places) > min(gone):
-                yield Trim(topic, min(places))
-            self._first_update[topic] = {n: place for n, place in first.items() if n >= oldest}
+            places = [first[number] for number in kept if number in first]
+            gone = [place for number, place in first.items() if number < kept[0]]
+            if places and gone:
+                self._first_update[topic] = {n: at for n, at in first.items() if n >= kept[0]}
+                if min(gone) < min(places):
+                    yield Trim(topic, min(places))
 
     def _kept_models(self) -> set[ModelName]:
         """Versions of this stage and the one before, of every earlier one the best and the last.
@@ -415,7 +439,7 @@ class Aggregator:
 
 
 def _named(version: int, groups: Groups) -> ModelName:
-    return ModelName(version=version, sha256=model_sha256(groups["model"]))
+    return ModelName(version=version, sha256=groups_sha256(groups))
 
 
 def _counted(each: Round) -> bool:

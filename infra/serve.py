@@ -6,11 +6,13 @@ has to wait, dead letters, worker processes, seconds.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from infra.pieces import Pieces, fetched, gathered
 from infra.points import Hook, no_hook
@@ -35,14 +37,15 @@ from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.telemetry import Stopwatch
 from infra.transport.base import Stored, Transport, Trimmed
-from schemas.codec import Record, Whole, piece, records, unpack
+from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
 from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
-from schemas.topics import table_row
+from schemas.topics import letters_of, table_row
 
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
+LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time
 TaskId = tuple[str | int, ...]
 T = TypeVar("T")
 
@@ -50,33 +53,33 @@ T = TypeVar("T")
 class Letters:
     """The dead letters in the log: each is written once, also by copies and by who begins anew."""
 
-    def __init__(self, transport: Transport, topic: str) -> None:
-        self.topic = topic
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._place = 0
-        self._written: dict[str, set[int]] = {}
-        """Topic → offsets that somebody set aside."""
+        self._places: dict[str, int] = {}
+        self._written: dict[tuple[str, str], set[int]] = {}
+        """Topic of letters, and topic → offsets that somebody set aside."""
 
     def tell_of(self, topic: str, offset: int) -> bool:
         """Whether there is a letter about what lies there."""
-        self._read_on()
-        return offset in self._written.get(topic, ())
+        letters = letters_of(topic)
+        self._read_on(letters)
+        return offset in self._written.get((letters, topic), ())
 
-    def _read_on(self) -> None:
-        while self._place < self._transport.end(self.topic):
+    def _read_on(self, letters: str) -> None:
+        while self._places.get(letters, 0) < self._transport.end(letters):
             try:
-                found = self._transport.read(self.topic, self._place, READ_BYTES)
+                found = self._transport.read(letters, self._places.get(letters, 0), READ_BYTES)
             except Trimmed as trimmed:
-                self._place = trimmed.first
+                self._places[letters] = trimmed.first
                 continue
             for stored in found:
-                self._place = stored.offset + 1
-                self._note(stored.record.key.split("/"))
+                self._places[letters] = stored.offset + 1
+                self._note(letters, stored.record.key.split("/"))
 
-    def _note(self, key: list[str]) -> None:
+    def _note(self, letters: str, key: list[str]) -> None:
         match key:
             case ["DeadLetter", topic, offset, _] if offset.isdecimal():
-                self._written.setdefault(topic, set()).add(int(offset))
+                self._written.setdefault((letters, topic), set()).add(int(offset))
 
 
 @dataclass
@@ -86,16 +89,28 @@ class Surroundings:
     transport: Transport
     shelf: Shelf
     max_bytes: int
-    dead_letters: str
-    """Topic for what a role sets aside."""
     wire: Callable[[Message], str] = lambda message: "fp32"
     store: ModelStore | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     hook: Hook = no_hook
+    clock: Callable[[], float] = time.monotonic
+    """Seconds since any moment, for what is told of waiting; no role sees it."""
     letters: Letters = field(init=False)
 
     def __post_init__(self) -> None:
-        self.letters = Letters(self.transport, self.dead_letters)
+        self.letters = Letters(self.transport)
+
+
+class Wait(NamedTuple):
+    """Something that a role waits for."""
+
+    what: str
+    """Who waits for what, in words."""
+    seconds: float
+    """How long it has been seen to."""
+
+    def __str__(self) -> str:
+        return f"{self.what} since {self.seconds:.0f} s"
 
 
 class Session:
@@ -112,6 +127,8 @@ class Session:
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
+        self._since: dict[str, float] = {}
+        """What is waited for, in words → when that was first seen."""
 
     def step(self) -> bool:
         """Read a little, and answer; says whether anything happened."""
@@ -147,8 +164,17 @@ class Session:
             if topic not in self._lost
         )
 
-    def waits(self) -> Iterator[str]:
-        """What its role waits for, in words."""
+    def waits(self, now: float) -> list[Wait]:
+        """What its role waits for, and since when as far as this was asked before.
+
+        What is put in other words, because a part of it has come, is another wait.
+        """
+        self._since = {what: self._since.get(what, now) for what in self._waits()}
+        return [Wait(what, now - since) for what, since in self._since.items()]
+
+    def _waits(self) -> Iterator[str]:
+        if not self.caught_up:
+            return  # of what it has not read it knows nothing
         for what in self.role.waits():
             yield f"{self.role.name} waits for {what}"
         for topic, first in self._lost.items():
@@ -186,9 +212,9 @@ class Session:
         if self._around.store is None:
             return self.model(name)
         try:
-            return self._around.store.get(name)
+            return self._around.store.get(name)["model"]
         except LookupError:
-            self._around.store.put(name, self.model(name), -1)
+            self._around.store.put(name, self.groups(name), -1)
             return self.model(name)
 
     def message(self, place: Place) -> Message:
@@ -263,12 +289,10 @@ class Session:
         try:
             with self._around.stopwatch("codec"):
                 message = unpack(whole.payload, self._around.max_bytes)
+        except NotKnown as later:
+            self._not_known(place, whole.hash, size, later)
+            return
         except Refused as refused:
-            if refused.reason in {"newer-schema", "unknown-kind"} and _ends_program(topic):
-                raise ConfigurationError(
-                    f"{topic} at {place.offsets[0]}: {refused.detail}. To pass over it would fork"
-                    " the run: use the program that wrote it"
-                ) from None
             self._set_aside(place, whole.hash, size, refused)
             return
         if message.kind() not in table_row(topic).carries:
@@ -276,6 +300,22 @@ class Session:
             self._set_aside(place, whole.hash, size, foreign, message.identity)
             return
         self._hear(Arrived(place, whole.hash, message, size))
+
+    def _not_known(self, place: Place, hash: str, size: int, later: NotKnown) -> None:
+        """A later program's message: to pass over a decision of it would fork the run.
+
+        In `rounds` and `teachers` it ends the program. In `classes` it is told to the role, for it
+        stops one entity's line.
+        """
+        name = table_row(place.topic).name
+        if name in {"rounds", "teachers"}:
+            raise ConfigurationError(
+                f"{place.topic} at {place.offsets[0]}: {later.detail}. To pass over it would fork"
+                " the run: use the program that wrote it"
+            ) from None
+        self._set_aside(place, hash, size, later)
+        if name == "classes" and (decision := later.decision):
+            self._hear(Arrived(place, hash, decision, size))
 
     def _hear(self, arrived: Arrived) -> None:
         try:
@@ -376,7 +416,7 @@ class Session:
             return
         with self._around.stopwatch("log"):
             if keep.model is not None and self._around.shelf.has(keep.model):
-                store.put(keep.model, self._around.shelf.model(keep.model), keep.stage)
+                store.put(keep.model, self._around.shelf.groups(keep.model), keep.stage)
                 self._around.hook("store:put")
             if keep.only is not None:
                 for name in store.list():
@@ -404,7 +444,8 @@ class Session:
             reason=refused.reason,
             detail=refused.detail[:400],
         )
-        self._say(letters.topic, [Say(letters.topic, letter)])
+        topic = letters_of(place.topic)
+        self._say(topic, [Say(topic, letter)])
 
 
 class System:
@@ -429,6 +470,7 @@ class System:
         self._workers = workers
         self._order = order
         self._in_work: dict[object, tuple[Session, TaskId]] = {}
+        self._looked = -math.inf
         self._passed_over: dict[TaskId, str] = {}
         """Work whose inputs were let go before it began, and which."""
 
@@ -458,7 +500,14 @@ class System:
             session, id = self._in_work.pop(key)
             session.finish(id, result)
         self._dispatch()
+        if self._around.clock() >= self._looked + LOOK:
+            self.waits()
         return any(moved) or bool(finished)
+
+    def waits(self) -> list[Wait]:
+        """What each role waits for, and since when, to about a second."""
+        self._looked = self._around.clock()
+        return [wait for session in self.sessions for wait in session.waits(self._looked)]
 
     @property
     def in_work(self) -> list[TaskId]:
@@ -484,7 +533,7 @@ class System:
         self._workers.submit(key, task)
 
     def _missing(self) -> str:
-        waits = [what for session in self.sessions for what in session.waits()]
+        waits = [str(wait) for wait in self.waits()]
         waits += [
             f"{' '.join(map(str, id))} was passed over ({gone})"
             for id, gone in self._passed_over.items()
@@ -507,7 +556,3 @@ def _destination(answer: Answer) -> tuple[type[Answer], str, str]:
 
 def _of(kind: type[T], answers: Iterable[Answer]) -> Iterator[T]:
     return (answer for answer in answers if isinstance(answer, kind))
-
-
-def _ends_program(topic: str) -> bool:
-    return table_row(topic).name in {"rounds", "teachers"}

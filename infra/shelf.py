@@ -10,7 +10,7 @@ from infra.transport.base import Stored, Transport, Trimmed
 from schemas.codec import piece
 from schemas.errors import Refused
 from schemas.messages import GlobalModel, Groups, ModelName, Tensors
-from schemas.tensors import model_sha256
+from schemas.tensors import groups_sha256
 
 READ_BYTES = 16 * 1024 * 1024
 HELD = 3  # base, teacher and what is being made of them
@@ -79,7 +79,7 @@ class Shelf:
                 continue
             if isinstance(found, GlobalModel) and found.version == name.version:
                 groups = found.groups
-                if model_sha256(groups.get("model", {})) == name.sha256:
+                if "model" in groups and groups_sha256(groups) == name.sha256:
                     return groups
         raise LookupError(f"model version {name.version} ({name.sha256[:12]}) is not in the log")
 

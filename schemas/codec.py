@@ -27,8 +27,8 @@ import numpy as np
 from blake3 import blake3
 from pydantic import ValidationError
 
-from schemas.errors import Refused
-from schemas.messages import KINDS, Content, Groups, Message
+from schemas.errors import Reason, Refused
+from schemas.messages import KINDS, Content, Groups, Message, NotUnderstood
 from schemas.tensors import DTYPES, MAX_DIMENSIONS, dtype_of, pack_tensor, unpack_tensor
 
 MAGIC = b"FTP1"
@@ -40,6 +40,8 @@ MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 2**18  # in a header: a byte can become a mapping of 64 bytes, and a complaint of 400
 MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described value by value
 MAX_TENSORS = 4096
+NEWEST = max(kind.schema_number for kind in KINDS.values())
+"""The newest schema of all that this program reads."""
 ROW = (str, str, str, tuple, str, int)
 """Types of a tensor's row in the header: group, name, dtype, shape, encoding, length in bytes."""
 
@@ -55,6 +57,24 @@ FOLLOWS = {
 """Of a value's first byte in msgpack: how many bytes tell its length or, where none do, the length;
 and how many values follow for each of it, 0 where it counts bytes. `_follows` knows the rest."""
 EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
+
+
+class NotKnown(Refused):
+    """An intact message of a newer schema or an unknown kind: a later program wrote it."""
+
+    def __init__(self, reason: Reason, detail: str, body: object) -> None:
+        super().__init__(reason, detail)
+        self._body = body
+
+    @property
+    def decision(self) -> NotUnderstood | None:
+        """What stands for it in an entity's line; None if it does not say in which, and where."""
+        body = self._body if isinstance(self._body, dict) else {}
+        says = {name: body.get(name) for name in ("run", "number", "entity")}
+        try:
+            return NotUnderstood.model_validate(says | {"detail": self.detail})
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +186,8 @@ def unpack(payload: bytes, max_bytes: int) -> Message:
 
     `max_bytes` is the most that its tensors may take when they are decoded.
 
-    Raises Refused: unreadable, bomb, unknown-kind, newer-schema, wrong-dtype, wrong-shape.
+    Raises Refused: unreadable, bomb, wrong-dtype, wrong-shape; and NotKnown: unknown-kind,
+    newer-schema.
     """
     header, start = _header(payload)
     kind = _kind(header)
@@ -319,14 +340,16 @@ def _short(value: object) -> str:
 
 def _kind(header: Mapping[str, Any]) -> type[Message]:
     name, schema = _of_type(header, "kind", str), _of_type(header, "schema", int)
+    body = header.get("body")
     if name not in KINDS:
-        raise Refused("unknown-kind", f"{_short(name)} (schema {schema})")
+        known = f"this program knows no such kind, and schemas up to {NEWEST}"
+        raise NotKnown("unknown-kind", f"{_short(name)} of schema {schema}; {known}", body)
     kind = KINDS[name]
-    if schema != kind.schema_number:
-        raise Refused(
-            "newer-schema" if schema > kind.schema_number else "unreadable",
-            f"{name} of schema {schema}; this program reads schema {kind.schema_number}",
-        )
+    detail = f"{name} of schema {schema}; this program reads schema {kind.schema_number}"
+    if schema > kind.schema_number:
+        raise NotKnown("newer-schema", detail, body)
+    if schema < kind.schema_number:
+        raise Refused("unreadable", detail)
     return kind
 
 
@@ -356,8 +379,9 @@ def _row(row: object) -> tuple[Any, ...]:
     """A tensor's group, name, dtype, shape, encoding and length in bytes, each of its type."""
     if not isinstance(row, tuple) or tuple(map(type, row)) != ROW:
         raise Refused("unreadable", f"{_short(row)} describes no tensor")
-    if "\0" in row[1]:  # the hash of a model closes each name with it
-        raise Refused("unreadable", f"a tensor's name {_short(row[1])} holds a NUL")
+    for name in row[:2]:
+        if "\0" in name:  # the hash of a model closes each name with it
+            raise Refused("unreadable", f"the name {_short(name)} of a tensor or group holds a NUL")
     return row
 
 

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from schemas.errors import Refused
 from schemas.messages import (
     Decision,
-    EntityJoined,
     HeadGrown,
     Look,
     ModelName,
+    NotUnderstood,
     RoundClosed,
     RoundOpened,
     RunOpened,
     StageAdded,
     StageClosed,
     TeacherChosen,
+    TwinDecision,
     WindowJudged,
 )
 from schemas.schedule import sorted_uids
@@ -424,6 +425,8 @@ class VerdictLine:
         self._rounds = rounds
         self.number = -1
         self.verdicts: dict[int, WindowJudged] = {}
+        self.stopped: NotUnderstood | None = None
+        """The next decision, if a later program wrote it: to pass over it would fork the line."""
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -445,6 +448,9 @@ class VerdictLine:
             raise Refused("unknown-entity", f"{self.entity} is in no stage of the schedule")
         if decision.number != self.number + 1:
             return
+        if isinstance(decision, NotUnderstood):
+            self.stopped = decision
+            raise NotYet(lambda: False, f"a program that reads {decision.detail}")
         if isinstance(decision, WindowJudged):
             self._fit(decision)
             self.verdicts[decision.stage] = decision
@@ -485,7 +491,7 @@ class VerdictLines:
         self.of: dict[str, VerdictLine] = {}
         self.refused: Rejected = []
 
-    def hear(self, site: str, decision: EntityJoined | WindowJudged, where: object = None) -> None:
+    def hear(self, site: str, decision: TwinDecision, where: object = None) -> None:
         """Take the decision in its turn. Raises Refused if the site cannot speak for the entity."""
         entity = decision.entity
         if parted(entity)[0] != site:
@@ -505,6 +511,10 @@ class VerdictLines:
     def line(self, entity: str) -> VerdictLine:
         """An entity's line, empty before it was heard of."""
         return self.of.get(entity) or VerdictLine(entity, self._rounds)
+
+    def judged(self, entity: str) -> int:
+        """The last stage that an entity's line has judged; -1 before the first."""
+        return self.of[entity].judged if entity in self.of else -1
 
     def verdict(self, entity: str, stage: int) -> WindowJudged | None:
         """What an entity's line says of a stage."""

@@ -81,7 +81,7 @@ class Content(Message):
 
 
 class ModelName(Header):
-    """A global model, by version and by the hash of its decoded values."""
+    """A global model, by version and by the hash of all its groups (`groups_sha256`), decoded."""
 
     version: Number
     sha256: Hash
@@ -173,6 +173,17 @@ class WindowJudged(TwinDecision):
     verdict: Literal["new", "known", "suspected"]
     classes: tuple[Uid, ...]
     """The new classes, in order of uid."""
+
+
+class NotUnderstood(TwinDecision):
+    """In place of a decision that a later program wrote; it never travels.
+
+    A line stops where its next decision is one of these. Every schema of a decision in `classes`
+    keeps `run`, `number` and `entity`.
+    """
+
+    detail: Reasoned
+    """Its kind and schema, and what this program reads."""
 
 
 # --- rounds: what the aggregator decides --------------------------------------------------------

@@ -93,6 +93,22 @@ def model_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def groups_sha256(groups: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """The name of all that a global model's message holds, in hex.
+
+    With the group `model` alone it is `model_sha256` of that. With others it is SHA-256 over the
+    groups in the order of their names, each as its name in UTF-8, NUL, `model_sha256` of its
+    tensors, NUL. A group without tensors does not travel, and is passed over.
+
+    Raises ValueError for a dtype that does not travel.
+    """
+    hashes = {name: model_sha256(tensors) for name, tensors in groups.items() if tensors}
+    if hashes.keys() == {"model"}:
+        return hashes["model"]
+    listed = "".join(f"{name}\0{hashes[name]}\0" for name in sorted(hashes))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 # --- one tensor as bytes ------------------------------------------------------------------------
 
 

@@ -128,6 +128,16 @@ def table_row(topic: str) -> Topic:
     return BY_SCOPE[parts[2], scope]
 
 
+def letters_of(topic: str) -> str:
+    """Where it is told what was refused in a topic: in the cluster that holds it.
+
+    Raises ValueError for what is no topic of this system.
+    """
+    cluster, parts = table_row(topic).cluster, topic.split(".")
+    letters = ".".join((*parts[:2], "dead-letters"))
+    return f"{letters}.{parts[3]}" if cluster == "site" else letters
+
+
 def parted(entity: str) -> tuple[str, str]:
     """Site and own name of an entity `<site>/<entity>`. Raises ConfigurationError for others."""
     site, _, name = entity.partition("/")

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from schemas.messages import ModelName, Tensors
+from schemas.messages import Groups, ModelName
 
 
 class ModelStore(Protocol):
     """Old global models under version and hash."""
 
-    def put(self, model: ModelName, tensors: Tensors, stage: int) -> None:
-        """Keep a model of a stage; -1 where the stage is not known. Promises 1, 3, 5."""
+    def put(self, model: ModelName, groups: Groups, stage: int) -> None:
+        """Keep a model of a stage; -1 where the stage is not known. Promises 1, 3, 5.
 
-    def get(self, model: ModelName) -> Tensors:
-        """The model's values. Raises LookupError. Promises 1, 2, 3."""
+        `groups` are all that its message holds, for its hash covers them all.
+        """
+
+    def get(self, model: ModelName) -> Groups:
+        """All groups of the model. Raises LookupError. Promises 1, 2, 3."""
 
     def list(self) -> list[ModelName]:
         """What is there, by version and hash. Promise 4."""

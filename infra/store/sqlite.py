@@ -11,8 +11,8 @@ from pathlib import Path
 from infra.sqlite import BUSY_SECONDS, InWords
 from schemas.codec import plain, read_plain
 from schemas.errors import DataError, Refused
-from schemas.messages import ModelName, Tensors
-from schemas.tensors import model_sha256
+from schemas.messages import Groups, ModelName
+from schemas.tensors import groups_sha256
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS old_models (
@@ -39,19 +39,19 @@ class SqliteStore:
                 self._db.close()
                 raise
 
-    def put(self, model: ModelName, tensors: Tensors, stage: int) -> None:
-        value = plain({"version": model.version}, {"model": tensors})
+    def put(self, model: ModelName, groups: Groups, stage: int) -> None:
+        value = plain({"version": model.version}, groups)
         with self._in_words:
             self._db.execute(
                 "INSERT OR REPLACE INTO old_models VALUES (?, ?, ?, ?)",
                 (model.version, model.sha256, stage, value),
             )
 
-    def get(self, model: ModelName) -> Tensors:
-        tensors = self._read(model)
-        if model_sha256(tensors) != model.sha256:
+    def get(self, model: ModelName) -> Groups:
+        groups = self._read(model)
+        if groups_sha256(groups) != model.sha256:
             raise LookupError(f"version {model.version} in the store is not what its hash says")
-        return tensors
+        return groups
 
     def list(self) -> list[ModelName]:
         with self._in_words:
@@ -70,7 +70,7 @@ class SqliteStore:
     def close(self) -> None:
         self._db.close()
 
-    def _read(self, model: ModelName) -> Tensors:
+    def _read(self, model: ModelName) -> Groups:
         try:
             with self._in_words:
                 row = self._db.execute(
@@ -78,7 +78,7 @@ class SqliteStore:
                     (model.version, model.sha256),
                 ).fetchone()
             if row is not None:
-                return read_plain(row[0])[1]["model"]
-        except (DataError, Refused, KeyError):
+                return read_plain(row[0])[1]
+        except (DataError, Refused):
             raise LookupError(f"version {model.version} in the store is damaged") from None
         raise LookupError(f"version {model.version} is not in the store")

@@ -67,7 +67,7 @@ class Desk:
         """Another aggregator begins; it knows nothing but the log, and how the run was opened."""
         shelf = Shelf(self.log, MODELS, ROOM)
         role = Aggregator(NAMES, ["local"], opening or self.opening, shelf)
-        around = Surroundings(self.log, shelf, ROOM, LETTERS, lambda message: self._wire(message))
+        around = Surroundings(self.log, shelf, ROOM, lambda message: self._wire(message))
         session = Session(role, around, deque())
         self.sessions.append(session)
         return session

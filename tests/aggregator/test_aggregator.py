@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import msgpack
@@ -560,7 +562,64 @@ def test_a_decision_of_somebody_else_in_the_same_place_is_the_one_that_counts() 
     ]
 
 
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def calls(act: Callable[[], object]) -> int:
+    """How many functions of Python run."""
+    found = [0]
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        found[0] += event == "call"
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return found[0]
+
+
+def test_a_step_in_which_nothing_came_asks_nobody() -> None:
+    """However many it waits for, they have been asked when the last message came."""
+    desk = Desk()
+    desk.join(NORTH, SOUTH)
+    desk.settle()
+    role = desk.aggregator
+    (joined, *_) = desk.read(CLASSES)
+    role.hear(Arrived(Place(CLASSES, (0,)), pack(joined).hash, joined))
+
+    assert calls(lambda: list(role.answers())) > 10
+    assert calls(lambda: list(role.answers())) == 2  # this function's own, and `answers`
+
+
+def test_a_model_that_was_lost_is_looked_for_in_every_step() -> None:
+    """Nobody hears `models`: when its copy is there again, the round opens with no other word."""
+    desk = Desk()
+    desk.join(NORTH, SOUTH)
+    desk.judge(NORTH, 0, "0", "1")
+    desk.settle()
+    lost = desk.stored(MODELS)
+    desk.log.forget(MODELS, *(each.record.key for each in lost))
+    desk.sessions.clear()
+    desk.sit_down()
+    desk.judge(SOUTH, 0, "0", "1")
+    desk.settle()
+    assert "version 0 of the model, which is not in the log" in desk.waits
+
+    desk.log.append(MODELS, [each.record for each in lost])
+
+    assert kinds(desk)[-1] == "RoundOpened"
+
+
 # --- what is let go -------------------------------------------------------------------------------
+
+
+def tell_lines(reader: Aggregator, desk: Desk) -> None:
+    """Another aggregator hears what was decided."""
+    for topic in (ROUNDS, TEACHERS, CLASSES):
+        for offset, message in enumerate(desk.read(topic)):
+            reader.hear(Arrived(Place(topic, (offset,)), pack(message).hash, message))
 
 
 @pytest.mark.parametrize(("keep", "rounds_left"), [(1, 2), (2, 3), ("all", 5)])
@@ -579,6 +638,51 @@ def test_of_updates_only_those_of_the_newest_rounds_are_kept(keep: Any, rounds_l
     assert sorted(left) == numbers[-rounds_left:]
 
 
+def test_no_more_rounds_are_kept_when_a_stage_is_over() -> None:
+    """Its last round is closed and none is open: of three rounds the newest one's are left."""
+    desk = Desk(rounds_per_stage=3)
+    desk.begin()
+    for _ in range(3):
+        last = desk.open_round.number
+        desk.round()
+
+    assert kinds(desk)[-1] == "StageClosed"
+    assert {each.opened for each in desk.read(UPDATES) if isinstance(each, ModelUpdate)} == {last}
+
+
+def test_what_nobody_trimmed_before_a_crash_is_trimmed_after_it() -> None:
+    """The stage is over, and three rounds' updates lie in the log: an aggregator begins anew."""
+    desk = Desk(rounds_per_stage=3, keep_rounds=2)
+    desk.begin()
+    sent = []
+    for _ in range(3):
+        updates = [desk.update(NORTH), desk.update(SOUTH)]
+        sent += updates
+        desk.answer(*updates)
+    reader = Aggregator(NAMES, ["local"], None, Shelf(desk.log, MODELS, ROOM))
+    tell_lines(reader, desk)
+    for offset, update in enumerate(sent):
+        reader.hear(Arrived(Place(UPDATES, (offset,)), pack(update).hash, update))
+
+    assert list(reader.answers()) == [Trim(UPDATES, 2)]
+
+
+def test_nothing_is_trimmed_where_nothing_tells_what_the_open_round_needs() -> None:
+    """Of the newest closed round no answer lies in the topic: its pieces may be the open one's."""
+    desk = Desk(rounds_per_stage=3)
+    desk.begin()
+    first = [desk.update(NORTH), desk.update(SOUTH)]
+    desk.answer(*first)
+    desk.round()
+    newest = desk.update(NORTH)
+    reader = Aggregator(NAMES, ["local"], None, Shelf(desk.log, MODELS, ROOM))
+    tell_lines(reader, desk)
+    for offset, update in enumerate([*first, newest]):
+        reader.hear(Arrived(Place(UPDATES, (offset,)), pack(update).hash, update))
+
+    assert not [answer for answer in reader.answers() if isinstance(answer, Trim)]
+
+
 def test_an_update_that_had_to_wait_is_not_trimmed_with_what_lies_before_it() -> None:
     """The answer that lies first was heard last; it belongs to a round that is kept."""
     desk = Desk(rounds_per_stage=3)
@@ -589,9 +693,7 @@ def test_an_update_that_had_to_wait_is_not_trimmed_with_what_lies_before_it() ->
         sent += updates
         desk.answer(*updates)
     reader = Aggregator(NAMES, ["local"], None, Shelf(desk.log, MODELS, ROOM))
-    for topic in (ROUNDS, CLASSES):
-        for offset, message in enumerate(desk.read(topic)):
-            reader.hear(Arrived(Place(topic, (offset,)), pack(message).hash, message))
+    tell_lines(reader, desk)
     for offset, update in reversed(list(enumerate(sent))):
         reader.hear(Arrived(Place(UPDATES, (offset,)), pack(update).hash, update))
 
@@ -716,9 +818,9 @@ def test_verdicts_and_choices_that_cannot_stand_go_to_the_dead_letters() -> None
     ]
 
 
-def frame(kind: str, schema: int) -> Record:
+def frame(kind: str, schema: int, **body: Any) -> Record:
     """An intact record of a message that a newer program writes."""
-    header = msgpack.packb({"kind": kind, "schema": schema, "body": {}, "tensors": []})
+    header = msgpack.packb({"kind": kind, "schema": schema, "body": body, "tensors": []})
     return Record("k/0", cut(LENGTH.pack(len(header)) + header).pieces[0])
 
 
@@ -727,7 +829,10 @@ def frame(kind: str, schema: int) -> Record:
     ("record", "said"),
     [
         (frame("RoundOpened", 2), "RoundOpened of schema 2; this program reads schema 1"),
-        (frame("RoundPostponed", 1), "'RoundPostponed' (schema 1)"),
+        (
+            frame("RoundPostponed", 2),
+            "'RoundPostponed' of schema 2; this program knows no such kind, and schemas up to 1",
+        ),
     ],
 )
 def test_a_decision_of_a_newer_program_ends_this_one(topic: str, record: Record, said: str) -> None:
@@ -743,16 +848,45 @@ def test_a_decision_of_a_newer_program_ends_this_one(topic: str, record: Record,
     assert caught.value.exit_code == 2
 
 
-def test_a_newer_verdict_stops_its_own_line_alone() -> None:
-    """It is set aside; the run waits for the entity, for its number is still to come."""
+@pytest.mark.parametrize(
+    ("kind", "reason", "said"),
+    [
+        ("WindowJudged", "newer-schema", "WindowJudged of schema 2; this program reads schema 1"),
+        (
+            "EntityLeft",
+            "unknown-kind",
+            "'EntityLeft' of schema 2; this program knows no such kind, and schemas up to 1",
+        ),
+    ],
+)
+def test_a_newer_decision_stops_its_own_entitys_line_alone(
+    kind: str, reason: str, said: str
+) -> None:
+    """The south's verdict counts; the north's behind it does not, and the run says why it waits."""
+    desk = Desk()
+    desk.join(NORTH, SOUTH)
+    desk.log.append(CLASSES, [frame(kind, 2, run=desk.run, number=1, entity=NORTH)])
+    desk.judge(SOUTH, 0, "0")
+    desk.judge(NORTH, 0, "0")
+    desk.settle()
+
+    assert desk.letters == [(reason, "?")]
+    assert desk.waits == [f"verdicts of stage 0 by local/north (its line stops at {said})"]
+    desk.sit_down()
+    desk.settle()
+    assert kinds(desk) == ["RunOpened"]
+
+
+def test_a_newer_record_that_names_no_entity_stops_nobody() -> None:
+    """It is set aside, and the round opens."""
     desk = Desk()
     desk.join(NORTH, SOUTH)
     desk.log.append(CLASSES, [frame("WindowJudged", 2)])
     desk.judge(SOUTH, 0, "0")
-    desk.settle()
+    desk.judge(NORTH, 0, "0")
 
     assert desk.letters == [("newer-schema", "?")]
-    assert desk.waits == ["verdicts of stage 0 by local/north"]
+    assert isinstance(desk.last, RoundOpened)
 
 
 def test_bytes_that_are_no_record_are_set_aside() -> None:

@@ -9,46 +9,65 @@ import numpy as np
 import pytest
 
 from infra.store.base import ModelStore
-from schemas.messages import ModelName, Tensors
-from schemas.tensors import model_sha256
+from schemas.messages import Groups, ModelName
+from schemas.tensors import groups_sha256
 from tests.contracts.conftest import STORES_ON_DISK, OpenStore, until_full
 
 
-def model(seed: int) -> Tensors:
+def model(seed: int) -> Groups:
     """A small model with every dtype that models have."""
     chance = np.random.default_rng(seed)
     return {
-        "head.weight": chance.normal(size=(3, 4)).astype(np.float32),
-        "norm.running_var": chance.random(4, np.float32),
-        "norm.num_batches_tracked": np.array(seed, np.int64),
+        "model": {
+            "head.weight": chance.normal(size=(3, 4)).astype(np.float32),
+            "norm.running_var": chance.random(4, np.float32),
+            "norm.num_batches_tracked": np.array(seed, np.int64),
+        }
     }
 
 
-def name_of(version: int, tensors: Tensors) -> ModelName:
+def head(groups: Groups) -> np.ndarray:
+    """What tells two of these models apart."""
+    return groups["model"]["head.weight"]
+
+
+def name_of(version: int, groups: Groups) -> ModelName:
     """What the model is called."""
-    return ModelName(version=version, sha256=model_sha256(tensors))
+    return ModelName(version=version, sha256=groups_sha256(groups))
 
 
 def test_what_was_put_is_got_bit_for_bit(open_store: OpenStore) -> None:
     """Put by one process and got by another: every tensor has its name, dtype, shape and bytes."""
-    tensors = model(1)
-    open_store().put(name_of(4, tensors), tensors, 2)
+    groups = model(1)
+    open_store().put(name_of(4, groups), groups, 2)
 
-    found = open_store().get(name_of(4, tensors))
+    found, tensors = open_store().get(name_of(4, groups)), groups["model"]
 
-    assert found.keys() == tensors.keys()
-    assert all(found[name].dtype == tensor.dtype for name, tensor in tensors.items())
-    assert all(np.array_equal(found[name], tensor) for name, tensor in tensors.items())
+    assert (found.keys(), found["model"].keys()) == (groups.keys(), tensors.keys())
+    assert all(found["model"][name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert all(np.array_equal(found["model"][name], tensor) for name, tensor in tensors.items())
+
+
+def test_what_a_strategy_keeps_beside_a_model_is_put_with_it(open_store: OpenStore) -> None:
+    """The name covers all groups; under it without one of them, nothing is found."""
+    both = {**model(1), "drift": {"drift": np.arange(3, dtype=np.float32)}}
+    open_store().put(name_of(4, both), both, 2)
+    assert np.array_equal(open_store().get(name_of(4, both))["drift"]["drift"], np.arange(3))
+
+    open_store().put(name_of(4, both), model(1), 2)
+
+    with pytest.raises(LookupError, match="is not what its hash says"):
+        open_store().get(name_of(4, both))
 
 
 def test_putting_a_model_again_is_harmless(store: ModelStore) -> None:
     """Two proxies keep the same model: it is there once, and it is the same."""
-    tensors = model(1)
+    groups = model(1)
     for stage in (2, 2, -1):
-        store.put(name_of(4, tensors), tensors, stage)
+        store.put(name_of(4, groups), groups, stage)
 
-    assert store.list() == [name_of(4, tensors)]
-    assert model_sha256(store.get(name_of(4, tensors))) == name_of(4, tensors).sha256
+    assert store.list() == [name_of(4, groups)]
+    assert groups_sha256(store.get(name_of(4, groups))) == name_of(4, groups).sha256
 
 
 def test_two_models_of_one_version_are_two(store: ModelStore) -> None:
@@ -57,8 +76,8 @@ def test_two_models_of_one_version_are_two(store: ModelStore) -> None:
     store.put(name_of(4, first), first, 2)
     store.put(name_of(4, second), second, 2)
 
-    assert np.array_equal(store.get(name_of(4, second))["head.weight"], second["head.weight"])
-    assert np.array_equal(store.get(name_of(4, first))["head.weight"], first["head.weight"])
+    assert np.array_equal(head(store.get(name_of(4, second))), head(second))
+    assert np.array_equal(head(store.get(name_of(4, first))), head(first))
 
 
 @pytest.mark.parametrize("asked", [(5, 1), (4, 2)], ids=["other version", "other hash"])
@@ -82,7 +101,7 @@ def test_what_is_not_what_its_hash_says_is_not_given(store: ModelStore) -> None:
 
     store.put(name, honest, 2)
 
-    assert np.array_equal(store.get(name)["head.weight"], honest["head.weight"])
+    assert np.array_equal(head(store.get(name)), head(honest))
 
 
 def test_the_list_names_what_is_there_by_version(store: ModelStore) -> None:
@@ -116,12 +135,12 @@ def test_a_store_without_room_keeps_what_it_has(
     """Models of 400 kB on a disk of 8 MiB: at last there is no room, and those put before stand."""
     open_store = kind(small_disk)
     store = open_store()
-    large = {"weight": np.random.default_rng(0).random(100_000, np.float32)}
+    large = {"model": {"head.weight": np.random.default_rng(0).random(100_000, np.float32)}}
     kept = until_full(lambda version: store.put(name_of(version, large), large, 0))
     store.close()
 
     again = open_store()
     assert again.list() == [name_of(version, large) for version in range(kept)]
     assert kept > 2
-    assert np.array_equal(again.get(name_of(kept - 1, large))["weight"], large["weight"])
+    assert np.array_equal(head(again.get(name_of(kept - 1, large))), head(large))
     again.close()

@@ -57,6 +57,7 @@ from schemas.messages import (
     Message,
     ModelName,
     ModelUpdate,
+    NotUnderstood,
     StreamMarked,
     Tensors,
 )
@@ -69,6 +70,7 @@ ROUNDS, TEACHERS = NAMES.federation("rounds"), NAMES.federation("teachers")
 METRICS, MODELS = NAMES.federation("metrics"), NAMES.federation("models")
 LETTERS = NAMES.federation("dead-letters")
 CLASSES, UPDATES = NAMES.of_site("classes", "local"), NAMES.of_site("updates", "local")
+SITE_LETTERS = NAMES.of_site("dead-letters", "local")
 SAMPLES = NAMES.of_entity("samples", "local/north")
 RUN = "a" * 64
 BASE = ModelName(version=1, sha256="b" * 64)
@@ -154,7 +156,7 @@ class Watched:
 def system(log: Transport, *roles: Role, **more: Any) -> System:
     """Roles over a log, whose tasks are carried out in this process."""
     shelf = Shelf(log, MODELS, MOST)
-    return System(roles, Surroundings(log, shelf, MOST, LETTERS, **more), Inline(FUNCTIONS))
+    return System(roles, Surroundings(log, shelf, MOST, **more), Inline(FUNCTIONS))
 
 
 def write(log: Transport, topic: str, *messages: Message, key: str | None = None) -> None:
@@ -179,11 +181,11 @@ def update(opened: int, entity: str = "local/north", numbers: int = 1000) -> Mod
     return ModelUpdate(run=RUN, opened=opened, entity=entity, base=BASE, groups={"model": weights})
 
 
-def letters(log: Transport) -> list[DeadLetter]:
-    """The dead letters in the log."""
+def letters(log: Transport, topic: str = LETTERS) -> list[DeadLetter]:
+    """The dead letters of the federation, or of a site."""
     found = [
         unpack(codec.piece(each.record.value, MOST).content, MOST)
-        for each in log.read(LETTERS, 0, MOST)
+        for each in log.read(topic, log.first(topic), MOST)
     ]
     return [each for each in found if isinstance(each, DeadLetter)]
 
@@ -434,9 +436,38 @@ def test_what_cannot_be_read_is_set_aside_and_the_loop_goes_on(reason: str) -> N
 
     system(log, role).run()
 
-    assert role.identities == [joined(0).identity, joined(1).identity]
+    told = [each.message for each in role.heard if not isinstance(each.message, NotUnderstood)]
+    assert told == [joined(0), joined(1)]
     assert [(each.offset, each.reason) for each in letters(log)] == [(1, reason)]
     assert letters(log)[0].size > 0
+
+
+@pytest.mark.parametrize("reason", ["newer-schema", "unknown-kind"])
+def test_a_role_is_told_where_a_later_program_decided_in_an_entitys_line(reason: str) -> None:
+    """In the place of what it cannot read: entity, number and both versions."""
+    log = Embedded()
+    log.append(CLASSES, [JUNK[reason]])
+    role = Made(lines=[CLASSES])
+
+    system(log, role).run()
+
+    ((arrived, place),) = [(each.message, each.place) for each in role.heard]
+    assert isinstance(arrived, NotUnderstood)
+    assert (arrived.entity, arrived.number, place) == ("local/north", 0, Place(CLASSES, (0,)))
+    assert "schema 2" in arrived.detail
+    assert "this program" in arrived.detail
+
+
+def test_where_no_decisions_stand_a_later_programs_message_is_only_set_aside() -> None:
+    """Nobody's line is in `updates`."""
+    log = Embedded()
+    log.append(UPDATES, [JUNK["unknown-kind"]])
+    role = Made(topics=[UPDATES], owns=[UPDATES])
+
+    system(log, role).run()
+
+    assert role.heard == []
+    assert [each.reason for each in letters(log)] == ["unknown-kind"]
 
 
 def test_a_message_of_another_topic_is_set_aside() -> None:
@@ -465,9 +496,39 @@ def test_a_decision_that_we_cannot_read_ends_the_program(topic: str, kind: str) 
 
     assert told.value.exit_code == 2
     assert f"{topic} at 0: " in str(told.value)
-    assert "schema 2" in str(told.value)
-    assert ("this program reads schema 1" in str(told.value)) == (kind == "EntityJoined")
+    assert "schema 2; this program " in str(told.value)
+    assert ("reads schema 1" in str(told.value)) == (kind == "EntityJoined")
+    assert ("schemas up to 1" in str(told.value)) == (kind == "Rumour")
     assert str(told.value).endswith("use the program that wrote it")
+
+
+def test_what_was_refused_in_a_sites_own_cluster_is_told_of_there() -> None:
+    """The stream's letter goes to the site, that about the site's updates to the federation."""
+    log = Embedded()
+    log.append(SAMPLES, [JUNK["unreadable"]])
+    log.append(UPDATES, [JUNK["unreadable"]])
+    for _ in range(2):  # whoever begins anew writes no letter again
+        role = Made(topics=[SAMPLES, UPDATES], owns=[SAMPLES, UPDATES])
+        system(log, role, role).run()
+
+    assert [each.topic for each in letters(log, SITE_LETTERS)] == [SAMPLES]
+    assert [each.topic for each in letters(log)] == [UPDATES]
+
+
+def test_a_site_cannot_silence_what_the_federation_has_to_tell() -> None:
+    """In the site's topic lies a letter about an update that the federation's owner refuses."""
+    log = Embedded()
+    log.append(UPDATES, [JUNK["unreadable"]])
+    system(log, Made(topics=[UPDATES], owns=[UPDATES])).run()
+    (letter,) = log.read(LETTERS, 0, MOST)
+    log.forget(LETTERS, letter.record.key)
+    log.append(SITE_LETTERS, [letter.record])
+
+    log.append(SAMPLES, [JUNK["unreadable"]])
+    role = Made(topics=[SAMPLES, UPDATES], owns=[SAMPLES, UPDATES])
+    system(log, role).run()
+
+    assert [each.topic for each in letters(log)] == [UPDATES]
 
 
 def test_only_the_owner_of_a_topic_writes_its_letters() -> None:
@@ -661,14 +722,74 @@ def test_a_run_that_cannot_go_on_says_who_waits_for_what() -> None:
     aggregator = Made("aggregator", missing="verdicts of stage 0 by local/north", until=never)
 
     with pytest.raises(Stalled) as told:
-        system(Embedded(), twins, aggregator).run()
+        system(Embedded(), twins, aggregator, clock=lambda: 7.0).run()
 
     assert told.value.exit_code == 1
     assert str(told.value) == (
         "nothing is in work and no role can take a step: twins waits for local/north: the mark of"
-        " stage 0; aggregator waits for verdicts of stage 0 by local/north. Resume goes on when it"
-        " is there"
+        " stage 0 since 0 s; aggregator waits for verdicts of stage 0 by local/north since 0 s."
+        " Resume goes on when it is there"
     )
+
+
+def test_what_is_waited_for_is_told_with_how_long() -> None:
+    """The aggregator waits from the start, the twins since second 30; at 42 somebody asks."""
+    now = [0.0]
+    twins, aggregator = Made("twins", until=never), Made("aggregator", until=never)
+    runner = system(Embedded(), twins, aggregator, clock=lambda: now[0])
+    aggregator.missing = "verdicts"
+    runner.step()
+    now[0], twins.missing = 30.0, "RunOpened"
+    runner.step()
+    now[0] = 42.0
+
+    assert [str(wait) for wait in runner.waits()] == [
+        "twins waits for RunOpened since 12 s",
+        "aggregator waits for verdicts since 42 s",
+    ]
+    with pytest.raises(Stalled, match="waits for RunOpened since 12 s; aggregator waits"):
+        runner.run()
+
+
+def test_a_wait_that_ended_and_comes_again_is_another_one() -> None:
+    """The teacher of stage 1 was waited for; what counts for that of stage 2 begins anew."""
+    now = [0.0]
+    role = Made(until=never, missing="the teacher")
+    runner = system(Embedded(), role, clock=lambda: now[0])
+    for now[0], role.missing in ((0.0, "the teacher"), (10.0, ""), (20.0, "the teacher")):
+        runner.step()
+    now[0] = 25.0
+
+    assert [wait.seconds for wait in runner.waits()] == [5.0]
+
+
+def test_roles_are_asked_what_they_wait_for_once_a_second() -> None:
+    """A thousand steps, eight in each second: there may be thousands of twins to ask."""
+    now, asked = [0.0], [0]
+
+    class Counted(Made):
+        def waits(self) -> list[str]:
+            asked[0] += 1
+            return []
+
+    runner = system(Embedded(), Counted(until=never), clock=lambda: now[0])
+    for step in range(1000):
+        now[0] = step / 8
+        runner.step()
+
+    assert asked == [125]
+
+
+def test_who_has_not_read_its_lines_does_not_say_what_it_waits_for() -> None:
+    """It could only name what came long ago."""
+    log = Embedded()
+    write(log, CLASSES, joined(0))
+    role = Made(lines=[CLASSES], until=lambda role: bool(role.heard), missing="the beginning")
+    runner = system(log, role)
+
+    assert not runner.waits()
+    runner.run()
+    assert [wait.what for wait in runner.waits()] == ["made waits for the beginning"]
 
 
 def test_a_run_that_stalled_goes_on_when_it_is_there() -> None:
@@ -925,7 +1046,7 @@ def test_copies_of_a_role_come_to_the_same_over_an_unkind_transport(seed: int) -
 
     copies = [Greeter(lines=[CLASSES], topics=[UPDATES], until=complete) for _ in range(2)]
     shelf = Shelf(log, MODELS, MOST)
-    around = Surroundings(log, shelf, MOST, LETTERS)
+    around = Surroundings(log, shelf, MOST)
     runner = System(
         copies, around, Inline({}), order=lambda all: chance.sample(list(all), len(all))
     )

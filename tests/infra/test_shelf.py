@@ -16,7 +16,7 @@ from infra.transport.unkind import Unkind
 from schemas import codec
 from schemas.codec import Record, cut, piece, records
 from schemas.messages import EntityJoined, GlobalModel, ModelName
-from schemas.tensors import Tensors, model_sha256
+from schemas.tensors import Tensors, groups_sha256, model_sha256
 
 TOPIC = "fedtwin.run.models"
 MOST = 1 << 20
@@ -110,6 +110,25 @@ def test_what_only_claims_to_be_a_model_is_passed_over() -> None:
     log.append(TOPIC, published(1, 1))
 
     assert same(shelf.model(name(1, 1)), 1)
+
+
+def test_what_a_strategy_keeps_beside_a_model_is_part_of_its_name() -> None:
+    """Under the honest key lie the same weights alone, and with other values beside them."""
+    log = Embedded()
+    beside = {"drift": {"drift": np.arange(3, dtype=np.float32)}}
+    true = message(1, 1).model_copy(update={"groups": {**message(1, 1).groups, **beside}})
+    other = {"drift": {"drift": np.ones(3, np.float32)}}
+    forged = true.model_copy(update={"groups": {**true.groups, **other}})
+    both = ModelName(version=1, sha256=groups_sha256(true.groups))
+    for each in (message(1, 1), forged):
+        log.append(TOPIC, records(each, source="stranger", key=both.key)[1])
+    shelf = Shelf(log, TOPIC, MOST)
+    assert not shelf.has(both)
+
+    log.append(TOPIC, records(true, source="aggregator", key=both.key)[1])
+
+    assert np.array_equal(shelf.groups(both)["drift"]["drift"], np.arange(3))
+    assert same(shelf.model(both), 1)
 
 
 def test_pieces_of_a_sender_that_died_are_completed_by_its_successor() -> None:

@@ -22,6 +22,7 @@ from schemas.codec import (
     MAX_VALUES,
     PIECE_BYTES,
     Assembler,
+    NotKnown,
     Packed,
     cut,
     pack,
@@ -284,7 +285,10 @@ F4 = np.float32(1.5).tobytes()
         (payload({"kind": "StreamMarked"}), "unreadable: schema is None"),
         (payload({"kind": 3, "schema": 1}), "unreadable: kind is 3"),
         (payload({"kind": "StreamMarked", "schema": True}), "unreadable: schema is True"),
-        (payload({"kind": "Secret", "schema": 1}), "unknown-kind: 'Secret' (schema 1)"),
+        (
+            payload({"kind": "Secret", "schema": 2}),
+            "unknown-kind: 'Secret' of schema 2; this program knows no such kind, and schemas up",
+        ),
         (
             payload({"kind": "StreamMarked", "schema": 2}),
             "newer-schema: StreamMarked of schema 2; this program reads schema 1",
@@ -325,6 +329,40 @@ def test_what_is_no_message_is_refused_with_its_reason(content: bytes, reason: s
     assert refusal(content).startswith(reason)
 
 
+@pytest.mark.parametrize(("kind", "schema"), [("WindowJudged", 2), ("EntityLeft", 1)])
+def test_of_a_later_programs_decision_entity_and_number_can_be_told(kind: str, schema: int) -> None:
+    """Whatever else it says: these, and the run, every schema keeps."""
+    body = {"run": RUN, "number": 7, "entity": "local/north", "mood": [1, 2]}
+    with pytest.raises(NotKnown) as caught:
+        unpack(payload({"kind": kind, "schema": schema, "body": body, "tensors": []}), ROOM)
+
+    decision = caught.value.decision
+    assert decision is not None
+    assert (decision.run, decision.number, decision.entity) == (RUN, 7, "local/north")
+    assert decision.detail == caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "a text",
+        {},
+        {"run": RUN, "number": 7},
+        {"run": RUN, "number": -1, "entity": "local/north"},
+        {"run": RUN, "number": True, "entity": "local/north"},
+        {"run": RUN, "number": 7, "entity": "north"},
+        {"run": "winter", "number": 7, "entity": "local/north"},
+    ],
+)
+def test_what_does_not_say_where_it_stands_stands_in_no_line(body: object) -> None:
+    """It is refused as ever, and stops nobody."""
+    with pytest.raises(NotKnown) as caught:
+        unpack(payload({"kind": "EntityLeft", "schema": 1, "body": body, "tensors": []}), ROOM)
+
+    assert caught.value.decision is None
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -332,7 +370,8 @@ def test_what_is_no_message_is_refused_with_its_reason(content: bytes, reason: s
         (["model", "w", "<f4", 1, "raw", 4], "unreadable: ('model', 'w'"),
         (["model", 7, "<f4", [1], "raw", 4], "unreadable: ('model', 7"),
         (["model", "w", "<f4", [1], "raw", True], "unreadable: ('model', 'w'"),
-        (["model", "w\0<f4\0001\0", "<f4", [1], "raw", 4], "unreadable: a tensor's name"),
+        (["model", "w\0<f4\0001\0", "<f4", [1], "raw", 4], "unreadable: the name 'w"),
+        (["model\0", "w", "<f4", [1], "raw", 4], "unreadable: the name 'model"),
         (["model", "w", "<f2", [2], "raw", 4], "wrong-dtype: '<f2'"),
         (["model", "w", ">f4", [1], "raw", 4], "wrong-dtype"),
         (["model", "w", "|O", [1], "raw", 4], "wrong-dtype"),
@@ -445,7 +484,10 @@ def test_very_many_faults_are_counted_and_not_listed() -> None:
     assert refusal(payload(many)) == "unreadable: ImageBatch: 30 values do not fit"
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "empty mappings" else pytest.mark.slow) for n in BOMBS],
+)
 def test_no_header_takes_more_memory_than_a_header_may(name: str) -> None:
     """A process of its own reads it, and tells by how much it grew at most: less than 128 MiB."""
     bomb = BOMBS[name]()

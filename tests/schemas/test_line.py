@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from schemas.messages import (
     Decision,
     EntityJoined,
     Look,
+    NotUnderstood,
     Participant,
     TeacherChosen,
     WindowJudged,
@@ -411,6 +413,38 @@ def test_a_verdict_waits_for_what_it_rests_on_and_holds_up_only_its_own_line() -
     lines.again()
     assert lines.line(NORTH).judged == 1
     assert lines.refused == []
+
+
+def later(number: int, **changes: Any) -> NotUnderstood:
+    """In place of what a later program wrote of the north."""
+    fields: dict[str, Any] = {"run": RUN, "number": number, "entity": NORTH, "detail": "schema 2"}
+    return NotUnderstood(**(fields | changes))
+
+
+def test_a_line_stops_at_a_decision_that_only_a_later_program_reads() -> None:
+    """What stands behind it waits for that program; the other line goes on."""
+    lines = VerdictLines(read(HONEST))
+    for decision in (joined(), later(1), verdict(1, 0, 0), joined(SOUTH), verdict(1, 0, 0, SOUTH)):
+        lines.hear("local", decision)
+    lines.again()
+
+    assert lines.line(NORTH).stopped == later(1)
+    assert (lines.judged(NORTH), lines.judged(SOUTH)) == (-1, 0)
+    assert lines.line(SOUTH).stopped is None
+    assert lines.refused == []
+
+
+@pytest.mark.parametrize("passed_over", [later(0), later(5), later(1, run=OTHER_RUN)])
+def test_a_later_programs_decision_that_is_not_the_next_stops_nothing(
+    passed_over: NotUnderstood,
+) -> None:
+    """It is of another number or run: that program would pass over it, too."""
+    lines = VerdictLines(read(HONEST))
+    for decision in (joined(), passed_over, verdict(1, 0, 0)):
+        lines.hear("local", decision)
+
+    assert lines.line(NORTH).stopped is None
+    assert lines.judged(NORTH) == 0
 
 
 def test_a_verdict_beyond_the_schedule_waits_for_the_stage_that_is_added() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from schemas.tensors import (
     decoded,
     dtype_of,
     encoding_of,
+    groups_sha256,
     is_statistic,
     model_sha256,
     pack_tensor,
@@ -71,6 +73,42 @@ def test_a_head_without_rows_has_a_hash() -> None:
 
     by_hand = b"head.bias\0<f4\x000\0head.weight\0<f4\x000,512\0"
     assert model_sha256(tensors) == hashlib.sha256(by_hand).hexdigest()
+
+
+def test_a_model_alone_is_named_as_its_tensors_are() -> None:
+    """Also with a group that has no tensors, which nobody could send."""
+    model = {"w": floats([1.0])}
+
+    assert groups_sha256({"model": model}) == model_sha256(model)
+    assert groups_sha256({"drift": {}, "model": model}) == model_sha256(model)
+
+
+def test_a_name_covers_every_group_in_the_order_of_their_names() -> None:
+    """By hand: `drift` NUL its hash NUL `model` NUL its hash NUL, in hexadecimal digits."""
+    groups = {"model": {"w": floats([1.0])}, "drift": {"d": floats(2.0)}}
+
+    hashes = {name: model_sha256(tensors) for name, tensors in groups.items()}
+    by_hand = f"drift\0{hashes['drift']}\0model\0{hashes['model']}\0".encode()
+    assert groups_sha256(groups) == hashlib.sha256(by_hand).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": {"w": floats([1.0])}},
+        {"model": {"w": floats([1.0])}, "drift": {"d": floats(3.0)}},
+        {"model": {"w": floats([1.0])}, "shift": {"d": floats(2.0)}},
+        {"model": {"w": floats([1.0]), "d": floats(2.0)}},
+        {"model": {"d": floats(2.0)}, "drift": {"w": floats([1.0])}},
+        {"drift": {"d": floats(2.0)}},
+        {},
+    ],
+)
+def test_other_groups_have_another_name(other: Mapping[str, Tensors]) -> None:
+    """One is missing, has other values, is called otherwise, or holds what another should."""
+    groups = {"model": {"w": floats([1.0])}, "drift": {"d": floats(2.0)}}
+
+    assert groups_sha256(other) != groups_sha256(groups)
 
 
 def test_the_hash_is_of_values_not_of_how_they_lie_in_memory() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ConfigurationError
-from schemas.topics import NAME, TOPICS, Names, checked, parted, table_row
+from schemas.topics import NAME, TOPICS, Names, checked, letters_of, parted, table_row
 
 NAMES_ALLOWED = st.from_regex(NAME, fullmatch=True)
 
@@ -61,6 +61,24 @@ def test_names_are_plain(name: str) -> None:
         Names("winter", name)
     with pytest.raises(ConfigurationError):
         Names("winter").of_site("classes", name)
+
+
+@pytest.mark.parametrize(
+    ("refused_in", "told_in"),
+    [
+        ("samples.north.ct-1", "dead-letters.north"),
+        ("twin-state.north.ct-1", "dead-letters.north"),
+        ("classes.north", "dead-letters"),
+        ("updates.north", "dead-letters"),
+        ("prototypes.north", "dead-letters"),
+        ("rounds", "dead-letters"),
+    ],
+)
+def test_a_dead_letter_stays_in_the_cluster_of_what_was_refused(
+    refused_in: str, told_in: str
+) -> None:
+    """What is wrong with a hospital's images is told in the hospital."""
+    assert letters_of(f"fedtwin.winter.{refused_in}") == f"fedtwin.winter.{told_in}"
 
 
 def test_an_entity_is_named_with_its_site() -> None:
