@@ -52,12 +52,15 @@ def herded(
     `with_replacement` lets an image be chosen again, as the released code of GLFC and LGA does
     (docs/method.md 9): the memory then holds duplicates.
 
-    Raises ValueError if `count` is negative or a feature is not finite.
+    A model that has diverged may make features that are not finite. There is no mean to follow
+    then, and the first `count` images are taken, in their order.
+
+    Raises ValueError if `count` is negative.
     """
     if count < 0:
         raise ValueError(f"cannot choose {count} exemplars")
     if not np.isfinite(features_NK).all():
-        raise ValueError(f"the features of {len(features_NK)} images are not all finite")
+        return np.arange(min(count, len(features_NK)), dtype=np.int64)
     phi_NK = _normalised(features_NK)
     squares_N = np.einsum("nk,nk->n", phi_NK, phi_NK)
     mean_K = phi_NK.sum(axis=0) / max(len(phi_NK), 1)

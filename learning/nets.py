@@ -9,6 +9,7 @@ channels, H height, W width.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,37 @@ def features_and_logits(
             features.append(features_BK.numpy())
             logits.append(net.head(features_BK).numpy())
     return np.concatenate(features), np.concatenate(logits)
+
+
+def first_overflow(
+    net: ResNet18, images_NcHW: NDArray[np.uint8], transform: Transform
+) -> str | None:
+    """The first layer whose output for these images is not finite; None if logits are finite.
+
+    Training normalises by the batch, so it can go on while weights grow beyond all measure; in eval
+    mode the running statistics lag behind such weights, and what they let through overflows layer
+    by layer. The net then holds finite numbers only and yet says nothing of any image.
+    """
+    _, logits_NC = features_and_logits(net, images_NcHW, transform)
+    if np.isfinite(logits_NC).all():
+        return None
+    found: list[str] = []
+    hooks = [
+        layer.register_forward_hook(partial(_note_overflow, found, name))
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    features_and_logits(net, images_NcHW, transform)
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else "fc"
+
+
+def _note_overflow(
+    found: list[str], name: str, layer: nn.Module, given: object, output_BKHW: Tensor
+) -> None:
+    if not found and not torch.isfinite(output_BKHW).all():
+        found.append(name)
 
 
 @contextmanager

@@ -9,10 +9,17 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 Exemplar = tuple[str, int]
 """Source and number of an image."""
+
+
+class Remembered(NamedTuple):
+    """An exemplar with its class."""
+
+    label: str
+    image: Exemplar
 
 
 class Images(Sequence[Exemplar]):
@@ -27,6 +34,10 @@ class Images(Sequence[Exemplar]):
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def __contains__(self, image: object) -> bool:
+        found = _row(self._sources, self._numbers, image) if isinstance(image, tuple) else None
+        return found is not None
 
     @overload
     def __getitem__(self, at: int) -> Exemplar: ...
@@ -78,8 +89,20 @@ class Album(MutableMapping[Exemplar, tuple[int, ...]]):
 
     def _at(self, image: Exemplar) -> int:
         """The row of an image. Raises KeyError."""
-        source, number = image
-        for at, each in enumerate(self._numbers):
-            if each == number and self._sources[at] == source:
+        at = _row(self._sources, self._numbers, image)
+        if at is None:
+            raise KeyError(image)
+        return at
+
+
+def _row(sources: Sequence[str], numbers: array[int], image: Exemplar) -> int | None:
+    """Where an image stands, if it does; an array searches itself faster than a loop would."""
+    source, number = image
+    at = -1
+    try:
+        while True:
+            at = numbers.index(number, at + 1)
+            if sources[at] == source:
                 return at
-        raise KeyError(image)
+    except ValueError:
+        return None

@@ -17,7 +17,7 @@ from learning.augmentation import Transform
 from learning.encoder import encoder_weights, fault
 from learning.lesson import Lesson
 from learning.memory import herded
-from learning.nets import ResNet18, features_and_logits, from_weights
+from learning.nets import ResNet18, features_and_logits, first_overflow, from_weights
 from learning.novelty import mean_entropy
 from learning.prototypes import Perturbation, make_prototype
 from learning.strategies.choice import chosen, sent_tensors
@@ -123,6 +123,7 @@ def local_update(task: Task) -> Result:
         sent |= learned.send
         expected = sent_tensors(strategy, groups["model"])
         checked_update(sent, groups["model"], expected, values["total_weight"], configuration.wire)
+        _check_sight(task, learned.weights)
     except Refused as refused:
         reason = str(refused)[:400]
         return Result({"reason": reason, "places": _withheld(task, reason)}, {})
@@ -136,6 +137,19 @@ def local_update(task: Task) -> Result:
         | {f"keep/{name}": tensors for name, tensors in learned.keep.items()}
         | gradients,
     )
+
+
+def _check_sight(task: Task, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Whether the trained model still says something of a batch of its own images.
+
+    Raises Refused: finite weights can make numbers that are not (docs/method.md 5.9).
+    """
+    images = task.groups["data"]["images"]
+    seen = images[:: -(-len(images) // _configuration(task).batch_size)]
+    layer = first_overflow(from_weights(weights), seen, transform_of(_data(task)))
+    if layer is not None:
+        detail = f"what {layer} makes of {len(seen)} images, though every weight is finite"
+        raise Refused("not-finite", detail)
 
 
 def _signal(task: Task) -> Signal | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from infra.promises import Answer, Arrived, Models, NotYet, Result
-from learning.strategies.choice import chosen, sent_tensors
+from learning.strategies.choice import sent_tensors
 from schemas.errors import Refused
 from schemas.messages import (
     Decision,
@@ -13,7 +13,6 @@ from schemas.messages import (
     ExemplarImage,
     ImageBatch,
     ModelUpdate,
-    RoundClosed,
     RoundOpened,
     RunOpened,
     StrategyKept,
@@ -24,7 +23,8 @@ from schemas.messages import (
 )
 from schemas.topics import Names, parted
 from schemas.updates import checked_update
-from twins.twin import Shared, Twin
+from twins.shared import Shared
+from twins.twin import Twin
 
 
 class Twins:
@@ -106,19 +106,14 @@ class Twins:
             raise Refused("out-of-line", "a message of another run")
 
     def _went_on(self, decision: Decision) -> None:
+        self._shared.went_on(decision)
         if isinstance(decision, RunOpened):
             self._move_in(decision)
-        if isinstance(decision, RoundClosed):
-            self._shared.answered.pop(decision.opened, None)
         self._shared.verdicts.again()
         self._shared.teachers.again()
         self._stirred |= self._twins.keys()
 
     def _move_in(self, opened: RunOpened) -> None:
-        configuration = opened.configuration
-        self._shared.strategy = chosen(
-            configuration.strategy, configuration.switches, configuration.teacher
-        )
         here = [e for e in opened.schedule.entities if parted(e)[0] == self._site]
         for entity in here if self._wanted is None else self._wanted:
             twin = Twin(entity, self._shared)
@@ -135,13 +130,12 @@ class Twins:
         if opened != line.open_round or not isinstance(opened, RoundOpened):
             return
         if update.base == opened.base and self._sound(update, opened):
-            self._shared.answered.setdefault(opened.number, set()).add(update.entity)
+            self._shared.answered.add(update.entity)
 
     def _sound(self, update: ModelUpdate, opened: RoundOpened) -> bool:
         """Whether the aggregator will take it; what is not sound silences nobody."""
         if update.reason is not None:
             return not update.groups
-        assert self._shared.strategy is not None
         if not self._models.has(opened.base):
             return False  # it was let go: the round is closed, and we have not read that yet
         base = self._models.groups(opened.base)["model"]

@@ -1,0 +1,191 @@
+"""What a twin wrote down about itself and reads again, it or a copy of it. Never pixels in memory.
+
+Its topic holds three kinds of records, content first. An *exemplar* has the pixels of one image;
+what a strategy would *keep* of an update is named for that update; and a *state* says what a
+decision made of the twin, and names both. The first state of a number counts. What the newest one
+has settled and does not name is let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import Answer, Arrived, Forget, Library, Place, Say, Seek, Trim
+from schemas.codec import pack
+from schemas.images import check_images
+from schemas.messages import ExemplarImage, Groups, ModelUpdate, StrategyKept, TwinState
+from twins.exemplars import Album, Exemplar, Images, Remembered
+from twins.shared import Shared
+
+
+class Diary:
+    """The newest state of one twin, and where lies what it names."""
+
+    __slots__ = (
+        "_albums", "_chores", "_entity", "_kept", "_key", "_samples", "_shared", "exemplars",
+        "state", "topic",
+    )  # fmt: skip
+
+    def __init__(self, entity: str, shared: Shared) -> None:
+        self.topic = shared.names.of_entity("twin-state", entity)
+        self.state: TwinState | None = None
+        """Without its exemplars, which take less room in `exemplars`."""
+        self.exemplars: dict[str, Images] = {}
+        """Class → the exemplars that the state names, best first."""
+        self._entity = entity
+        self._shared = shared
+        self._samples = shared.names.of_entity("samples", entity)
+        self._key: tuple[str, int] | None = None
+        """Under which the state lies, and in how many pieces."""
+        self._albums: dict[str, Album] = {}
+        """Class → where the pixels of its exemplars lie."""
+        self._kept: dict[str, tuple[int, Place]] = {}
+        """Hash of an update → the round it answers, and where what it would keep lies."""
+        self._chores: list[Answer] = []
+
+    # --- what it says ----------------------------------------------------------------------------
+
+    @property
+    def number(self) -> int:
+        """Of the decision that the state follows from; -1 before there is a state."""
+        return self.state.number if self.state else -1
+
+    @property
+    def settled(self) -> Mapping[str, int]:
+        """Class → images before this position are done with: exemplars, or nothing."""
+        return self.state.settled if self.state else {}
+
+    def remembered(self) -> list[Remembered]:
+        """Each exemplar with its class, in the order in which the classes were learned."""
+        learned = self.state.learned if self.state else ()
+        return [Remembered(uid, each) for uid in learned for each in self.exemplars.get(uid, ())]
+
+    def named(self) -> dict[str, tuple[Exemplar, ...]]:
+        """Class → exemplars, as a state names them."""
+        return {uid: tuple(images) for uid, images in self.exemplars.items()}
+
+    def holds_pixels(self, uid: str, image: Exemplar) -> bool:
+        """Whether the pixels of an exemplar of this class were read back."""
+        return image in self._albums.get(uid, ())
+
+    def pixels(self, library: Library, remembered: Remembered) -> NDArray[np.uint8]:
+        """The pixels of an exemplar, (1, C, H, W). Raises LookupError."""
+        offsets = self._albums[remembered.label][remembered.image]
+        message = library.message(Place(self.topic, offsets))
+        assert isinstance(message, ExemplarImage)
+        return message.groups["images"]["images"]
+
+    def holds_kept(self, update: str | None) -> bool:
+        """Whether what the strategy would keep of an update was read back."""
+        return update in self._kept
+
+    def kept(self, library: Library) -> Groups:
+        """What the strategy keeps according to the state. Raises LookupError."""
+        if self.state is None or self.state.kept is None:
+            return {}
+        message = library.message(self._kept[self.state.kept][1])
+        assert isinstance(message, StrategyKept)
+        return message.groups
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def note_exemplar(self, message: ExemplarImage, place: Place) -> None:
+        """Note where an exemplar lies. Raises Refused when that is no image of this run."""
+        check_images(message.groups, 1, self._shared.data)
+        image = (message.source, message.image)
+        if message.label in self.settled and not self._names(message.label, image):
+            self._chores.append(Forget(self.topic, _image_key(image), len(place.offsets)))
+            return
+        self._albums.setdefault(message.label, Album()).setdefault(image, place.offsets)
+
+    def _names(self, uid: str, image: Exemplar) -> bool:
+        """Whether the state names an image: nearly always for the class that its record tells."""
+        exemplars = self.exemplars
+        return image in exemplars.get(uid, ()) or any(image in each for each in exemplars.values())
+
+    def note_kept(self, message: StrategyKept, place: Place) -> None:
+        """Note where lies what the strategy would keep of an update."""
+        state = self.state
+        if state and message.opened < state.number and message.update != state.kept:
+            self._chores.append(Forget(self.topic, _kept_key(message.update), len(place.offsets)))
+            return
+        self._kept.setdefault(message.update, (message.opened, place))
+
+    def adopt(self, state: TwinState, arrived: Arrived) -> bool:
+        """Take a state that is what its decision made of the twin; says whether it is newer."""
+        key = (_state_key(state, arrived.hash), len(arrived.place.offsets))
+        if state.number <= self.number:
+            if key != self._key:
+                self._chores.append(Forget(self.topic, *key))
+            return False
+        if self._key:
+            self._chores.append(Forget(self.topic, *self._key))
+        self.state, self._key = state.model_copy(update={"exemplars": {}}), key
+        self.exemplars = {uid: Images(images) for uid, images in state.exemplars.items()}
+        self._chores.append(Seek(self._samples, state.offset))
+        self._chores += self._let_go(state)
+        return True
+
+    def _let_go(self, state: TwinState) -> Iterator[Answer]:
+        """What a state that was read back has settled."""
+        named = {image for images in self.exemplars.values() for image in images}
+        for album in (album for uid, album in self._albums.items() if uid in state.settled):
+            for image in [image for image in album if image not in named]:
+                yield Forget(self.topic, _image_key(image), len(album.pop(image)))
+        for hash, (opened, place) in list(self._kept.items()):
+            if opened < state.number and hash != state.kept:
+                del self._kept[hash]
+                yield Forget(self.topic, _kept_key(hash), len(place.offsets))
+        if not self._shared.configuration.keep_samples:
+            yield Trim(self._samples, state.offset)
+
+    def chores(self) -> list[Answer]:
+        """What is to be let go, and where its stream goes on; each is given once."""
+        chores, self._chores = self._chores, []
+        return chores
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def say_exemplar(self, uid: str, image: Exemplar, content: NDArray[np.uint8]) -> Say:
+        """The record of one exemplar; its pixels are (C, H, W)."""
+        exemplar = ExemplarImage(
+            run=self._shared.line.run,
+            entity=self._entity,
+            source=image[0],
+            image=image[1],
+            label=uid,
+            groups={"images": {"images": content[None]}},
+        )
+        return Say(self.topic, exemplar, _image_key(image))
+
+    def say_kept(self, update: ModelUpdate, groups: Groups) -> Iterator[Say]:
+        """What the strategy would keep of an update, unless it is in the log already."""
+        hash = pack(update, self._shared.configuration.wire).hash
+        if hash not in self._kept:
+            kept = StrategyKept(
+                run=update.run,
+                entity=self._entity,
+                opened=update.opened,
+                update=hash,
+                groups=groups,
+            )
+            yield Say(self.topic, kept, _kept_key(hash))
+
+    def say_state(self, state: TwinState) -> Say:
+        """The record of a state."""
+        return Say(self.topic, state, _state_key(state, pack(state).hash))
+
+
+def _image_key(image: Exemplar) -> str:
+    return f"image/{image[0]}/{image[1]}"
+
+
+def _kept_key(hash: str) -> str:
+    return f"kept/{hash}"
+
+
+def _state_key(state: TwinState, hash: str) -> str:
+    return f"state/{state.number}/{hash[:16]}"

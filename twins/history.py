@@ -1,0 +1,80 @@
+"""What the decisions have made of a twin, one change after the other.
+
+A twin changes in two ways: a stage begins for which it found new classes, so that its current
+classes become old ones; and a round counts an update with which its strategy keeps something.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+from schemas.line import Stage
+from twins.shared import Shared
+
+
+class Change(NamedTuple):
+    """What a decision in `rounds` made of a twin."""
+
+    number: int
+    """Of the decision: HeadGrown or RoundOpened, with which its classes began, or RoundClosed."""
+    stage: int
+    """The stage that it stands in since."""
+    current: tuple[str, ...]
+    """Classes that it found new for that stage."""
+    learned: tuple[str, ...]
+    """Classes that became old, in the order in which they did."""
+    kept: str | None
+    """Hash of the counted update whose StrategyKept the strategy goes on from."""
+
+
+class History:
+    """The changes of one twin so far. Each decision is read once."""
+
+    __slots__ = ("_changes", "_entity", "_rounds", "_shared", "_stage")
+
+    def __init__(self, entity: str, shared: Shared) -> None:
+        self._entity = entity
+        self._shared = shared
+        self._changes: list[Change] = []
+        """In the order of their numbers."""
+        self._stage = -1
+        """The stage that was read last, as far as it is decided."""
+        self._rounds = 0
+        """Its rounds that were read."""
+
+    def after(self, number: int) -> Change | None:
+        """The first change that a decision behind this number made, as far as is known."""
+        self._read_on()
+        at = bisect_right(self._changes, number, key=lambda change: change.number)
+        return self._changes[at] if at < len(self._changes) else None
+
+    def _read_on(self) -> None:
+        """Read up to now, or to a stage whose verdict is in the log and was not read yet."""
+        unread = self._shared.due(self._entity)
+        for stage in self._shared.line.stages[max(self._stage, 0) : unread]:
+            if stage.index > self._stage:
+                self._stage, self._rounds = stage.index, 0
+                self._begin(stage)
+            if self._changes and self._shared.strategy.groups is not None:
+                self._count_rounds(stage)
+
+    def _begin(self, stage: Stage) -> None:
+        """A stage began: what the twin found new for it is current, what was current is old."""
+        verdict = self._shared.verdicts.verdict(self._entity, stage.index)
+        if verdict and verdict.classes:
+            number = (stage.grown or stage.rounds[0].opened).number
+            before = self._changes[-1] if self._changes else Change(-1, 0, (), (), None)
+            learned = (*before.learned, *before.current)
+            self._changes.append(Change(number, stage.index, verdict.classes, learned, before.kept))
+
+    def _count_rounds(self, stage: Stage) -> None:
+        """Rounds of a stage closed: what the strategy keeps is that of the update they counted."""
+        for closed in (each.closed for each in stage.rounds[self._rounds :]):
+            if closed is None:
+                return
+            self._rounds += 1
+            kept = self._shared.counted[closed.number].get(self._entity)
+            if kept is not None:
+                change = self._changes[-1]._replace(number=closed.number, kept=kept)
+                self._changes.append(change)

@@ -1,0 +1,110 @@
+"""What one twin has to go by: its stream, its diary, its verdicts, and what follows from them.
+
+Judging, remembering and training all ask here which images there are, so it is decided once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import Library
+from schemas.line import VerdictLine
+from schemas.topics import parted
+from twins.buffer import Image, Stream, pixels
+from twins.diary import Diary
+from twins.exemplars import Remembered
+from twins.history import History
+from twins.shared import Shared
+
+Known = Image | Remembered
+"""An image of a known class, of the stream or remembered, by reference."""
+
+
+class Knowledge:
+    """Of one twin; the four things that it does read it and change nothing in it."""
+
+    __slots__ = ("diary", "entity", "history", "samples", "shared", "stream")
+
+    def __init__(self, entity: str, shared: Shared) -> None:
+        self.entity = entity
+        self.shared = shared
+        self.samples = shared.names.of_entity("samples", entity)
+        """The topic of its stream."""
+        self.stream = Stream(shared.labels)
+        self.diary = Diary(entity, shared)
+        self.history = History(entity, shared)
+
+    def topic(self, name: str) -> str:
+        """A topic of its site."""
+        return self.shared.names.of_site(name, parted(self.entity)[0])
+
+    # --- verdicts --------------------------------------------------------------------------------
+
+    @property
+    def line(self) -> VerdictLine:
+        """Its part of `classes`."""
+        return self.shared.verdicts.line(self.entity)
+
+    @property
+    def judged_to(self) -> int:
+        """The position up to which its newest verdict looked."""
+        newest = next(reversed(self.line.verdicts.values()), None)
+        return newest.position if newest else 0
+
+    @property
+    def due(self) -> int | None:
+        """The first stage that waits for its verdict, as far as is known."""
+        return self.shared.due(self.entity)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a verdict of its own is in the log that was not read yet: its stage has begun."""
+        due = self.due
+        return due is not None and due < len(self.shared.line.stages)
+
+    # --- images ----------------------------------------------------------------------------------
+
+    def raw_images(self, up_to: int) -> list[Image]:
+        """Images before a position that it may train on: of known classes, and not settled."""
+        return list(self.unsettled(up_to, set(self.line.known), self.diary.settled))
+
+    def unsettled(
+        self, up_to: int, classes: Collection[str], settled: Mapping[str, int]
+    ) -> Iterator[Image]:
+        """Images of these classes before a position; of each class from where it is settled on."""
+        for image in self.stream.images():
+            start = settled.get(image.label, 0)
+            if image.label in classes and start <= image.position < up_to:
+                yield image
+
+    def known_images(self, up_to: int) -> list[Known]:
+        """Its raw images, and behind them the exemplars."""
+        return [*self.raw_images(up_to), *self.diary.remembered()]
+
+    def training_images(self, up_to: int) -> list[Known]:
+        """Which images this twin trains on: decided here and nowhere else (docs/method.md 5.9).
+
+        Images before the position, of classes that have a row, that no memory has settled; and the
+        exemplars.
+        """
+        rows = self.shared.line.rows
+        return [image for image in self.known_images(up_to) if image.label in rows]
+
+    def window(self, up_to: int) -> list[Image]:
+        """Images not judged yet, and earlier ones whose class is still unknown (method.md 3.4)."""
+        known, start = set(self.line.known), self.judged_to
+        return [
+            image
+            for image in self.stream.images()
+            if image.position < up_to and (image.position >= start or image.label not in known)
+        ]
+
+    def pixels(self, library: Library, images: Sequence[Known]) -> NDArray[np.uint8]:
+        """Pixels of images of the stream, and behind them of exemplars. Raises LookupError."""
+        raw = [image for image in images if isinstance(image, Image)]
+        kept = [image for image in images if isinstance(image, Remembered)]
+        seen = [pixels(library, self.samples, raw)] if raw or not kept else []
+        return np.concatenate([*seen, *(self.diary.pixels(library, each) for each in kept)])

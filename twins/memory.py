@@ -1,0 +1,188 @@
+"""What a twin remembers once its current classes become old (docs/method.md 4).
+
+A stage with new classes settles the images of those before: of each current class the best few
+become exemplars, each an entry in the diary, and the rest is never needed again. A state names what
+is left. Which images and how many is decided here; what is in the log already, the diary knows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.promises import Answer, Do, Library, Result, Task
+from learning.memory import budget, truncated
+from schemas.messages import RoundClosed, TwinState
+from twins.buffer import Image, pixels
+from twins.exemplars import Exemplar
+from twins.history import Change
+from twins.knowledge import Knowledge
+from twins.slots import last_base
+
+_NO_HERD: Mapping[str, NDArray[Any]] = {
+    "chosen": np.zeros(0, np.int64),
+    "images": np.zeros(0, np.uint8),
+}
+
+
+class Memory:
+    """From a change to the state that says it."""
+
+    __slots__ = ("_begun", "_knows")
+
+    def __init__(self, knows: Knowledge) -> None:
+        self._knows = knows
+        self._begun = -1
+        """The number of the last change that began, and needs not begin again in this process."""
+
+    def next_change(self) -> Change | None:
+        """The next one that is not in this twin's state."""
+        return self._knows.history.after(self._knows.diary.number)
+
+    def answers(self, change: Change) -> Iterator[Answer]:
+        """Bring a change into the state: at once, or after a choice of exemplars."""
+        if change.number <= self._begun:
+            return
+        if isinstance(self._knows.shared.line.decisions[change.number], RoundClosed):
+            yield from self._keep(change)
+            return
+        self._begun = change.number
+        if any(self._to_settle(change.stage).values()):
+            yield Do(
+                ("herd", self._knows.entity, change.number),
+                lambda library: self._task(library, change.stage),
+                wanted=lambda: self.next_change() == change,
+            )
+        else:
+            yield from self.done(change.number, Result({}, {}))
+
+    def _keep(self, change: Change) -> Iterator[Answer]:
+        """What the counted update would keep becomes state, once it is there to be named."""
+        diary = self._knows.diary
+        if diary.state is not None and diary.holds_kept(change.kept):
+            self._begun = change.number
+            changed = {**change._asdict(), "exemplars": diary.named()}
+            yield diary.say_state(diary.state.model_copy(update=changed))
+
+    def _to_settle(self, stage: int) -> dict[str, list[Image]]:
+        """The images of each class that becomes old now, if the strategy remembers some of them."""
+        knows, state = self._knows, self._knows.diary.state
+        remembers = knows.shared.strategy.memory == "exemplars" or knows.shared.signals
+        if state is None or not remembers:
+            return {}
+        found: dict[str, list[Image]] = {uid: [] for uid in state.current}
+        for image in knows.raw_images(knows.line.verdicts[stage].position):
+            if image.label in found:
+                found[image.label].append(image)
+        return found
+
+    def _task(self, library: Library, stage: int) -> Task:
+        knows, shared = self._knows, self._knows.shared
+        model = shared.line.judges(stage)
+        assert model is not None
+        groups = {f"class/{uid}": {"images": pixels(library, knows.samples, images)}
+                  for uid, images in self._to_settle(stage).items() if images}  # fmt: skip
+        groups["model"] = library.model(model)
+        quirks = shared.configuration.quirks
+        values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
+        if shared.signals:
+            when, base = last_base(shared.line, stage - 1)
+            values |= {"entity": knows.entity, "before": when}
+            groups["before"] = library.model(base)
+        return shared.task("herd", values, groups)
+
+    def done(self, number: int, result: Result) -> Iterator[Answer]:
+        """Exemplars first, each with its pixels, then the state that names them."""
+        change, diary = self.next_change(), self._knows.diary
+        if change is None or change.number != number:
+            return
+        images, exemplars = self._to_settle(change.stage), diary.named()
+        if images:
+            exemplars = truncated(exemplars, most(self._knows))
+        for uid, its in images.items():
+            herd = result.groups[f"class/{uid}"] if its else _NO_HERD
+            exemplars[uid] = tuple((its[i].source, its[i].number) for i in herd["chosen"])
+            for image, content in zip(exemplars[uid], herd["images"], strict=True):
+                if not diary.holds_pixels(uid, image):
+                    yield diary.say_exemplar(uid, image, content)
+        yield diary.say_state(self._state(change, exemplars, result.values.get("entropy")))
+
+    def _state(
+        self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]], entropy: float | None
+    ) -> TwinState:
+        knows = self._knows
+        settled = self._settled(change)
+        offset, trimmed, sources = knows.stream.needed_from(self._needed(settled))
+        marks = sorted((s, *mark) for s, mark in knows.stream.marks.items() if s > change.stage)
+        return TwinState(
+            run=knows.shared.line.run,
+            entity=knows.entity,
+            **change._asdict(),
+            exemplars=exemplars,
+            settled=dict(sorted(settled.items())),
+            sources=sources,
+            marks=tuple(marks),
+            entropy=entropy,
+            trimmed=trimmed,
+            offset=offset,
+        )
+
+    def _settled(self, change: Change) -> dict[str, int]:
+        """Up to where the images of each class are done with, after a change."""
+        knows = self._knows
+        settled = dict(knows.diary.settled)
+        if knows.shared.strategy.memory != "everything":
+            verdicts = knows.line.verdicts
+            before = [each.position for stage, each in verdicts.items() if stage < change.stage]
+            window, position = max(before, default=0), verdicts[change.stage].position
+            settled |= done_with(knows, window, position)
+        return settled
+
+    def _needed(self, settled: Mapping[str, int]) -> Iterator[Image]:
+        """Images of the stream that are still to be judged, or to be trained on."""
+        known = set(self._knows.line.known)
+        for image in self._knows.stream.images():
+            if image.label not in known or image.position >= settled.get(image.label, 0):
+                yield image
+
+
+def most(knows: Knowledge) -> int:
+    """Exemplars for each class once the current classes are old; none without a memory."""
+    state, shared = knows.diary.state, knows.shared
+    assert state is not None
+    if shared.strategy.memory != "exemplars":
+        return 0
+    return budget(shared.configuration.memory, len(state.learned) + len(state.current))
+
+
+def done_with(knows: Knowledge, window: int, position: int) -> dict[str, int]:
+    """What a change settles that comes of a verdict on a window and on all before a position.
+
+    Of the current classes exemplars stay. Images of older ones that came late, in the window
+    itself, are ordinary ones still: no training has seen them (docs/method.md 3.4).
+    """
+    state = knows.diary.state
+    if state is None:
+        return {}
+    return dict.fromkeys(state.learned, window) | dict.fromkeys(state.current, position)
+
+
+def trainable(knows: Knowledge, fresh: tuple[str, ...], up_to: int) -> int:
+    """How many images a twin would train on once the fresh classes have rows.
+
+    A verdict says it, so it foresees what the change that follows will remember and settle.
+    """
+    state, settled, classes = knows.diary.state, knows.diary.settled, {*knows.line.known, *fresh}
+    raw = Counter(image.label for image in knows.unsettled(up_to, classes, settled))
+    kept = {uid: len(images) for uid, images in knows.diary.exemplars.items()}
+    if fresh and state and knows.shared.strategy.memory != "everything":
+        each = most(knows)
+        kept = {uid: min(count, each) for uid, count in kept.items()}
+        kept |= {uid: min(raw[uid], each) for uid in state.current}
+        settled = {**settled, **done_with(knows, knows.judged_to, up_to)}
+        raw = Counter(image.label for image in knows.unsettled(up_to, classes, settled))
+    return raw.total() + sum(kept.values())

@@ -1,0 +1,141 @@
+"""What all twins of one process have in common: the decisions, and what they ask of whom.
+
+A decision concerns many entities, and each twin is asked after each decision. What a decision says
+of an entity is looked up here, once for all of them, so that no twin has to read the others' parts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from infra.promises import Task
+from learning.strategies.choice import chosen
+from learning.strategies.strategy import Strategy
+from schemas.configuration import Configuration
+from schemas.line import RoundsLine, TeachersLine, VerdictLines
+from schemas.messages import (
+    DataFacts,
+    Decision,
+    Groups,
+    HeadGrown,
+    Participant,
+    RoundClosed,
+    RoundOpened,
+    RunOpened,
+    StageAdded,
+)
+from schemas.topics import Names
+from twins.buffer import Labels
+from twins.novelty import threshold
+
+
+class Shared:
+    """The lines as this process has read them, and the names of topics."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.line = RoundsLine()
+        self.teachers = TeachersLine(self.line)
+        self.verdicts = VerdictLines(self.line)
+        self.labels = Labels()
+        self.participants: Mapping[str, Participant] = {}
+        """Of the round that was opened last."""
+        self.answered: set[str] = set()
+        """Entities whose valid answer to that round is in the log."""
+        self.counted: dict[int, Mapping[str, str]] = {}
+        """Number of a RoundClosed → the hash of each update that it counted."""
+        self.expected: Mapping[str, tuple[str, ...]] = {}
+        """Prototypes that the HeadGrown read last lists: entity → classes, by their place."""
+        self.expected_in_round: Mapping[str, Sequence[tuple[int, str]]] = {}
+        """Of those, what the round opened last asks for, if it does: entity → place and class."""
+        self._strategy: Strategy | None = None
+        self._marked: Mapping[str, Sequence[int]] = {}
+        """Entity → the stages that wait for it, ascending."""
+
+    # --- what the run is -------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The run's configuration."""
+        assert self.line.opened is not None
+        return self.line.opened.configuration
+
+    @property
+    def data(self) -> DataFacts:
+        """What the run knows of its images."""
+        assert self.line.opened is not None
+        return self.line.opened.data
+
+    @property
+    def strategy(self) -> Strategy:
+        """The run's method."""
+        assert self._strategy is not None
+        return self._strategy
+
+    @property
+    def signals(self) -> bool:
+        """Whether anything depends on a signal: slots teach, and the strategy listens."""
+        return self.configuration.slotted and self.strategy.teacher != "none"
+
+    def virtual_rows(self, stage: int) -> int:
+        """How many zero logits stand for classes that have no row yet (docs/method.md 3.3)."""
+        assert self.line.opened is not None
+        stages = self.line.opened.schedule.stages
+        expected = len(stages[min(stage, len(stages) - 1)].classes)
+        pre_growth = self.configuration.entropy_head == "pre_growth" and stage > 0
+        return 0 if pre_growth else expected
+
+    def rise(self, stage: int) -> float:
+        """The rise of entropy that counts as a jump in a stage, in nats (docs/method.md 3.4)."""
+        old_rows = sum(1 for row_stage in self.line.stage_of_row if row_stage < stage)
+        return threshold(self.configuration, old_rows, self.virtual_rows(stage))
+
+    def task(self, name: str, values: Mapping[str, object], groups: Groups) -> Task:
+        """Work for a worker process, which is told what the run is, too."""
+        run = {
+            "configuration": self.configuration.model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json"),
+        }
+        return Task(name, {**values, **run}, groups)
+
+    # --- what a decision asks of an entity -------------------------------------------------------
+
+    def due(self, entity: str) -> int | None:
+        """The first stage that waits for an entity and was not judged, as far as is known."""
+        judged = next(reversed(self.verdicts.line(entity).verdicts), -1)
+        stages = self._marked.get(entity, ())
+        at = bisect_right(stages, judged)
+        return stages[at] if at < len(stages) else None
+
+    def went_on(self, decision: Decision) -> None:
+        """Look up what a decision says that has just counted in `rounds`."""
+        match decision:
+            case RunOpened(configuration=run):
+                self._strategy = chosen(run.strategy, run.switches, run.teacher)
+                self._look_up_marks()
+            case StageAdded():
+                self._look_up_marks()
+            case HeadGrown():
+                self.expected = dict(decision.prototypes)
+            case RoundOpened():
+                self._look_up_round(decision)
+            case RoundClosed() if self.strategy.groups is not None:
+                self.counted[decision.number] = dict(decision.counted)
+
+    def _look_up_marks(self) -> None:
+        marked = defaultdict[str, list[int]](list)
+        for stage in range(self.line.total_stages):
+            for entity in self.line.marked(stage):
+                marked[entity].append(stage)
+        self._marked = dict(marked)
+
+    def _look_up_round(self, opened: RoundOpened) -> None:
+        self.participants = {each.entity: each for each in opened.participants}
+        self.answered = set()
+        if self.configuration.slotted:
+            expected = defaultdict[str, list[tuple[int, str]]](list)
+            for entity, place, uid in self.line.expected_in(opened.stage, opened.round):
+                expected[entity].append((place, uid))
+            self.expected_in_round = dict(expected)
