@@ -16,9 +16,9 @@ from producers.datasets import load
 from producers.folders import read_by_class as of_folder
 from producers.images import LONGEST_UID, Dataset, fitted
 from producers.npz import read_by_class as of_npz
-from schemas.configuration import Configuration, nearest
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError
-from schemas.messages import DataFacts
+from schemas.messages import RunOpened
 from schemas.schedule import sorted_uids
 
 
@@ -57,7 +57,7 @@ def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
     what cannot be read.
     """
     opened = opened_in(folder.decided(), folder.path)
-    images, uids = _labelled(wanted, opened.configuration, opened.data, data_dir)
+    images, uids = _labelled(folder, wanted, opened, data_dir)
     chosen = list(wanted.classes) or list(sorted_uids(set(uids)))
     rows = _chosen(uids, chosen, wanted.most)
     names = _names(chosen, wanted.renamed)
@@ -65,8 +65,9 @@ def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
 
 
 def _labelled(
-    wanted: Wanted, configuration: Configuration, data: DataFacts, data_dir: Path
+    folder: RunFolder, wanted: Wanted, opened: RunOpened, data_dir: Path
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    configuration, data = opened.configuration, opened.data
     size = (data.channels, data.height, data.width)
     places = [each for each in (wanted.dataset, wanted.folder, wanted.npz) if each is not None]
     if len(places) > 1:
@@ -79,7 +80,7 @@ def _labelled(
     if not wanted.classes:
         raise ConfigurationError("--classes says which classes of the data set, such as 5,6")
     dataset = load(
-        wanted.dataset or configuration.dataset,
+        wanted.dataset or folder.data_name(data_dir),
         data_dir,
         image_size=configuration.image_size if wanted.dataset is None else None,
         organ_hflip=configuration.organ_hflip and wanted.dataset is None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aggregator.aggregator import Opening
+from experiments.numbers import size
 from learning.memory import budget
 from learning.shapes import model_shapes
 from producers.images import Dataset
@@ -102,7 +103,7 @@ def check_disk(folder: Path, estimate: Estimate, freed: int = 0) -> None:
     need = int(estimate.disk_bytes * SPARE)
     if free < need:
         raise DiskFull(
-            f"the run needs about {need / 1e6:,.0f} MB in {folder}, {free / 1e6:,.0f} MB are free:"
+            f"the run needs about {size(need)} in {folder}, {size(free)} are free:"
             " make room, or take another --run-dir"
         )
 

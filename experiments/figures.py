@@ -244,7 +244,7 @@ def _by_round(measures: Measures, theme: Theme) -> tuple[Figure, Axes]:
         )
     axes.set_ylim(-2, 102)
     axes.set_xlim(0.5, len(measures.rounds) + 0.5)
-    axes.set_xlabel("round", color=theme.muted)
+    axes.set_xlabel("rounds so far", color=theme.muted)
     axes.set_ylabel("% of test images", color=theme.muted)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes

@@ -13,7 +13,7 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -28,15 +28,20 @@ from infra.serve import Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Inline
+from producers.datasets import moved, own_data, placed
+from producers.entity import SOURCE
 from schemas.configuration import Configuration, configuration
 from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
 from schemas.line import RoundsLine
-from schemas.messages import Decision, ModelName, Tensors
+from schemas.messages import Decision, ModelName, StreamMarked, Tensors, TwinState
 from schemas.schedule import SITE
+from schemas.tensors import model_sha256
 from schemas.topics import Names
 
 VERSION = 1
 EVENTS = "tensorboard/events.*"
+PROTOTYPES = "prototypes-*.safetensors*"
+"""With a star at the end for one that was being written when its runner was killed."""
 LOCK_TRIES, LOCK_WAIT = 5, 0.05
 """A look at the lock holds it for a moment, so a runner asks more than once; seconds."""
 FILES = (
@@ -138,11 +143,32 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        return [self.path / name for name in FILES] + sorted(self.path.glob(EVENTS))
+        several = [file for form in (EVENTS, PROTOTYPES) for file in sorted(self.path.glob(form))]
+        return [self.path / name for name in FILES] + several
 
     def names(self) -> Names:
         """The names of the run's topics."""
         return Names(str(self.read_manifest()["run"]))
+
+    def data_name(self, data_dir: Path) -> str:
+        """By which name `load` finds the data that the run began with.
+
+        In a data folder other than the run's own, a file or folder of one's own that lies there
+        comes first: it was moved. Raises DataError when it is neither there nor where it was.
+        """
+        manifest = self.read_manifest()
+        name = manifest["configuration"]["dataset"]
+        began_in = Path(manifest["data_dir"])
+        place = manifest["data"].get("place") or placed(name, began_in)
+        if data_dir != began_in:
+            place = moved(place, name, data_dir)
+        _, path = own_data(place)
+        if path and not Path(path).exists():
+            raise DataError(
+                f"{path} is gone, where the run found its data: put it back, or name the folder"
+                " that holds it now with --data-dir"
+            )
+        return place
 
     def opened(self) -> Log:
         """The log, made if it is not there. Raises DataError when it is broken."""
@@ -161,48 +187,73 @@ class RunFolder:
 
     def decided(self) -> RoundsLine:
         """The decisions of `rounds` alone: quick, also where much was sent. Raises DataError."""
-        reader = _Decisions(self.names().federation("rounds"))
+        line = RoundsLine()
+
+        def hear(arrived: Arrived) -> None:
+            if isinstance(arrived.message, Decision):
+                line.hear(arrived.message, arrived.hash)
+
+        self._listen(hear, self.names().federation("rounds"))
+        return line
+
+    def streamed(self, entity: str, stage: int) -> bool:
+        """Whether all that a scheduled stage streams to an entity is in its topic, mark and all."""
+        marks = set(range(len(self.decided().stages)))
+        if stage in marks:
+            return True  # it has begun, so every mark of it was judged
+
+        def hear(arrived: Arrived) -> None:
+            match arrived.message:
+                case StreamMarked(source=source, stage=int() as marked) if source == SOURCE:
+                    marks.add(marked)
+                case TwinState() as state:  # of a stream that was trimmed, its twin remembers them
+                    marks.update(marked for marked, _, _ in state.marks)
+
+        names = self.names()
+        self._listen(hear, *(names.of_entity(each, entity) for each in ("samples", "twin-state")))
+        return stage in marks
+
+    def _listen(self, hear: Callable[[Arrived], None], *topics: str) -> None:
         if self.log.exists():
             with closing(self.opened()) as log:
-                self._tell(reader, log)
-        return reader.line
+                self._tell(_Listener(hear, topics), log)
 
     def _tell(self, role: Role, log: Log) -> None:
         """Let a role that answers nothing hear all that is in the log."""
         shelf = Shelf(log, self.names().federation("models"), DEFAULT_BYTES)
-        letters = self.names().federation("dead-letters")
-        reader = System([role], Surroundings(log, shelf, DEFAULT_BYTES, letters), Inline({}))
+        reader = System([role], Surroundings(log, shelf, DEFAULT_BYTES), Inline({}))
         while any(session.behind for session in reader.sessions):
             reader.step()
 
     def write_model(self, name: ModelName, tensors: Tensors, facts: Mapping[str, str]) -> None:
-        """The model as safetensors, with its registry in the metadata."""
+        """The model as safetensors, with its registry in the metadata.
+
+        Its `sha256` there is that of these tensors, without what a strategy keeps beside them.
+        """
         # not ascontiguousarray, which makes a row of a single number
         arrays = {key: np.asarray(array, order="C") for key, array in tensors.items()}
         fresh = self.model.with_suffix(".new")
         try:
-            save_file(
-                arrays, str(fresh), {**facts, "version": str(name.version), "sha256": name.sha256}
-            )
+            sha256 = model_sha256(tensors)
+            save_file(arrays, str(fresh), {**facts, "version": str(name.version), "sha256": sha256})
             fresh.replace(self.model)
         except OSError as error:
             raise cannot_write(self.path, error) from None
 
 
-class _Decisions:
-    """A role that hears the line `rounds`, and says nothing."""
+class _Listener:
+    """A role that hears some topics, and says nothing."""
 
     name = "reader"
     owns = ()
     over = False
 
-    def __init__(self, topic: str) -> None:
-        self.line = RoundsLine()
-        self.lines = self.topics = (topic,)
+    def __init__(self, heard: Callable[[Arrived], None], topics: Sequence[str]) -> None:
+        self._heard = heard
+        self.lines = self.topics = topics
 
     def hear(self, arrived: Arrived) -> None:
-        if isinstance(arrived.message, Decision):
-            self.line.hear(arrived.message, arrived.hash)
+        self._heard(arrived)
 
     def answers(self) -> Iterator[Answer]:
         yield from ()

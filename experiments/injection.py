@@ -6,7 +6,8 @@ Neither needs the run's lock, so it may go on meanwhile (docs/decisions/0006).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,13 @@ from schemas.messages import Look, Message, RunOpened, StageAdded, StreamMarked
 from schemas.schedule import SITE, sorted_uids
 
 TRIES = 20
+PAUSE, PAUSES = 1.0, 600
+"""Between two looks at a schedule that still streams, in seconds, and the most of them."""
+
+
+def rest(turn: int) -> None:
+    """Let a moment pass; `turn` counts the moments from 0."""
+    time.sleep(PAUSE)
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,15 @@ def inject(
     uids: Sequence[str],
     *,
     source: str | None = None,
+    pause: Callable[[int], None] = rest,
 ) -> Injection:
     """Stream images (N, C, H, W) with their class uids to an entity of a run folder.
 
     The source is a hash of entity, images and classes unless it is named. What came from this
     source already is not added again: so an injection that was broken off is simply repeated.
-    Raises ConfigurationError for an entity or images that the run does not have, DataError for a
-    folder that holds no run.
+    While a runner still streams what the schedule has for the entity, it waits: `pause` is called
+    between two looks. Raises ConfigurationError for an entity or images that the run does not have
+    and for a run that was stopped in the middle of that, DataError for a folder that holds no run.
     """
     run_folder = RunFolder(folder)
     line = run_folder.decided()
@@ -65,6 +75,7 @@ def inject(
     stage = _stage_of(line, entity, source)
     added = stage is None
     if stage is None:
+        _after_the_schedule(run_folder, opened, entity, pause)
         stage = _add(run_folder, entity, images, uids, source)
     return Injection(entity, source, len(images), sorted_uids(set(uids)), stage, added)
 
@@ -92,6 +103,32 @@ def known_entity(line: RoundsLine, entity: str) -> str:
             f" {len(line.entities)}, {first} to {last}"
         )
     return full
+
+
+def _after_the_schedule(
+    folder: RunFolder, opened: RunOpened, entity: str, pause: Callable[[int], None]
+) -> None:
+    """Wait until all that the schedule streams to an entity is in the log.
+
+    A twin judges a stage on everything before its mark, so images that came earlier would be judged
+    in a scheduled stage, and the one that they add would find nothing new.
+    """
+    stages = opened.schedule.stages
+    last = max(stage for stage, each in enumerate(stages) if entity in each.marked)
+    for turn in range(PAUSES):
+        running = folder.running  # asked first: a runner may end between the two questions
+        if folder.streamed(entity, last):
+            return
+        if not running:
+            raise ConfigurationError(
+                f"the run was stopped before all that its schedule has for {entity} had streamed,"
+                f" and an injection comes behind that: `fedtwin resume {folder.path}`, and inject"
+                " while it goes on"
+            )
+        pause(turn)
+    raise RunFailed(
+        f"after {PAUSES} looks the schedule still streams to {entity}: inject again later"
+    )
 
 
 def _add(

@@ -17,13 +17,12 @@ from schemas.line import RoundsLine, TeachersLine, VerdictLines
 from schemas.messages import (
     DeadLetter,
     Decision,
-    EntityJoined,
     Groups,
     Measured,
     ModelUpdate,
     RoundClosed,
     TeacherChosen,
-    WindowJudged,
+    TwinDecision,
 )
 from schemas.topics import Names
 
@@ -60,6 +59,7 @@ class Observer:
             *self.lines,
             names.of_site("updates", site),
             names.federation("dead-letters"),
+            names.of_site("dead-letters", site),
         )
         self.owns = ()
 
@@ -74,7 +74,7 @@ class Observer:
                 self.measured.setdefault(measured.name, measured.values)
             case DeadLetter() as letter:
                 self.dead_letters.setdefault((letter.topic, letter.offset), letter)
-            case EntityJoined() | WindowJudged() as verdict:
+            case TwinDecision() as verdict:
                 self.verdicts.hear(self._site, verdict)
             case TeacherChosen() as choice:
                 self.teachers.hear(choice)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from experiments.numbers import clock, speed
 from experiments.runner import Watch
 from experiments.system import Embedded
 from schemas.line import RoundsLine
@@ -56,9 +57,9 @@ class Standing:
     @property
     def rest(self) -> str:
         """Speed and time left, as far as they are known."""
-        speed = f"{self.images_per_second:.0f} images/s" if self.images_per_second else ""
-        left = f"{_clock(self.seconds_left)} left" if self.seconds_left is not None else ""
-        return ", ".join(each for each in (speed, left) if each)
+        fast = speed(self.images_per_second) if self.images_per_second else ""
+        left = f"{clock(self.seconds_left)} left" if self.seconds_left is not None else ""
+        return ", ".join(each for each in (fast, left) if each)
 
 
 class Pace:
@@ -188,9 +189,3 @@ def _images(run: Embedded) -> int:
         if name.startswith("update/")
     )
     return int(sum(samples)) * opened.configuration.local_epochs
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

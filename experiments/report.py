@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.measures import GROUPS, Measures, Outcome
+from experiments.numbers import NOTHING, duration, lost, nats, percent, points, size
 
 Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
 """Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
 REPORT = "report.html"
 PIXELS_PER_INCH = 100
 MOST_CONFUSIONS = 5
-NOTHING = "\N{EN DASH}"
-"""Stands where nothing was measured."""
+DASH, MINUS, TIED = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 TEMPLATE = "report.html"
 PHASES: Mapping[str, str] = {
     "learn": "twins train on their images",
@@ -102,19 +102,21 @@ def write_report(
         lstrip_blocks=True,
     )
     names = _class_names(measures, manifest)
-    page.filters |= {each.__name__: each for each in (percent, points, lost, nats, size)}
-    page.filters |= {each.__name__: each for each in (duration, short, plain)}
+    numbers = (percent, points, lost, nats, size, duration)
+    page.filters |= {each.__name__: _on_the_page(each) for each in numbers}
+    page.filters |= {each.__name__: each for each in (short, plain)}
     page.filters["named"] = lambda uid: names.get(uid, uid)
     text = page.get_template(TEMPLATE).render(
         m=measures,
         manifest=manifest,
         facts=_facts(manifest),
         figures=_figures(measures, [names[uid] for uid in measures.classes]),
-        prototypes=_shown(prototypes, names),
+        prototypes=_shown(prototypes, measures.classes, names),
+        absent=_absent(prototypes or {}, measures),
         confusions=_confusions(measures, names),
         configuration=_flat(measures.configuration),
         total_seconds=sum(measures.seconds.values()),
-        nothing=NOTHING,
+        nothing=DASH,
         groups=GROUPS,
         group_names=GROUP_NAMES,
         phases=PHASES,
@@ -175,14 +177,35 @@ def _width(png: bytes) -> int:
 
 
 def _shown(
-    prototypes: Prototypes | None, names: Mapping[str, str]
+    prototypes: Prototypes | None, classes: Sequence[str], names: Mapping[str, str]
 ) -> dict[int, list[Prototype]] | None:
+    """Stage → images side by side that are of one class, in the order of the model's rows."""
     if prototypes is None:
         return None
+    place = {uid: row for row, uid in enumerate(classes)}
     return {
-        stage: [Prototype(names.get(uid, uid), _uri(_image(array))) for uid, array in images]
+        stage: [
+            Prototype(names.get(uid, uid), _uri(_image(array)))
+            for uid, array in sorted(images, key=lambda each: place.get(each[0], len(place)))
+        ]
         for stage, images in sorted(prototypes.items())
     }
+
+
+def _absent(prototypes: Prototypes, measures: Measures) -> list[int]:
+    """Stages whose prototypes served a choice and are not among these.
+
+    Not told where two slots teach: there a choice does not tell its prototypes' stage.
+    """
+    if measures.configuration["teacher"] == "slots":
+        return []
+    adds_up = measures.configuration["proxy_eval"] == "all"
+    absent, before = [], 0
+    for each in measures.teachers:
+        if each.prototypes > before and each.stage - 1 not in prototypes:
+            absent.append(each.stage - 1)
+        before = each.prototypes if adds_up else 0
+    return absent
 
 
 def _image(array_CHW: NDArray[Any]) -> bytes:
@@ -238,49 +261,19 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-# --- how numbers are written ----------------------------------------------------------------------
+# --- how it is written ----------------------------------------------------------------------------
 
 
-def percent(share: float | None) -> str:
-    """93.7 %, or a dash where nothing was measured."""
-    return NOTHING if share is None else f"{share:.1f} %"
+def typeset(written: str) -> str:
+    """A number as a page has it: never parted from its unit, with a true minus or a long dash."""
+    if written == NOTHING:
+        return DASH
+    signed = f"{MINUS}{written[1:]}" if written.startswith("-") else written
+    return signed.replace(" ", TIED)
 
 
-def points(difference: float | None) -> str:
-    """+1.5 points, or a dash."""
-    return (
-        NOTHING
-        if difference is None
-        else f"{difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
-    )
-
-
-def lost(difference: float | None) -> str:
-    """1.5 points: of what is counted as a loss."""
-    return NOTHING if difference is None else points(difference).lstrip("+")
-
-
-def nats(entropy: float | None) -> str:
-    """0.69, or a dash."""
-    return NOTHING if entropy is None else f"{entropy:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def size(count: float) -> str:
-    """Bytes in the largest unit that leaves a number above 1."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """3.2 s, 4 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _on_the_page(write: Callable[..., str]) -> Callable[..., str]:
+    return lambda number: typeset(write(number))
 
 
 def short(entity: str) -> str:
@@ -291,7 +284,7 @@ def short(entity: str) -> str:
 def plain(value: object) -> str:
     """A configured value as it would be written in a list."""
     if value is None:
-        return NOTHING
+        return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

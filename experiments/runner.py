@@ -15,6 +15,7 @@ from typing import Any
 from aggregator.aggregator import Opening
 from experiments.estimate import Estimate, check_disk, estimated
 from experiments.folder import RunFolder, cannot_write, has_bf16, software
+from experiments.gallery import Gallery
 from experiments.measures import Measures, measure
 from experiments.metrics import write_metrics
 from experiments.observer import Observer
@@ -25,7 +26,7 @@ from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.workers import Worker, WorkerProcesses, spawned
 from learning.strategies.choice import chosen
-from producers.datasets import load
+from producers.datasets import load, placed
 from producers.images import Dataset
 from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError, DataError, FedtwinError
@@ -74,7 +75,8 @@ def start(
     Raises ConfigurationError, DataError, RunFailed.
     """
     _check(configuration)
-    dataset = load_data(configuration, local.data_dir)
+    place = placed(configuration.dataset, local.data_dir)
+    dataset = load_data(configuration, place, local.data_dir)
     opening = _opening(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
@@ -87,14 +89,16 @@ def start(
         check_disk(folder, estimate, run_folder.size)
         announce(estimate)
         run_folder.remove_files()
-        run_folder.write_manifest(_begun(configuration, dataset, local))
+        run_folder.write_manifest(_begun(configuration, dataset, place, local))
         return _run(run_folder, opening, dataset, local, watch)
 
 
 def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Outcome:
     """Go on with a run from its log, or say what it came to when it is over.
 
-    Raises what `start` raises, and DataError when the data are not those that it began with.
+    Its data are looked for where it found them, and before that in `local.data_dir` if that is
+    another folder than then. Raises what `start` raises, and DataError when the data are not those
+    that it began with.
     """
     run_folder = RunFolder(folder)
     manifest = run_folder.read_manifest()
@@ -103,26 +107,33 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
             return over
         configuration = run_folder.configuration()
         _check(configuration)
-        dataset = load_data(configuration, local.data_dir)
-        if dataset.sha256 != manifest["data"]["sha256"]:
+        place = run_folder.data_name(local.data_dir)
+        dataset = load_data(configuration, place, local.data_dir)
+        data = manifest["data"]
+        if dataset.sha256 != data["sha256"]:
             raise DataError(
-                f"the run began with {dataset.name} {manifest['data']['sha256'][:12]}, in"
-                f" {local.data_dir} lies {dataset.sha256[:12]}: give the data that it began with"
+                f"{place} has changed: its images and labels have the SHA-256 {dataset.sha256}, the"
+                f" run began with {data['sha256']}; give the data that it began with, by --data-dir"
+                " if they lie elsewhere"
             )
+        found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
+        run_folder.write_manifest({**manifest, **found})
         return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
 
 
-def load_data(configuration: Configuration, data_dir: Path) -> Dataset:
-    """The data set that a configuration names, at its size. Raises DataError."""
+def load_data(configuration: Configuration, place: str, data_dir: Path) -> Dataset:
+    """The data set of a configuration, by the name under which it is found. Raises DataError."""
     return load(
-        configuration.dataset,
+        place,
         data_dir,
         image_size=configuration.image_size,
         organ_hflip=configuration.organ_hflip,
     )
 
 
-def _begun(configuration: Configuration, dataset: Dataset, local: Local) -> dict[str, Any]:
+def _begun(
+    configuration: Configuration, dataset: Dataset, place: str, local: Local
+) -> dict[str, Any]:
     """The manifest of a run that begins."""
     return {
         "run": f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}",
@@ -131,6 +142,7 @@ def _begun(configuration: Configuration, dataset: Dataset, local: Local) -> dict
         "report_prototypes": local.report_prototypes,
         "data": {
             "name": dataset.name,
+            "place": place,
             "sha256": dataset.sha256,
             "version": dataset.version,
             "licence": dataset.licence,
@@ -160,6 +172,7 @@ def _run(
     folder: RunFolder, opening: Opening, dataset: Dataset, local: Local, watch: Watch
 ) -> Outcome:
     spent = _Spent(folder.read_manifest())
+    gallery = Gallery(folder, shown=_shows(dataset, local))
     start_worker = local.start_worker or spawned(
         "experiments.worker", opening.configuration.threads
     )
@@ -178,14 +191,24 @@ def _run(
                 run=folder.names().run,
                 around=lambda same: replace(same, stopwatch=spent.stopwatch, hook=local.hook),
             )
-            run.system.run(lambda: watch(run))
-            return _finish(folder, run, dataset, local, spent)
+
+            def after_each_step() -> None:
+                gallery.look(run)
+                watch(run)
+
+            run.system.run(after_each_step)
+            return _finish(folder, run, dataset, gallery, spent)
         except (FedtwinError, KeyboardInterrupt) as ended:
             failed = isinstance(ended, FedtwinError)
             state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
             with suppress(FedtwinError):  # a full disk must not hide what happened
                 folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
             raise
+
+
+def _shows(dataset: Dataset, local: Local) -> bool:
+    """Whether the report may show rebuilt prototypes (docs/method.md 6.7)."""
+    return dataset.public if local.report_prototypes is None else local.report_prototypes
 
 
 class _Spent:
@@ -209,7 +232,7 @@ class _Spent:
 
 
 def _finish(
-    folder: RunFolder, run: Embedded, dataset: Dataset, local: Local, spent: _Spent
+    folder: RunFolder, run: Embedded, dataset: Dataset, gallery: Gallery, spent: _Spent
 ) -> Outcome:
     """Write down what the run came to."""
     line = run.observer.line
@@ -228,10 +251,9 @@ def _finish(
         "state": "done",
     }
     manifest.pop("why", None)
-    show = dataset.public if local.report_prototypes is None else local.report_prototypes
     try:
         write_metrics(folder.path, measures)
-        write_report(folder.path, measures, manifest, run.proxy.prototypes() if show else None)
+        write_report(folder.path, measures, manifest, gallery.prototypes)
     except OSError as error:
         if error.errno is None:
             raise  # not the system's: a template that is missing, say

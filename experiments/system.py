@@ -92,9 +92,7 @@ def embedded(
     def wire_of(message: Message) -> str:
         return wire if isinstance(message, GlobalModel | ModelUpdate) else "fp32"
 
-    surroundings = around(
-        Surroundings(transport, shelf, max_bytes, names.federation("dead-letters"), wire_of, store)
-    )
+    surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of, store))
     observer = Observer(names, SITE, dataset)
     aggregators = [Aggregator(names, [SITE], opening, shelf) for _ in range(copies)]
     proxies = [Proxy(names, [SITE]) for _ in range(copies)]

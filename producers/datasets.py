@@ -29,6 +29,8 @@ CIFAR100_SHA256 = "15f3c04002bab9226b288e9a30041858b7f4af8716a90d3b5465f148c7389
 """What `digest` gives for the official data; anything else is refused."""
 HELD_OUT_OF_CIFAR100 = (400, 500)
 """Which training images of each class, by index within the class, serve choices (8)."""
+OWN_FORMS = ("npz", "folder")
+"""How data of one's own are named: `npz:PATH`, `folder:PATH`."""
 OPEN_CLASSES = 256
 """Rows of the encoder where the number of classes is not known beforehand (6.1)."""
 ORGANS = (
@@ -118,6 +120,36 @@ def load(
     return _with_held_out(dataset) if hold_out else dataset
 
 
+def placed(name: str, data_dir: Path) -> str:
+    """The name by which `load` finds the same data from any working directory.
+
+    Data of one's own get their absolute path; a data set that has a name keeps it, for it lies in
+    the data folder.
+    """
+    form, path = own_data(name)
+    return f"{form}:{_found(path, data_dir).absolute()}" if path else name
+
+
+def moved(place: str, name: str, data_dir: Path) -> str:
+    """`place`, or where the same file or folder lies in `data_dir` now.
+
+    `place` is what `placed` made of `name`. Whether it holds the same images is the caller's to
+    check.
+    """
+    form, path = own_data(name)
+    if path:
+        for there in (data_dir / path, data_dir / Path(path).name):
+            if there.is_relative_to(data_dir) and there.exists():
+                return f"{form}:{there.absolute()}"
+    return place
+
+
+def own_data(name: str) -> tuple[str, str]:
+    """`npz` or `folder`, and the path behind it; two empty strings for a named data set."""
+    form, _, path = name.partition(":")
+    return (form, path) if form in OWN_FORMS and path else ("", "")
+
+
 def fetch(name: str, data_dir: Path) -> Holding:
     """Bring a named data set into the data folder, from the network if need be, and check it.
 
@@ -168,10 +200,10 @@ def _remedy(name: str, data_dir: Path) -> str:
 
 
 def _whole(name: str, data_dir: Path, image_size: int | None) -> Dataset:
-    match name.partition(":"):
-        case ("npz", ":", path) if path:
+    match own_data(name):
+        case ("npz", path):
             return _npz(_found(path, data_dir))
-        case ("folder", ":", path) if path:
+        case ("folder", path):
             return _folder(_found(path, data_dir), image_size)
         case _:
             return _source(name).read(data_dir)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, next_step, size, table
+from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, next_step, table
+from experiments.numbers import NOTHING, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,7 @@ def _listed(out: Console, found: list[dict[str, Any]], folder: str) -> None:
             (
                 each["name"],
                 "yes" if each["present"] else "no",
-                size(each["bytes"]) if each["bytes"] else "-",
+                size(each["bytes"]) if each["bytes"] else NOTHING,
                 each["about"],
             )
             for each in found

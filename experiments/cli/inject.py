@@ -90,13 +90,21 @@ def inject(
     from experiments.bursts import Wanted, burst
     from experiments.folder import RunFolder
     from experiments.injection import inject as injected
+    from experiments.injection import rest
 
     wanted = Wanted(dataset, folder, npz, _listed(classes), _listed(*(renamed or ())), images)
     run_folder = RunFolder(run)
     own = run_folder.read_manifest()["data_dir"]
     used = data_dir(data) if data or dataset else Path(own)
     made = burst(run_folder, wanted, used)
-    done = injected(run, entity, made.images, made.uids, source=source)
+
+    def pause(turn: int) -> None:
+        if turn == 0:
+            text = f"the schedule still streams to {entity}; the injection follows behind it"
+            console(stderr=True).print(f"note: {text}", soft_wrap=True)
+        rest(turn)
+
+    done = injected(run, entity, made.images, made.uids, source=source, pause=pause)
     told = {
         "schema": SCHEMA,
         **asdict(done),

@@ -11,6 +11,7 @@ import typer
 
 from experiments.cli import tables
 from experiments.cli.words import SCHEMA, AsJson, Run, answer, command, in_a_line, next_step, table
+from experiments.numbers import NOTHING
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _listed(out: Console, folder: Path, runs: list[dict[str, Any]]) -> None:
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     where = run.get("position")
     if where is None:
-        return run["run_dir"], run["status"], "-", "-", run["why"]
+        return run["run_dir"], run["status"], NOTHING, NOTHING, run["why"]
     return (
         run["run_dir"],
         run["status"],
@@ -143,7 +144,7 @@ def _methods(out: Console, found: list[dict[str, Any]]) -> None:
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return "/".join(map(str, value))
-    return "-" if value is None else str(value)
+    return NOTHING if value is None else str(value)
 
 
 def add_to(app: typer.Typer) -> None:

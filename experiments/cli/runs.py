@@ -20,11 +20,10 @@ from experiments.cli.words import (
     command,
     console,
     data_dir,
-    duration,
     next_step,
     overrides,
-    size,
 )
+from experiments.numbers import roughly, size
 from schemas.errors import ConfigurationError, DataError, Diverged
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _is_begun(folder: Path) -> bool:
 def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
     """What the run will take, before it begins."""
     notes.print(
-        f"{folder}: about {duration(estimate.seconds(workers))} with"
+        f"{folder}: about {roughly(estimate.seconds(workers))} with"
         f" {workers} worker{'s' if workers > 1 else ''},"
         f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory(workers))} of memory;"
         f" {estimate.images:,} images in {estimate.steps:,} steps",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from experiments.cli.words import duration, facts, in_a_line, percent, size, table
+from experiments.cli.words import facts, in_a_line, table
+from experiments.numbers import NOTHING, duration, lost, percent, size, speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +45,8 @@ def entities(out: Console, told: dict[str, Any]) -> None:
             (
                 each["entity"],
                 str(len(each["classes"])),
-                "-" if each["judged_stage"] is None else str(each["judged_stage"]),
-                each["verdict"] or "-",
+                NOTHING if each["judged_stage"] is None else str(each["judged_stage"]),
+                each["verdict"] or NOTHING,
                 str(each["rounds"]),
             )
             for each in told["entities"]
@@ -69,7 +70,7 @@ def some(uids: list[str]) -> str:
 
 def _teacher(choice: dict[str, Any] | None) -> str:
     if choice is None:
-        return "-"
+        return NOTHING
     score = "last" if choice["score"] is None else f"score {choice['score']:.0f} %"
     return f"v{choice['version']} ({score})"
 
@@ -81,7 +82,7 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("run", f"{told['run']}, {told['status']}"),
         ("why", in_a_line(told["why"] or "")),
         ("average", f"{percent(told['average_accuracy'])} over the closed stages"),
-        ("forgetting", "" if forgetting is None else f"{forgetting:.1f} points"),
+        ("forgetting", "" if forgetting is None else lost(forgetting)),
         (
             "new classes",
             f"entropy rule: {detector['hits']} hits, {detector['misses']} misses,"
@@ -110,4 +111,4 @@ def _model(told: dict[str, Any]) -> str:
 
 
 def _speed(images_per_second: float | None) -> str:
-    return "" if images_per_second is None else f", {images_per_second:.0f} images/s"
+    return "" if images_per_second is None else f", {speed(images_per_second)}"

@@ -134,24 +134,3 @@ def in_a_line(text: str) -> str:
     if len(lines) < 2:
         return text.strip()
     return f"{lines[0].partition(': ')[0]}: {lines[-1]}"
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, or a dash."""
-    return "-" if share is None else f"{share:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

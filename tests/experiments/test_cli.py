@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli.words import data_dir, duration, in_a_line, overrides, size
+from experiments.cli.words import data_dir, in_a_line, overrides
 from experiments.folder import RunFolder
 from experiments.recipes import RECIPES
 from learning.strategies import STRATEGIES
@@ -269,14 +269,8 @@ def test_data_lie_where_the_nearest_word_says(
     assert data_dir(Path("asked")) == tmp_path / "asked"
 
 
-def test_numbers_are_told_as_a_person_says_them() -> None:
-    """Seconds, minutes, hours; kilobytes to gigabytes; the first and last of a trace."""
-    assert [duration(each) for each in (4.4, 89, 90, 600, 7200)] == [
-        "4 s", "89 s", "2 min", "10 min", "2.0 h",
-    ]  # fmt: skip
-    assert [size(each) for each in (0, 999, 18_500_000, 7.64e9)] == [
-        "0 B", "999 B", "18.5 MB", "7.64 GB",
-    ]  # fmt: skip
+def test_a_long_text_is_told_in_a_line() -> None:
+    """The first and the last of a worker's trace; what is one line already stays."""
     assert in_a_line("learn: Traceback:\n  File x\nValueError: 1 and 2\n") == (
         "learn: ValueError: 1 and 2"
     )

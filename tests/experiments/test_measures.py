@@ -486,6 +486,7 @@ def test_hearing_everything_twice_changes_nothing() -> None:
     assert measured(told) == once
 
 
+@pytest.mark.slow
 def test_measuring_brings_no_torch() -> None:
     """The process that measures, writes and reports is the main one, which starts without torch."""
     code = (

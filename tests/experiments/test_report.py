@@ -14,17 +14,14 @@ import pytest
 from PIL import Image
 
 from experiments.measures import Outcome, measure
+from experiments.numbers import percent, points
 from experiments.report import (
-    NOTHING,
+    DASH,
     OUTCOME_NAMES,
     REASONS,
     Prototypes,
-    duration,
-    lost,
-    percent,
     plain,
-    points,
-    size,
+    typeset,
     write_report,
 )
 from schemas.errors import Reason
@@ -190,11 +187,32 @@ def test_prototypes_come_with_the_honest_sentence(tmp_path: Path) -> None:
     assert pixels(shown["rebuilt prototype of class bear"])[0, 0].tolist() == [255, 0, 0]
 
 
-def test_prototypes_of_a_process_that_is_gone_are_missed(tmp_path: Path) -> None:
-    """They are kept in memory only; a report after a resume says that they are not at hand."""
-    page = reported(tmp_path, taught(), {})
+def test_prototypes_stand_in_the_order_of_their_classes(tmp_path: Path) -> None:
+    """They come twin by twin; on the page those of one class are beside each other."""
+    dot = np.zeros((1, 2, 2), np.float32)
 
-    assert "None are at hand" in page.text
+    page = reported(tmp_path, taught(), {0: [("b", dot), ("a", dot), ("b", dot)]})
+
+    names = [alt for each in page.of("img") if "prototype of" in (alt := each["alt"] or "")]
+    assert [name.split()[-1] for name in names] == ["apple", "bear", "bear"]
+
+
+def test_prototypes_that_are_not_at_hand_are_missed_by_stage(tmp_path: Path) -> None:
+    """Choices rested on them, nobody kept them: the page names their stages, and shows the rest."""
+    told = Told("ab", "cd", "ef")
+    for uids in ("ab", "cd"):
+        told.grows(*uids)
+        last = told.round(right(*[10] * len(told.observer.line.rows)))
+        told.ends()
+        told.teaches(last, {last: 0.9})
+
+    dot = np.zeros((1, 2, 2), np.float32)
+    none = reported(tmp_path, told, {})
+    second = reported(tmp_path, told, {1: [("c", dot)]})
+
+    assert "Not shown for stages 0, 1: what was rebuilt then is no longer at hand" in none.text
+    assert "Not shown for stage 0: what was rebuilt then is no longer at hand" in second.text
+    assert "rebuilt prototype of class c" in second.pictures()
 
 
 def test_a_run_in_its_midst_is_called_so(tmp_path: Path) -> None:
@@ -215,7 +233,7 @@ def test_a_run_without_a_round_has_a_report(tmp_path: Path) -> None:
     """Dashes stand where nothing was measured; no plot, no failure."""
     page = reported(tmp_path, Told("ab"), manifest={"run": "empty"})
 
-    assert f"Accuracy at the end {NOTHING}" in page.text
+    assert f"Accuracy at the end {DASH}" in page.text
     assert page.of("img") == []
 
 
@@ -266,19 +284,11 @@ def test_every_reason_and_outcome_has_words() -> None:
     assert OUTCOME_NAMES.keys() == set(get_args(Outcome))
 
 
-def test_numbers_are_written_for_people() -> None:
-    """One decimal for shares, units that fit, a true minus, and a dash for what is not known."""
-    assert (percent(93.66), percent(None)) == ("93.7 %", NOTHING)
-    assert (points(1.5), points(-30.0)) == ("+1.5 points", "\N{MINUS SIGN}30.0 points")
-    assert (lost(1.5), lost(-1.5), lost(None)) == (
-        "1.5 points",
-        "\N{MINUS SIGN}1.5 points",
-        NOTHING,
-    )
-    assert [size(n) for n in (0, 999, 1000, 2.1e6, 4.5e10, 1e14)] == [
-        "0 bytes", "999 bytes", "1.0 kB", "2.1 MB", "45.0 GB", "100.0 TB",
-    ]  # fmt: skip
-    assert [duration(s) for s in (3.21, 245.0, 7805.0)] == ["3.2 s", "4 min 05 s", "2 h 10 min"]
+def test_numbers_are_typeset() -> None:
+    """A true minus, a long dash for what is not known, and no line break before a unit."""
+    assert typeset(points(-30.0)) == "\N{MINUS SIGN}30.0\N{NO-BREAK SPACE}points"
+    assert typeset(percent(None)) == DASH
+    assert typeset("version-3") == "version-3"
     assert [plain(v) for v in (None, True, False, (), (1, 2), 0.5)] == [
-        NOTHING, "yes", "no", "none", "1, 2", "0.5",
+        DASH, "yes", "no", "none", "1, 2", "0.5",
     ]  # fmt: skip

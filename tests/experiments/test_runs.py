@@ -30,6 +30,8 @@ from tests.experiments.hands import (
     two_stages,
 )
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 KEYS = {
     "schema", "run", "status", "why", "recipe", "strategy", "seed", "stages", "rounds",
     "average_accuracy", "forgetting", "macro_f1", "detector", "teachers", "untested_classes",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from producers import datasets
-from producers.datasets import DATASETS, ORGANS, fetch, holding, holdings, load
+from producers.datasets import DATASETS, ORGANS, fetch, holding, holdings, load, moved, placed
 from producers.images import Part, digest, held_out, resized
 from schemas.errors import ConfigurationError, DataError
 
@@ -387,3 +387,38 @@ def test_blood_cells_are_read_as_a_file_of_ones_own() -> None:
     assert sizes == [11963, 1710, 3419]
     assert blood.train.images.shape[1:] == (3, 28, 28)
     assert len(blood.class_uids) == 8
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+def test_data_of_ones_own_are_placed_by_their_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `load` finds them: where the program runs, else in the data folder."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "data" / "scans").mkdir(parents=True)
+    (tmp_path / "here" / "cells.npz").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    data = tmp_path / "data"
+
+    assert placed("npz:cells.npz", data) == f"npz:{tmp_path / 'here' / 'cells.npz'}"
+    assert placed("folder:scans", data) == f"folder:{data / 'scans'}"
+    assert placed("digits", data) == "digits"
+
+
+def test_data_that_moved_are_found_in_their_new_folder(tmp_path: Path) -> None:
+    """Under the path that was named, else by the last part of it; otherwise where they were."""
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "cells.npz").touch()
+    was = "npz:/gone/sets/cells.npz"
+
+    by_name = moved(was, "npz:sets/cells.npz", tmp_path)
+    (tmp_path / "sets" / "cells.npz").touch()
+    by_path = moved(was, "npz:sets/cells.npz", tmp_path)
+
+    assert by_name == moved(was, "npz:/gone/sets/cells.npz", tmp_path)
+    assert by_name == f"npz:{tmp_path / 'cells.npz'}"
+    assert by_path == f"npz:{tmp_path / 'sets' / 'cells.npz'}"
+    assert moved("npz:/gone/x.npz", "npz:x.npz", tmp_path) == "npz:/gone/x.npz"
+    assert moved("digits", "digits", tmp_path) == "digits"

@@ -1,0 +1,22 @@
+"""What the stories of whole runs have in common."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from experiments import figures
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """Reports with empty plots: to draw them takes longer than a small run, and has its own tests
+    (test_figures.py, test_report.py)."""
+    held = io.BytesIO()
+    Image.new("RGBA", (8, 8)).save(held, format="png")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(figures, "png", lambda figure: held.getvalue())
+        yield
