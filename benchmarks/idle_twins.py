@@ -208,7 +208,7 @@ def measure(path: Path, twins: int) -> dict[str, float]:
     names = Names(RUN)
     most = largest_message(recipe(twins), dataset().facts())
     shelf = Shelf(log, names.federation("models"), most)
-    around = Surroundings(log, shelf, most, names.federation("dead-letters"))
+    around = Surroundings(log, shelf, most)
     workers = Quick()
     found = {"before": resident()}
     system = System([Twins(names, SITE, shelf)], around, workers)

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from infra.promises import Result, Task
 from infra.store.sqlite import SqliteStore
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Function
-from schemas.codec import Record
+from schemas.codec import LENGTH, Record, cut, piece
 from schemas.errors import Diverged, Stalled
 from schemas.messages import RoundClosed
 from tests.flows.federation import (
     EAST,
+    LIMIT,
     NAMES,
+    NORTH,
+    SOUTH,
     Outcome,
     Told,
     decided,
     in_file,
+    letters,
     outcome,
     put_together,
     small,
@@ -55,7 +61,7 @@ def _without(kind: str, topic: str, path: Path) -> str:
 STORIES = [
     (
         "StreamMarked", NAMES.of_entity("samples", EAST),
-        [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST}."],
+        [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST} since"],
     ),
     ("ModelUpdate", NAMES.of_site("updates", "local"), ["updates of round 0.0 by local/ent"]),
     (
@@ -85,6 +91,39 @@ def test_what_never_comes_is_named_and_resume_goes_on_when_it_is_there(
     assert [what for what in named if what not in words] == []
     assert words.endswith("Resume goes on when it is there")
     assert outcome(in_file(small(stages=2), path)) == shorter
+
+
+class Ahead(Log):
+    """A log in which a later program judges for one entity."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        return super().append(topic, [self._later(each) for each in records])
+
+    def _later(self, record: Record) -> Record:
+        mine = (record.headers["ce_type"], record.headers.get("ce_subject"))
+        if mine != ("fedtwin.WindowJudged.v1", EAST):
+            return record
+        payload = piece(record.value, LIMIT).content
+        (length,) = LENGTH.unpack_from(payload)
+        header = msgpack.unpackb(payload[LENGTH.size : LENGTH.size + length])
+        packed = msgpack.packb(header | {"schema": 2})
+        return replace(record, value=cut(LENGTH.pack(len(packed)) + packed).pieces[0])
+
+
+def test_a_verdict_of_a_later_program_ends_a_run_that_needs_it_and_says_so() -> None:
+    """The other entities are judged; the east's line stops, and both schemas are named."""
+    run = put_together(small(stages=2), Ahead())
+    with pytest.raises(Stalled) as end:
+        run.system.run()
+
+    assert (
+        f"aggregator waits for verdicts of stage 0 by {EAST} (its line stops at WindowJudged of"
+        " schema 2; this program reads schema 1) since "
+    ) in str(end.value)
+    assert [(each.reason, each.topic) for each in letters(run)] == [
+        ("newer-schema", NAMES.of_site("classes", "local"))
+    ]
+    assert [run.observer.verdicts.judged(each) for each in (NORTH, EAST, SOUTH)] == [0, -1, 0]
 
 
 def _speechless(*rounds: tuple[int, int]) -> Mapping[str, Function]:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -50,20 +51,42 @@ def seen_through(configuration: Configuration, dataset: Dataset = DOTS) -> Embed
     return run
 
 
+class Whole(NamedTuple):
+    """A run that is over, and what is left of it. Who looks adds nothing to its log."""
+
+    run: Embedded
+    log: Log
+    store: SqliteStore
+    results: Mapping[str, list[Result]]
+    """What each task came to, by the task's name."""
+
+
 @cache
+def whole() -> Whole:
+    """The run that nobody disturbs."""
+    results: dict[str, list[Result]] = {name: [] for name in FUNCTIONS}
+    functions: dict[str, Function] = {}
+    for name, noted in results.items():
+        functions |= recording(name, noted)
+    log, store = Log(), SqliteStore()
+    run = put_together(lineage(), log, Told(functions=functions), store=store)
+    run.system.run()
+    return Whole(run, log, store, results)
+
+
 def undisturbed() -> Embedded:
     """What all other ways to run it have to come to."""
-    return seen_through(lineage())
+    return whole().run
 
 
 def recording(name: str, results: list[Result]) -> Mapping[str, Function]:
-    """The real tasks; the results of those of this name are noted."""
+    """The real task of this name; its results are noted."""
 
     def noted(task: Task) -> Result:
         results.append(FUNCTIONS[name](task))
         return results[-1]
 
-    return {**FUNCTIONS, name: noted}
+    return {name: noted}
 
 
 def opened(run: Embedded) -> list[RoundOpened]:
@@ -85,6 +108,7 @@ def measured(run: Embedded, number: int, entity: str) -> dict[str, float]:
     return run.observer.measured[f"update/{number}/{entity}"]
 
 
+@pytest.mark.slow
 def test_tiny_runs_under_the_preset_and_ends_in_one_model() -> None:
     """Twice the same bytes; the untrained model of stage 0 is as unsure as can be, a signal."""
     configuration = recipe("tiny", "lineage_compat", {"images_per_class": 12, "perturb.steps": 4})
@@ -172,6 +196,7 @@ def test_in_a_round_behind_the_first_the_base_before_is_the_measure() -> None:
     assert [now for now, _ in pairs] == pytest.approx([then for _, then in pairs], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_two_of_each_role_on_an_unkind_log_come_to_the_same(seed: int) -> None:
     """Any order, any merging, repeats and delays, and every role twice: the same bytes."""
@@ -184,6 +209,7 @@ def test_two_of_each_role_on_an_unkind_log_come_to_the_same(seed: int) -> None:
     assert not run.observer.dead_letters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [5])
 def test_it_goes_on_from_the_log_wherever_it_was_stopped(every: int) -> None:
     """Every few steps all roles are dropped with what they knew, and new ones read the log."""
@@ -216,6 +242,7 @@ def killed_after(points: int) -> Told:
     return Told(copies=2, functions=FUNCTIONS, hook=hook)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_it_goes_on_wherever_two_of_each_role_were_killed(seed: int) -> None:
     """Five crashes at any point, also between a prototype and its update: the same bytes."""
@@ -232,27 +259,29 @@ def test_it_goes_on_wherever_two_of_each_role_were_killed(seed: int) -> None:
 
 def test_a_proxy_that_starts_anew_scores_only_what_is_not_chosen_yet() -> None:
     """One that begins behind the last choice has nothing to do: its scores stand in the log."""
-    log, store, results = Log(), SqliteStore(), list[Result]()
-    for _ in range(2):
-        told = Told(functions=recording("score", results))
-        put_together(lineage(), log, told, store=store).system.run()
+    run, log, store, results = whole()
+    end = log.end(NAMES.federation("teachers"))
+    again: list[Result] = []
+    told = Told(functions={**FUNCTIONS, **recording("score", again)})
+    put_together(lineage(), log, told, store=store).system.run()
 
-    chosen = undisturbed().observer.teachers.chosen
-    assert [each.values["score"] for each in results] == [
+    chosen = run.observer.teachers.chosen
+    assert not again
+    assert log.end(NAMES.federation("teachers")) == end
+    assert [each.values["score"] for each in results["score"]] == [
         score for each in chosen for _, score in each.scores
     ]
 
 
 def test_gradients_are_let_go_when_nothing_is_scored_any_more() -> None:
     """In the last stage nobody needs them: the topic is empty."""
-    log = Log()
-    run = put_together(lineage(), log, REAL)
-    run.system.run()
+    log = whole().log
     (topic,) = (each for each in log.topics() if ".prototypes." in each)
 
     assert log.first(topic) == log.end(topic) > 0
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_added_is_taught_by_the_slots_as_they_stand() -> None:
     """A class is injected behind the last stage: slots for each of its rounds, all the same two."""
     log, store = Log(), SqliteStore()
@@ -312,11 +341,12 @@ def test_only_the_first_clients_are_ever_sampled() -> None:
     assert len(joined) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quirks", "again"), [((1, 14), True), ((1,), False)])
 def test_herding_may_choose_an_image_again(quirks: tuple[int, ...], again: bool) -> None:
     """Quirk 14: some memory holds an image twice; without the quirk none does."""
     results: list[Result] = []
-    told = Told(functions=recording("herd", results))
+    told = Told(functions={**FUNCTIONS, **recording("herd", results)})
     put_together(lineage(quirks=quirks), Log(), told).system.run()
     chosen = [each["chosen"].tolist() for result in results for each in result.groups.values()]
 

@@ -23,7 +23,7 @@ from tests.flows.federation import (
 )
 from tests.flows.learner import FAKES
 
-FEW, MANY = range(10), range(100, 164)
+FEW, MORE, MANY = range(4), range(4, 10), range(100, 164)
 
 
 def test_twice_the_same(quiet: Outcome) -> None:
@@ -78,7 +78,9 @@ def _unmoved_by(seed: int, configuration: Configuration, quiet: Outcome) -> None
     assert not letters(run), f"schedule {seed}: something true was set aside"
 
 
-@pytest.mark.parametrize("seed", FEW)
+@pytest.mark.parametrize(
+    "seed", [*FEW, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE)]
+)
 def test_whatever_the_schedule(shorter: Outcome, seed: int) -> None:
     """Roles step in any order, sleep, and read topics merged at random, with repeats and delays.
 

@@ -131,8 +131,11 @@ def test_a_class_with_few_images_waits_until_it_has_enough() -> None:
 # --- what a recipe may say ------------------------------------------------------------------------
 
 
-FEW: list[dict[str, object]] = [{"wire": "int8"}, {"agg_weight": "samples"}, {"memory": 0}]
+FEW: list[dict[str, object]] = [{"wire": "int8", "agg_weight": "samples"}]
 MORE: list[dict[str, object]] = [
+    {"wire": "int8"},
+    {"agg_weight": "samples"},
+    {"memory": 0},
     {"wire": "bf16"},
     {"keep_samples": True},
     {"keep_rounds": 2},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from learning.shapes import Shapes, Weights
 from learning.strategies import STRATEGIES
 from learning.strategies.fedka import FEDKA
 from learning.strategies.strategy import MODEL, Groups, RoundMean, Sent
-from schemas.codec import pack
+from schemas.codec import Record, pack, piece, unpack
 from schemas.messages import GlobalModel, ModelUpdate, RoundClosed, StrategyKept, TwinState
+from schemas.tensors import groups_sha256, model_sha256
 from tests.flows.digits import digits, told_by_child
 from tests.flows.federation import (
+    LIMIT,
     NAMES,
     Outcome,
     Told,
@@ -160,6 +162,32 @@ def test_a_method_s_groups_reach_everyone_with_the_model(drifting: Outcome) -> N
     assert set(models[-1].groups) == {"model", "drift"}
     assert all(isinstance(m, ModelUpdate) and set(m.groups) == {"model", "drift"} for m in updates)
     assert len({pack(each).hash for each in updates}) == len(updates)
+
+
+class Forging(Log):
+    """A log in which every model is preceded by one that differs in what is kept beside it."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        for record in records if topic == NAMES.federation("models") else ():
+            model = unpack(piece(record.value, LIMIT).content, LIMIT)
+            assert isinstance(model, GlobalModel)
+            drift = {"drift": {"drift": np.full(3, 7, np.float32)}}
+            forged = model.model_copy(update={"groups": {**model.groups, **drift}})
+            super().append(topic, [Record(record.key, pack(forged).pieces[0], record.headers)])
+        return super().append(topic, records)
+
+
+def test_what_a_method_keeps_at_the_aggregator_is_taken_as_the_decision_named_it(
+    drifting: Outcome,
+) -> None:
+    """Under each honest key lies the same model with another drift, first; nobody goes by it."""
+    run = put_together(small(stages=2, strategy=DRIFTING.name), Forging(), Told(functions=KEEPING))
+    run.system.run()
+
+    assert outcome(run) == drifting
+    assert run.aggregator.line.model is not None
+    groups = run.shelf.groups(run.aggregator.line.model)
+    assert groups_sha256(groups) == drifting.model != model_sha256(groups["model"])
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from tests.fuzz.mutators import Draft, rewritten
 ROOM = 32 * 1024 * 1024
 OTHER_RUN = "9" * 64
 ENDS = {"newer-schema", "unknown-kind"}
-"""For these reasons a decision of another program ends this one, and rightly so."""
+"""For these reasons a decision of a later program ends this one, or stops a line, rightly so."""
 REWRITTEN = {
     "samples", "twin-state", "classes", "rounds", "updates", "models", "prototypes", "teachers",
 }  # fmt: skip
@@ -90,7 +90,7 @@ class Noise:
         payload = piece(record.value, ROOM).content
         true = unpack(payload, ROOM)
         copy, reason = self._copy(topic, payload, true)
-        if reason in ENDS and table_row(topic).name in ("rounds", "teachers"):
+        if reason in ENDS and table_row(topic).name in ("classes", "rounds", "teachers"):
             return
         (value, *more) = copy.packed().pieces
         if more or value == record.value:
