@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,19 @@ Slot = tuple[str, int]
 """Entity, and place in its list."""
 RoundKey = tuple[int, int]
 """Stage and round."""
-Used = tuple[Slot, int, str, Place]
-"""A gradient that came: its slot, its class's row, its hash, and where it lies."""
+
+
+class Used(NamedTuple):
+    """A gradient that came."""
+
+    nth: int
+    """Its place among all that HeadGrown lists for its stage: what its chance is drawn by."""
+    slot: Slot
+    row: int
+    """Of its class."""
+    hash: str
+    place: Place
+    """Where it lies."""
 
 
 class Proxy:
@@ -205,14 +216,11 @@ class Proxy:
         ]
 
     def _used(self, stage: int) -> list[Used]:
-        """Slot, row, hash and place of each gradient, in the order of HeadGrown's list."""
-        return self._found(stage, self.line.expected(stage))
-
-    def _found(self, stage: int, expected: Sequence[tuple[str, int, str]]) -> list[Used]:
+        """The gradients of a stage, in the order of HeadGrown's list."""
         found = self._gradients.get(stage, {})
         return [
-            ((entity, place), self.line.rows[uid], *found[entity, place])
-            for entity, place, uid in expected
+            Used(index, (entity, place), self.line.rows[uid], *found[entity, place])
+            for index, (entity, place, uid) in enumerate(self.line.expected(stage))
             if (entity, place) in found
         ]
 
@@ -242,21 +250,25 @@ class Proxy:
                 part = used[start : start + size]
                 yield Do(
                     id,
-                    partial(self._rebuild_task, part=part, start=start),
+                    partial(self._rebuild_task, part=part),
                     wanted=partial(self._is_open, question),
                 )
 
     def _rebuild_task(
-        self, library: Library, part: Sequence[Used], start: int, round: int | None = None
+        self, library: Library, part: Sequence[Used], round: int | None = None
     ) -> Task:
         groups = {}
-        for index, (_, _, _, place) in enumerate(part):
-            message = library.message(place)
+        for number, used in enumerate(part):
+            message = library.message(used.place)
             assert isinstance(message, PrototypeGradient)
-            groups[f"gradient/{index}"] = message.groups["gradient"]
+            groups[f"gradient/{number}"] = message.groups["gradient"]
             stage = message.stage
-        rows = [row for _, row, _, _ in part]
-        values = {"rows": rows, "stage": stage, "start": start, "round": round}
+        values = {
+            "rows": [used.row for used in part],
+            "places": [used.nth for used in part],
+            "stage": stage,
+            "round": round,
+        }
         return self._task("reconstruct", values, groups)
 
     def _is_rebuilt(self, stage: int) -> bool:
@@ -278,8 +290,9 @@ class Proxy:
     def _score_task(self, library: Library, candidate: ModelName, stages: Sequence[int]) -> Task:
         images = [self.rebuilt[stage][number] for stage in stages
                   for number in sorted(self.rebuilt[stage])]  # fmt: skip
-        rows = [row for stage in stages for _, row, _, _ in self._used(stage)]
-        places = [(stage, i) for stage in stages for i in range(len(self._used(stage)))]
+        used = [(stage, each) for stage in stages for each in self._used(stage)]
+        rows = [each.row for _, each in used]
+        places = [(stage, each.nth) for stage, each in used]
         groups = {
             "model": library.old_model(candidate),
             "rebuilt": {"images": np.concatenate(images)},
@@ -301,9 +314,9 @@ class Proxy:
                 teacher=names[best(scores, last=closed.last.version)],
                 scores=tuple(sorted(scores.items())),
                 used=tuple(
-                    hash
+                    used.hash
                     for stage in (self._evaluated(closed.stage) if scores else ())
-                    for _, _, hash, _ in self._used(stage)
+                    for used in self._used(stage)
                 ),
                 withheld=tuple(
                     (*slot, reason)
@@ -366,7 +379,8 @@ class Proxy:
         return None, []
 
     def _used_in(self, key: RoundKey) -> list[Used]:
-        return self._found(key[0], self.line.expected_in(*key))
+        slots = {(entity, place) for entity, place, _ in self.line.expected_in(*key)}
+        return [used for used in self._used(key[0]) if used.slot in slots]
 
     def _work_on(self, key: RoundKey) -> Iterator[Answer]:
         """Rebuild what a round's model is scored on, and score it."""
@@ -377,7 +391,7 @@ class Proxy:
         starts = range(0, len(used), size)
         for number, start in enumerate(starts):
             part = used[start : start + size]
-            task = partial(self._rebuild_task, part=part, start=start, round=basis[1])
+            task = partial(self._rebuild_task, part=part, round=basis[1])
             yield from self._once(Do(("reconstruct", basis[0], number, basis[1]), task))
         if len(self.rebuilt_in.get(basis, {})) == len(starts):
             task = partial(self._round_task, model=closed.model, basis=basis)
@@ -396,8 +410,8 @@ class Proxy:
     def _round_task(self, library: Library, model: ModelName, basis: RoundKey) -> Task:
         used, parts = self._used_in(basis), self.rebuilt_in[basis]
         values = {
-            "rows": [row for _, row, _, _ in used],
-            "places": [(basis[0], i) for i in range(len(used))],
+            "rows": [each.row for each in used],
+            "places": [(basis[0], each.nth) for each in used],
             "round": basis[1],
         }
         images = np.concatenate([parts[number] for number in sorted(parts)])
@@ -435,7 +449,7 @@ class Proxy:
                     for key, each in closed.items()
                     if each and key in self._scored
                 ),
-                used=tuple(hash for key in window for _, _, hash, _ in self._used_in(key)),
+                used=tuple(used.hash for key in window for used in self._used_in(key)),
                 withheld=tuple(
                     (*slot, self._withheld[stage][slot])
                     for slot, stage in sorted(places.items())
@@ -450,7 +464,7 @@ class Proxy:
         for key, parts in sorted(self.rebuilt_in.items()):
             images = np.concatenate([parts[number] for number in sorted(parts)])
             listed = {(e, place): uid for e, place, uid in self.line.expected_in(*key)}
-            uids = [listed[slot] for slot, _, _, _ in self._used_in(key)]
+            uids = [listed[used.slot] for used in self._used_in(key)]
             shown.setdefault(key[0], []).extend(zip(uids, images, strict=True))
         for stage, parts in self.rebuilt.items():
             images = np.concatenate([parts[number] for number in sorted(parts)])
