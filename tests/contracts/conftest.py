@@ -9,8 +9,6 @@ once more, as another process would. What needs a service carries its marker:
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +78,7 @@ class SharedStore:
 
     def __init__(self, inner: ModelStore) -> None:
         self.put, self.get, self.list, self.forget = inner.put, inner.get, inner.list, inner.forget
+        self.score, self.about = inner.score, inner.about
 
     def close(self) -> None:
         """The others go on."""
@@ -108,18 +107,6 @@ STORES = [
     pytest.param(store_in_run, id="run"),
 ]
 STORES_ON_DISK = [pytest.param(store_in_file, id="file"), pytest.param(store_in_run, id="run")]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB, in memory; only root may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
-        pytest.skip("cannot mount a small disk: that takes root on Linux")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -154,6 +141,8 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
         return opened[-1]
 
     yield once_more
+    for name in opened[0].list() if opened else ():
+        opened[0].forget(name)  # a server outlives its tests
     for store in opened:
         store.close()
 
