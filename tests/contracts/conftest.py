@@ -11,15 +11,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from infra.store.base import ModelStore
+from infra.store.dispensable import Dispensable
+from infra.store.redis import RedisStore
 from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
 from schemas.errors import DiskFull
+from tests.services import have, some_redis
 
 OpenLog = Callable[[], Transport]
 OpenStore = Callable[[], ModelStore]
@@ -101,10 +105,24 @@ def store_in_run(folder: Path) -> OpenStore:
     return lambda: SqliteStore(folder / "run.sqlite")
 
 
+def store_on_redis(folder: Path) -> OpenStore:
+    """Redis, under a prefix that nobody else has."""
+    service, prefix = have(some_redis), f"contract-{uuid4().hex}"
+    return lambda: RedisStore(service, "run", prefix=prefix)
+
+
+def store_to_do_without(folder: Path) -> OpenStore:
+    """The same server, which may go away; it does not."""
+    opens = store_on_redis(folder)
+    return lambda: Dispensable(opens(), lambda told: None)
+
+
 STORES = [
     pytest.param(store_in_memory, id="memory"),
     pytest.param(store_in_file, id="file"),
     pytest.param(store_in_run, id="run"),
+    pytest.param(store_on_redis, id="redis", marks=pytest.mark.redis),
+    pytest.param(store_to_do_without, id="dispensable redis", marks=pytest.mark.redis),
 ]
 STORES_ON_DISK = [pytest.param(store_in_file, id="file"), pytest.param(store_in_run, id="run")]
 
