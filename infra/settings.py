@@ -147,9 +147,10 @@ def read_settings(folder: Path = Path()) -> Settings:
 
 
 def _address(text: str) -> str:
-    if not ADDRESS.fullmatch(text) or any(
-        int(each.rpartition(":")[2]) > 65535 for each in text.split(",")
-    ):
+    if "@" in text:  # and what stands before it is nothing to print
+        raise ValueError("no user or password stands in an address: set _USER and _PASSWORD_FILE")
+    ports = [each.rpartition(":")[2] for each in text.split(",")]
+    if not ADDRESS.fullmatch(text) or not all(0 < int(port) < 65536 for port in ports):
         raise ValueError(f"{text!r} is not host:port, nor several with commas between them")
     return text
 
@@ -176,7 +177,7 @@ def _secret(path: object) -> SecretStr:
     """What the file holds but for the end of its line, which editors put there."""
     file = Path(str(path)).expanduser()
     try:
-        text = file.read_text().removesuffix("\n").removesuffix("\r")
+        text = file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         # A decoding error's own words quote what it could not read.
         why = error.strerror if isinstance(error, OSError) else "it is not text"

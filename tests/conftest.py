@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.native.programs import free_ports
+from tests.services import Server, have
+
 
 def pytest_collection_finish() -> None:
     """Keep what was imported out of every later garbage collection.
@@ -31,3 +34,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("cannot mount a small disk: that takes root on Linux")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Redis server of the test's own, to be treated badly; ended with the test."""
+    mine = Server(tmp_path / "redis", *free_ports(1))
+    have(mine.start)
+    yield mine
+    mine.end()

@@ -5,83 +5,34 @@ Each test starts a server of its own, for it does to it what nobody should do to
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from infra.native.programs import HOST, free_ports, running, stop
-from infra.native.redis import start_redis
+from infra.native.programs import HOST, free_ports
 from infra.promises import Do, Keep
 from infra.settings import REDIS, Service
 from infra.store.base import About
 from infra.store.dispensable import Dispensable
-from infra.store.redis import RedisStore, client
+from infra.store.redis import RedisStore
 from infra.transport.embedded import Embedded
 from schemas.errors import ConfigurationError, DiskFull, ServiceError
 from schemas.messages import Groups, ModelName
 from schemas.tensors import groups_sha256
 from tests.contracts.conftest import until_full
 from tests.infra.test_serve import Made, old_model_of, published, system, weights
-from tests.services import have
+from tests.services import Server, have
 
 pytestmark = pytest.mark.redis
 
 PROXY = ("ACL", "SETUSER", "proxy", "on", ">tulip", "~fedtwin:*", "+@all")
-
-
-@dataclass
-class Server:
-    """A server to be treated badly."""
-
-    folder: Path
-    port: int
-
-    def start(self) -> None:
-        """Start it, or start it again with what it had."""
-        start_redis(self.folder, self.port)
-
-    def signal(self, what: signal.Signals) -> None:
-        """Kill it, stop it, let it go on."""
-        program = running(self.folder)
-        assert program is not None
-        os.kill(program.pid, what)
-        if what is signal.SIGKILL:
-            os.waitpid(program.pid, 0)
-
-    @property
-    def service(self) -> Service:
-        """Where it is."""
-        return Service(REDIS, f"{HOST}:{self.port}")
-
-    def told(self, *command: str) -> Any:
-        """What it answers its keeper."""
-        with client(self.service) as keeper:
-            return keeper.execute_command(*command)
-
-    def store(self, service: Service | None = None, **more: Any) -> RedisStore:
-        """A store there, impatient unless it is told otherwise."""
-        return RedisStore(service or self.service, "spring", **{"timeout": 5.0, **more})
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of the test's own, ended with it."""
-    mine = Server(tmp_path / "redis", *free_ports(1))
-    have(lambda: mine.start())
-    yield mine
-    if running(mine.folder):
-        mine.signal(signal.SIGCONT)
-    stop(mine.folder, patience=5)
 
 
 def model(seed: int, numbers: int = 100) -> Groups:
@@ -415,7 +366,7 @@ def test_a_server_without_disk_keeps_what_it_has(small_disk: Path) -> None:
         with pytest.raises(DiskFull, match=r"has no room \(MISCONF .*No space left"):
             store.score(name_of(0, large), 0, 0.5)
     finally:
-        stop(server.folder, patience=0.5)  # without disk it does not end when it is asked
+        server.end(patience=0.5)  # without disk it does not end when it is asked
 
 
 def memory(server: Server) -> int:

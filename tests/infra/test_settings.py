@@ -174,6 +174,8 @@ def test_names_have_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"REDIS": "redis://host:6379"}, "FEDTWIN_REDIS: 'redis://host:6379' is not host:port"),
         ({"REDIS": "host"}, "FEDTWIN_REDIS: 'host' is not host:port"),
         ({"REDIS": "host:70000"}, "FEDTWIN_REDIS: 'host:70000' is not host:port"),
+        ({"REDIS": "host:0"}, "FEDTWIN_REDIS: 'host:0' is not host:port"),
+        ({"REDIS": f"redis://me:{SECRET}@host:6379"}, "FEDTWIN_REDIS: no user or password stands"),
         ({"REDIS": "a:1,b:2"}, "FEDTWIN_REDIS: 'a:1,b:2' are several servers"),
         ({"KAFKA": "a:1, b:2"}, "FEDTWIN_KAFKA: 'a:1, b:2' is not host:port"),
         ({"RUN": "My Run"}, "FEDTWIN_RUN: 'My Run' is not 1 to 63"),
@@ -198,7 +200,7 @@ def test_what_cannot_be_meant_is_told_in_one_line(
         said(monkeypatch, **variables)
 
     assert words in str(told.value)
-    assert "\n" not in str(told.value)
+    assert not any(each in str(told.value) for each in ("\n", SECRET))
     assert told.value.exit_code == 2
 
 
