@@ -24,6 +24,7 @@ from infra.promises import (
     Place,
     Result,
     Say,
+    Score,
     SetAside,
     Task,
     Trim,
@@ -174,14 +175,18 @@ class Proxy:
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         stage, number = int(id[1]), int(id[2])
         if self._configuration.slotted:
-            self._worked_on(id, result)
+            yield from self._worked_on(id, result)
             return
         if id[0] == "reconstruct":
             self.rebuilt.setdefault(stage, {})[number] = result.groups["rebuilt"]["images"]
             return
         self._scores.setdefault(stage, {})[number] = result.values["score"]
         closed = self._question()
-        if closed and closed.stage == stage and len(self._scores[stage]) == len(closed.candidates):
+        if closed is None or closed.stage != stage:
+            return
+        model = next(each for each in closed.candidates if each.version == number)
+        yield Score(model, stage, result.values["score"])
+        if len(self._scores[stage]) == len(closed.candidates):
             yield from self._choose(closed, self._scores[stage])
 
     def waits(self) -> list[str]:
@@ -233,10 +238,12 @@ class Proxy:
         return [each for each in self._asked(stage) if self._used(each)]
 
     def _keep(self, closed: StageClosed) -> Iterator[Answer]:
+        rounds = self.line.stages[closed.stage].rounds
+        closing = {each.closed.model: round for round, each in enumerate(rounds) if each.closed}
         for model in dict.fromkeys((*closed.candidates, closed.last)):
             if ("keep", model.version) not in self._begun:
                 self._begun.add(("keep", model.version))
-                yield Keep(model, closed.stage)
+                yield Keep(model, closed.stage, closing.get(model, -1))
 
     def _is_open(self, question: StageClosed) -> bool:
         return self._question() == question
@@ -397,7 +404,10 @@ class Proxy:
             task = partial(self._round_task, model=closed.model, basis=basis)
             # Later rounds may be scored on the same images, but this one only for this choice.
             wanted = partial(self._is_next, len(self._teachers.chosen))
-            yield from self._once(Do(("score", *key), task, wanted=wanted))
+            score = Do(("score", *key), task, wanted=wanted)
+            if score.id not in self._begun:
+                yield Keep(closed.model, *key)
+            yield from self._once(score)
 
     def _is_next(self, number: int) -> bool:
         return len(self._teachers.chosen) == number
@@ -418,13 +428,16 @@ class Proxy:
         groups = {"model": library.old_model(model), "rebuilt": {"images": images}}
         return self._task("score", values, groups)
 
-    def _worked_on(self, id: tuple[str | int, ...], result: Result) -> None:
+    def _worked_on(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         if id[0] == "reconstruct":
             _, stage, number, round = map(int, (0, *id[1:]))
             parts = self.rebuilt_in.setdefault((stage, round), {})
             parts[number] = result.groups["rebuilt"]["images"]
-        else:
-            self._scored[int(id[1]), int(id[2])] = result.values["score"]
+            return
+        key = int(id[1]), int(id[2])
+        self._scored[key] = result.values["score"]
+        if closed := self.line.closed_round(*key):
+            yield Score(closed.model, key[0], self._scored[key])
 
     def _choose_slots(self, slots: Slots, window: Sequence[RoundKey]) -> Iterator[Answer]:
         number = len(self._teachers.chosen)

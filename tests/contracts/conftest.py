@@ -9,19 +9,21 @@ once more, as another process would. What needs a service carries its marker:
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from infra.store.base import ModelStore
+from infra.store.dispensable import Dispensable
+from infra.store.redis import RedisStore
 from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
 from schemas.errors import DiskFull
+from tests.services import have, some_redis
 
 OpenLog = Callable[[], Transport]
 OpenStore = Callable[[], ModelStore]
@@ -80,6 +82,7 @@ class SharedStore:
 
     def __init__(self, inner: ModelStore) -> None:
         self.put, self.get, self.list, self.forget = inner.put, inner.get, inner.list, inner.forget
+        self.score, self.about = inner.score, inner.about
 
     def close(self) -> None:
         """The others go on."""
@@ -102,24 +105,26 @@ def store_in_run(folder: Path) -> OpenStore:
     return lambda: SqliteStore(folder / "run.sqlite")
 
 
+def store_on_redis(folder: Path) -> OpenStore:
+    """Redis, under a prefix that nobody else has."""
+    service, prefix = have(some_redis), f"contract-{uuid4().hex}"
+    return lambda: RedisStore(service, "run", prefix=prefix)
+
+
+def store_to_do_without(folder: Path) -> OpenStore:
+    """The same server, which may go away; it does not."""
+    opens = store_on_redis(folder)
+    return lambda: Dispensable(opens(), lambda told: None)
+
+
 STORES = [
     pytest.param(store_in_memory, id="memory"),
     pytest.param(store_in_file, id="file"),
     pytest.param(store_in_run, id="run"),
+    pytest.param(store_on_redis, id="redis", marks=pytest.mark.redis),
+    pytest.param(store_to_do_without, id="dispensable redis", marks=pytest.mark.redis),
 ]
 STORES_ON_DISK = [pytest.param(store_in_file, id="file"), pytest.param(store_in_run, id="run")]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB, in memory; only root may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
-        pytest.skip("cannot mount a small disk: that takes root on Linux")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -154,6 +159,8 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
         return opened[-1]
 
     yield once_more
+    for name in opened[0].list() if opened else ():
+        opened[0].forget(name)  # a server outlives its tests
     for store in opened:
         store.close()
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -27,8 +26,7 @@ from infra.native.programs import (
 )
 from infra.native.redis import start_redis
 from schemas.errors import ServiceError
-
-T = TypeVar("T")
+from tests.services import have
 
 ROOT = Path(__file__).parents[2]
 SLEEPS = (sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)")
@@ -51,16 +49,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def awake(folder: Path) -> Callable[[], bool]:
     """Whether the folder's program has said that it is awake."""
     return lambda: "awake" in (folder / "log.txt").read_text()
-
-
-def have(service: Callable[[], T]) -> T:
-    """What the machine has; else the test is skipped with the reason, and in CI it fails."""
-    try:
-        return service()
-    except ServiceError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
 
 
 def jars() -> Path:

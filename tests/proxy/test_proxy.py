@@ -11,7 +11,7 @@ import pytest
 
 from experiments.recipes import recipe
 from experiments.system import SITE, opening_of
-from infra.promises import Answer, Arrived, Do, Place, Result, Say, Task
+from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task
 from learning.encoder import encoder_shapes
 from producers.images import Dataset, Part
 from proxy.proxy import Proxy
@@ -177,6 +177,8 @@ class Story:
         self.tasks: list[Do] = []
         self.prepared: list[Task] = []
         self.held: dict[Place, Message] = {}
+        self.kept: list[Keep] = []
+        self.scores: list[Score] = []
         self.offset = 0
 
     def tell(self, *messages: Message) -> None:
@@ -219,6 +221,10 @@ class Story:
                 self.said.append(answer.message)
             elif isinstance(answer, Do):
                 self.tasks.append(answer)
+            elif isinstance(answer, Keep):
+                self.kept.append(answer)
+            elif isinstance(answer, Score):
+                self.scores.append(answer)
 
 
 def topic_of(message: Message) -> str:
@@ -243,6 +249,16 @@ def test_the_teacher_is_the_best_candidate_of_the_stage_before() -> None:
     assert (chosen.stage, chosen.teacher, chosen.number) == (1, name(2), 0)
     assert chosen.scores == ((2, 0.9), (3, 0.4))
     assert len(chosen.used) == 3
+
+
+def test_candidates_are_kept_with_their_round_and_their_scores() -> None:
+    """Rounds 0 and 1 were closed by versions 2 and 3; each score is written beside its model."""
+    story = Story()
+    story.tell(*decisions(), *gradients())
+    story.finish({2: 0.9, 3: 0.4})
+
+    assert story.kept[:2] == [Keep(name(2), 0, 0), Keep(name(3), 0, 1)]
+    assert story.scores == [Score(name(2), 0, 0.9), Score(name(3), 0, 0.4)]
 
 
 def test_equal_scores_go_to_the_later_version() -> None:
