@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -15,13 +16,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from infra.native.programs import HOST, free_ports, running, stop
+from infra.native.kafka import Broker, fetch, find_java
+from infra.native.programs import HOST, alone, free_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import REDIS, Service, read_settings
 from infra.store.redis import RedisStore, client
 from schemas.errors import ServiceError
 
 T = TypeVar("T")
+ROOT = Path(__file__).parents[1]
 
 
 def have(service: Callable[[], T]) -> T:
@@ -92,3 +95,28 @@ class Server:
     def store(self, service: Service | None = None, **more: Any) -> RedisStore:
         """A store there, impatient unless it is told otherwise."""
         return RedisStore(service or self.service, "spring", **{"timeout": 5.0, **more})
+
+
+def jars() -> Path:
+    """Kafka's jars, fetched once for the checkout."""
+    find_java()
+    with alone(ROOT / ".native"):
+        return fetch(ROOT / ".native")
+
+
+@cache
+def kafka_address() -> str:
+    """Of a broker that all tests share: each of them has topics of its own there."""
+    try:
+        return read_settings(ROOT).kafka.address
+    except ServiceError:
+        pass
+    folder = Path(tempfile.mkdtemp(prefix="fedtwin-kafka-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(stop, folder / "kafka")  # first: what is registered last is done first
+    return Broker(folder / "kafka", have(jars), *free_ports(2)).start().address
+
+
+def new_run() -> str:
+    """A name that no other test has."""
+    return f"test-{uuid.uuid4().hex[:12]}"

@@ -16,7 +16,6 @@ import pytest
 from infra.native.kafka import Broker, fetch, find_java
 from infra.native.programs import (
     HOST,
-    alone,
     free_ports,
     last_ports,
     running,
@@ -26,7 +25,7 @@ from infra.native.programs import (
 )
 from infra.native.redis import start_redis
 from schemas.errors import ServiceError
-from tests.services import have
+from tests.services import have, jars
 
 ROOT = Path(__file__).parents[2]
 SLEEPS = (sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)")
@@ -49,13 +48,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def awake(folder: Path) -> Callable[[], bool]:
     """Whether the folder's program has said that it is awake."""
     return lambda: "awake" in (folder / "log.txt").read_text()
-
-
-def jars() -> Path:
-    """Kafka's jars, fetched once for the checkout."""
-    find_java()
-    with alone(ROOT / ".native"):
-        return fetch(ROOT / ".native")
 
 
 # --- programs -------------------------------------------------------------------------------------

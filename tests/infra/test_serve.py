@@ -140,7 +140,7 @@ class Watched:
         self.steps: list[tuple[object, ...]] = []
         self._inner = inner
         self.read, self.first, self.end = inner.read, inner.first, inner.end
-        self.topics, self.close = inner.topics, inner.close
+        self.topics, self.wait, self.close = inner.topics, inner.wait, inner.close
 
     def append(self, topic: str, records: Sequence[Record]) -> int:
         self.steps.append(("append", topic, len(records)))
