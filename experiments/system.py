@@ -12,18 +12,17 @@ from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.transport.base import Transport
-from learning.shapes import model_shapes
 from producers.entity import Producers
 from producers.images import Dataset
 from proxy.proxy import Proxy
 from schemas.configuration import Configuration
-from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate
+from schemas.limits import largest_message
+from schemas.messages import GlobalModel, Message, ModelUpdate
 from schemas.schedule import class_order, plan
 from schemas.topics import Names
 from twins.twins import Twins
 
 SITE = "local"
-LEAST_BYTES = 32 * 1024 * 1024
 
 
 @dataclass
@@ -62,19 +61,6 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
             " needs a row of the encoder's last layer (docs/method.md 6.1)"
         )
     return Opening(configuration, dataset.facts(order), schedule)
-
-
-def largest_message(configuration: Configuration, data: DataFacts) -> int:
-    """The most bytes that a message of this run may have: four models with every row."""
-    classes = configuration.encoder_classes or data.encoder_classes
-    shapes = model_shapes(data.channels, configuration.width, max(classes, len(data.classes)))
-    numbers = 0
-    for shape in shapes.values():
-        size = 1
-        for length in shape:
-            size *= length
-        numbers += size
-    return max(LEAST_BYTES, 16 * numbers)
 
 
 def embedded(
