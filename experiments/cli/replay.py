@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.cli.logs import log_of
 from experiments.cli.words import SCHEMA, AsJson, Run, Workers, answer, command, facts, next_step
-from schemas.errors import DataError, RunFailed
+from schemas.errors import RunFailed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from experiments.folder import RunFolder
     from experiments.replay import Replay, Replayed
-    from infra.transport.base import Transport
 
 
 def replay(
@@ -43,8 +41,7 @@ def replay(
     from experiments.replay import Replay
 
     folder = RunFolder(run)
-    manifest = folder.read_manifest()
-    with _log_of(folder, manifest) as transport:
+    with log_of(folder) as transport:
         folded = Replay(transport, folder.names())
         found = folded.fold()
         if retrain:
@@ -53,22 +50,6 @@ def replay(
     answer(told, as_json, lambda out: _shown(out, told))
     if found.different:
         raise RunFailed(f"the log comes to other bytes: {found.different[0]}")
-
-
-@contextmanager
-def _log_of(folder: RunFolder, manifest: dict[str, Any]) -> Iterator[Transport]:
-    """Where the run's log is: its folder, or the topics of a run over Kafka."""
-    if manifest.get("transport") == "kafka":
-        from infra.settings import read_settings
-        from infra.transport.clusters import connect
-
-        with closing(connect(read_settings(), site=True)) as transport:
-            yield transport
-        return
-    if not folder.log.exists():
-        raise DataError(f"{folder.path} holds no log yet: `{command('resume', folder.path)}`")
-    with closing(folder.opened()) as log:
-        yield log
 
 
 def _retrain(folded: Replay, found: Replayed, workers: int | None) -> None:
