@@ -8,6 +8,7 @@ log, and keep it off the terminal where nobody has asked for it.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,12 @@ from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
+TELLING = re.compile(
+    r"(Connection|Bootstrap connection to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$", re.DOTALL
+)
+"""How the client says why it could not connect."""
+VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
+"""What it also says of a broker that has told it the reason just before."""
 AGAIN = 0.2  # seconds between two tries while a broker is away
 REFUSALS = (
     errors.AuthorizationError,
@@ -47,8 +54,9 @@ class KafkaSettings:
     """host:port of one broker or of several, separated by commas."""
     user: str = ""
     password: SecretStr | None = None
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """How user and password are proved; unused without a user."""
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    """How user and password are proved; unused without a user. PLAIN shows the password to the
+    broker and, unless it is encrypted, to everybody between; some hosted clusters want it."""
     encrypted: bool = False
     """Speak TLS also where no certificate file is named: the system's authorities are trusted."""
     ca_file: Path | None = None
@@ -111,11 +119,10 @@ class Overheard(logging.Handler):
 
     def reason(self, since: float) -> str:
         """What it complained of last since a moment (`time.time`); empty if it did not."""
-        said = [each for each in list(self._said) if each.created >= since]
-        telling = [each for each in said if each.getMessage().startswith("Connection failed: ")]
-        for each in reversed(telling or said):
-            return each.getMessage().removeprefix("Connection failed: ")
-        return ""
+        said = [each.getMessage() for each in list(self._said) if each.created >= since]
+        told = [found["reason"] for each in said if (found := TELLING.match(each))]
+        telling = [each for each in told if not VAGUE.search(each)]
+        return (telling or told or said or [""])[-1]
 
 
 OVERHEARD = Overheard()

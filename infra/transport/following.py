@@ -166,6 +166,13 @@ class Feed:
             place = self._consumer.position(TopicPartition(window.topic, 0), timeout_ms=100)
             window.next = max(window.next, place or 0)
 
+    def more(self, window: Window) -> int:
+        """Up to where a broker had something when it last answered, beyond what it then gave."""
+        if self.windows.get(window.topic) is not window or window.topic in self._opened:
+            return window.next
+        told = self._consumer.highwater(TopicPartition(window.topic, 0))
+        return max(window.next, told or 0)
+
     def close(self) -> None:
         """Within half a second, whatever the broker does."""
         self._consumer.close(autocommit=False, timeout_ms=500)

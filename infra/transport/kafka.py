@@ -1,9 +1,10 @@
 """The log on a Kafka cluster: each topic a topic of one partition, made beforehand (infra/topics).
 
 Two consumers read. One follows: every topic that was read to its end is in one long fetch, so a
-thousand quiet topics cost one request in half a second. The other visits what lies behind: it asks
-for one topic at a time, and never waits for something new. Who reads on comes from the second to
-the first without noticing. What was read last is kept, for the next reader of the same topic.
+thousand quiet topics cost a few requests a second. The other visits what lies behind: it asks for
+one topic at a time, and never waits for something new. Who reads on comes from the second to the
+first without noticing, and back when much comes at once. What was read last is kept, for the next
+reader of the same topic.
 
 Nothing here is for several threads. After a fork a process makes its own.
 """
@@ -26,7 +27,7 @@ from schemas.errors import ConfigurationError, RunFailed
 from schemas.topics import PREFIX
 
 ANSWER = 5.0  # seconds for a question: no longer than a program may take to stop
-FETCH = 0.5  # seconds in which a broker waits for something new
+FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to be taken on
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
 PAUSE = 0.002  # seconds between two looks at what came: a loop reads hundreds of topics
@@ -82,6 +83,8 @@ class Kafka:
         if place < window.start:
             return self._behind(window, place, max_bytes)
         found = self._followed.take(window, place, max_bytes)
+        if not found and (more := self._followed.more(window)) > window.next:
+            return self._behind(self._followed.open(topic, more), place, max_bytes)
         if not found:
             self._look(window)
             found = self._followed.take(window, place, max_bytes)
@@ -154,8 +157,7 @@ class Kafka:
         if self._offsets.known.get(window.topic, 0) > window.next:
             before = window.next
             while window.next == before and not window.lost and time.monotonic() < now + SEEN:
-                self._came |= self._followed.poll(SEEN)
-                self._followed.look(window)
+                self._came |= self._polled(self._followed, window)
         elif now >= self._next_look:
             self._came |= self._followed.poll(0)
             self._next_look = time.monotonic() + PAUSE
@@ -174,9 +176,15 @@ class Kafka:
                 return self._followed.take(window, place, max_bytes)
             if time.monotonic() > until:
                 break
-            self._visited.poll(SEEN)
-            self._visited.look(visited)
+            self._polled(self._visited, visited)
         return found
+
+    def _polled(self, feed: Feed, window: Window) -> bool:
+        """Let something come; where nothing does, see whether there is nothing to come."""
+        came = feed.poll(SEEN)
+        if not came:
+            feed.look(window)
+        return came
 
     def _visit(self, topic: str, place: int) -> Window:
         """The window of the one topic that is visited."""
