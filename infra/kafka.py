@@ -12,7 +12,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -77,8 +77,9 @@ class KafkaSettings:
     delivery_timeout: float = 30.0
     """Seconds after which a record that is not acknowledged is given up, and sent by another
     connection; at least `request_timeout`."""
-    keep_bytes: int = field(default=64 * 1024 * 1024)
-    """Of what was read last, so that several readers of a topic fetch it once."""
+    keep_bytes: int = 64 * 1024 * 1024
+    """Of what was read last: for several readers of a topic, and for messages in pieces, which are
+    read a second time when the last piece is there."""
 
     @property
     def protocol(self) -> str:

@@ -33,6 +33,10 @@ class Offsets:
         """We read, wrote or waited: whatever was said of ends may be otherwise by now."""
         self._fresh.clear()
 
+    def reach(self) -> None:
+        """Wait until a broker answers."""
+        self._outage.insist(lambda: self._admin.describe_topics([]))
+
     def end(self, topic: str) -> int:
         """Behind whatever was written last, tombstones too; 0 of a topic that is not there.
 
