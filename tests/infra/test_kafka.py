@@ -5,7 +5,6 @@ That it keeps every promise of a transport is asked in tests/contracts/.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread, Timer
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
@@ -36,7 +34,17 @@ from infra.transport.kafka import Kafka
 from schemas.codec import Record
 from schemas.errors import ConfigurationError, RunFailed, ServiceError
 from schemas.topics import BY_SCOPE, Names
-from tests.services import ROOT, have, jars, kafka_address, new_run
+from tests.services import (
+    ROOT,
+    asleep,
+    at_times,
+    have,
+    jars,
+    kafka_address,
+    killed,
+    new_run,
+    signalled,
+)
 
 PLENTY = 1 << 24
 QUICK = {"segment.ms": "100", "max.compaction.lag.ms": "200", "delete.retention.ms": "0"}
@@ -131,41 +139,6 @@ def troubled(broker: Broker) -> Iterator[Place]:
     found.make()
     yield found
     found.close()
-
-
-def signalled(broker: Broker, how: signal.Signals) -> None:
-    """Our own broker is sent a signal, if it runs."""
-    if program := running(broker.folder):
-        os.kill(program.pid, how)
-
-
-def killed(broker: Broker) -> None:
-    """Our own broker is killed, and begins anew at once."""
-    signalled(broker, signal.SIGKILL)
-    while running(broker.folder):
-        time.sleep(0.01)
-    Thread(target=broker.start).start()
-
-
-def asleep(broker: Broker, seconds: float) -> None:
-    """Our own broker sleeps for a while."""
-    signalled(broker, signal.SIGSTOP)
-    Timer(seconds, signalled, [broker, signal.SIGCONT]).start()
-
-
-def at_times(
-    point: str, numbers: tuple[int, ...], act: Callable[[], None]
-) -> Callable[[str], None]:
-    """A hook that acts when a point is passed for the nth time."""
-    seen: list[str] = []
-
-    def hook(passed: str) -> None:
-        if passed == point:
-            seen.append(passed)
-            if len(seen) in numbers:
-                act()
-
-    return hook
 
 
 # --- getting there --------------------------------------------------------------------------------
