@@ -373,20 +373,18 @@ def test_readers_at_different_places_do_not_disturb_each_other(place: Place) -> 
     topics = [place.topic, place.names.federation("models")]
     place.make(*topics)
     log, wanted = place.open(), [str(i) for i in range(300)]
-    for topic in topics:
-        log.append(topic, records(*wanted[:200]))
     places = {(topic, reader): 0 for topic in topics for reader in range(3)}
     seen: dict[tuple[str, int], list[str]] = {each: [] for each in places}
     until = time.monotonic() + 20
 
-    while time.monotonic() < until and any(len(each) < 300 for each in seen.values()):
-        if all(len(each) == 200 for each in seen.values()):
-            for topic in topics:
-                log.append(topic, records(*wanted[200:]))
-        for (topic, reader), at in places.items():
-            found = log.read(topic, at, 10 ** (reader + 1))
-            seen[topic, reader] += keys(found)
-            places[topic, reader] = found[-1].offset + 1 if found else at
+    for begun, upto in ((0, 200), (200, 300)):
+        for topic in topics:
+            log.append(topic, records(*wanted[begun:upto]))
+        while time.monotonic() < until and any(len(each) < upto for each in seen.values()):
+            for (topic, reader), at in places.items():
+                found = log.read(topic, at, 10 ** (reader + 1))
+                seen[topic, reader] += keys(found)
+                places[topic, reader] = found[-1].offset + 1 if found else at
 
     assert all(each == wanted for each in seen.values())
 
