@@ -18,12 +18,14 @@ from typing import TypeVar
 
 import pytest
 
+from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker, fetch, find_java
 from infra.native.programs import alone, free_ports, running, stop
+from infra.topics import Administration
 from infra.transport.base import Stored, Transport
 from schemas.codec import Record
 from schemas.errors import ServiceError
-from schemas.topics import PREFIX
+from schemas.topics import PREFIX, Names
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
@@ -63,6 +65,13 @@ def kafka_address() -> str:
 def new_run() -> str:
     """A name that no other test has."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def swept(settings: KafkaSettings, names: Names) -> None:
+    """A run is taken away, by a connection that knows nothing of what its broker went through."""
+    administration = Administration(settings)
+    administration.rm(names)
+    administration.close()
 
 
 class InRun:

@@ -25,7 +25,17 @@ from tests.flows.federation import (
     put_together,
     small,
 )
-from tests.services import InRun, asleep, at_times, have, jars, kafka_address, killed, new_run
+from tests.services import (
+    InRun,
+    asleep,
+    at_times,
+    have,
+    jars,
+    kafka_address,
+    killed,
+    new_run,
+    swept,
+)
 
 pytestmark = pytest.mark.kafka
 NEWCOMER = "local/entity-004"
@@ -48,8 +58,8 @@ def over_kafka(
         return outcome(run)
     finally:
         log.close()
-        administration.rm(names)
         administration.close()
+        swept(settings, names)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ from tests.services import (
     killed,
     new_run,
     signalled,
+    swept,
 )
 
 PLENTY = 1 << 24
@@ -111,8 +112,8 @@ class Place:
         """Everything is as it was before."""
         for log in self._opened:
             log.close()
-        self.administration.rm(self.names)
         self.administration.close()
+        swept(self.settings, self.names)
 
 
 @pytest.fixture
