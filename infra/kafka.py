@@ -142,6 +142,8 @@ def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -
         return make(**settings.client() | more)
     except (errors.KafkaError, OSError) as error:
         reason = OVERHEARD.reason(since) or str(error)
+        if settings.user and VAGUE.search(reason):  # a broker may hang up before it has told why
+            reason += "; a wrong user or password may look like this"
         raise ServiceError(
             f"Kafka at {settings.servers} cannot be reached ({settings.protocol}): {reason}"
         ) from None
