@@ -318,7 +318,7 @@ def test_a_wrong_password_is_told_as_such(guarded: KafkaSettings) -> None:
     """To the client it is a timeout like any other; its log knows better, or we do."""
     wrong = replace(guarded, password=SecretStr("hush"), start_timeout=5)
 
-    with pytest.raises(ServiceError, match="Authentication failed|wrong user or password"):
+    with pytest.raises(ServiceError, match=r"Authentication failed|wrong user or password"):
         Kafka(wrong)
 
 
