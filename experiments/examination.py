@@ -1,4 +1,4 @@
-"""What a cluster of Kafka and a server of Redis say of themselves, as far as a run depends on it."""
+"""What a Kafka cluster and a Redis server say of themselves, as far as a run depends on it."""
 
 from __future__ import annotations
 
