@@ -103,11 +103,11 @@ def test_a_stage_that_is_fully_learned_weighs_one() -> None:
     assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 1.5])
 
 
-# Two samples of row 0, with logits (0, 0) and (ln 3, 0): P is 1/2 and 3/4 in either family, d 1/2 and
-# 1/4. The loss -ln P has the slope -d at the logit of row 0. With p = 1 the weights are d / (3/8),
-# 4/3 and 2/3. Were w no constant, mean(w l) = (d0 l0 + d1 l1) / (d0 + d1) would have the slopes
-# d1 (l0 - l1) / (3/4)^2 and d0 (l1 - l0) / (3/4)^2 at the gaps besides, where l0 - l1 = ln(3/2), and
-# a gap has the slope -d (1 - d) at its logit: -1/4 and -3/16. So -ln(3/2)/9 and ln(3/2)/6 more.
+# Two samples of row 0, logits (0, 0) and (ln 3, 0): P is 1/2 and 3/4 in either family, d is 1/2
+# and 1/4. The loss -ln P has the slope -d at the logit of row 0. With p = 1 the weights are
+# d / (3/8), 4/3 and 2/3. Were w no constant, mean(w l) = (d0 l0 + d1 l1) / (d0 + d1) would have the
+# slopes d1 (l0 - l1) / (3/4)^2 and d0 (l1 - l0) / (3/4)^2 at the gaps besides, l0 - l1 = ln(3/2),
+# and a gap has the slope -d (1 - d) at its logit: -1/4 and -3/16. So -ln(3/2)/9 and ln(3/2)/6 more.
 TWO_LOGITS = [[0.0, 0.0], [log(3), 0.0]]
 BOTH_OF_ROW_0 = torch.tensor([0, 0])
 IN_ONE_STAGE = membership([0], 0, "stage").double()[BOTH_OF_ROW_0]
