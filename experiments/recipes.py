@@ -126,11 +126,25 @@ def recipe(name: str, preset: str | None = None, overrides: Values | None = None
 def _spelled_out(values: dict[str, object]) -> dict[str, object]:
     """What stands for more than one key: the fourth stage of organs, a file of assignments."""
     if values.get("organ_tail"):
-        values |= {"stages": 4, "classes_per_stage": (3, 3, 3, 2)}
+        values |= _with_tail(values)
     file = values.get("assignment")
     if isinstance(file, str):
         values["assignment"] = _assignment(Path(file))
     return values
+
+
+def _with_tail(values: Values) -> dict[str, object]:
+    """Four stages of organs in place of three. Raises ConfigurationError for anything else."""
+    planned = {key: values.get(key) for key in ("stages", "classes_per_stage")}
+    if not str(values["dataset"]).startswith("organ") or planned != {
+        "stages": ORGAN["stages"],
+        "classes_per_stage": ORGAN["classes_per_stage"],
+    }:
+        raise ConfigurationError(
+            "organ_tail makes a fourth stage of the two classes that three stages of three organs"
+            " leave over: it needs a recipe of organs, with its own stages and classes_per_stage"
+        )
+    return {"stages": 4, "classes_per_stage": (3, 3, 3, 2)}
 
 
 def _assignment(file: Path) -> dict[str, tuple[str, ...]]:

@@ -55,6 +55,12 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
         image_share=configuration.image_share,
         assignment=configuration.assignment,
     )
+    rows = configuration.encoder_classes
+    if rows is not None and rows < len(schedule.classes):
+        raise ValueError(
+            f"encoder_classes is {rows}, the schedule has {len(schedule.classes)} classes: each"
+            " needs a row of the encoder's last layer (docs/method.md 6.1)"
+        )
     return Opening(configuration, dataset.facts(order), schedule)
 
 

@@ -17,7 +17,7 @@ from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
     "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result",
-    "Role", "Say", "Seek", "SetAside", "Task", "Trim", "Workers",
+    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -140,7 +140,21 @@ class Keep:
 
     model: ModelName | None = None
     stage: int = 0
+    round: int = -1
+    """The one that the model closed, where that is known; for people who look at the store."""
     only: frozenset[ModelName] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Write beside an old model what it scored at a stage; for people who look at the store.
+
+    What is decided by it is said in a decision, and nobody reads it from there.
+    """
+
+    model: ModelName
+    stage: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +181,7 @@ class SetAside:
     refused: Refused
 
 
-Answer = Say | Forget | Trim | Seek | Keep | Do | SetAside
+Answer = Say | Forget | Trim | Seek | Keep | Score | Do | SetAside
 
 
 class Role(Protocol):

@@ -27,6 +27,7 @@ from infra.promises import (
     Result,
     Role,
     Say,
+    Score,
     Seek,
     SetAside,
     Task,
@@ -376,6 +377,8 @@ class Session:
                 self._seek(answer)
             case Keep():
                 self._keep(answer)
+            case Score():
+                self._score(answer)
             case SetAside(arrived, refused):
                 self._refuse(arrived, refused)
 
@@ -416,12 +419,18 @@ class Session:
             return
         with self._around.stopwatch("log"):
             if keep.model is not None and self._around.shelf.has(keep.model):
-                store.put(keep.model, self._around.shelf.groups(keep.model), keep.stage)
+                groups = self._around.shelf.groups(keep.model)
+                store.put(keep.model, groups, keep.stage, keep.round)
                 self._around.hook("store:put")
             if keep.only is not None:
                 for name in store.list():
                     if name not in keep.only:
                         store.forget(name)
+
+    def _score(self, score: Score) -> None:
+        if self._around.store is not None:
+            with self._around.stopwatch("log"):
+                self._around.store.score(score.model, score.stage, score.score)
 
     def _refuse(self, arrived: Arrived, refused: Refused) -> None:
         about = arrived.message.identity

@@ -74,9 +74,9 @@ def difficulty_exponent(exponent: Exponent, *, learned: int, new: int, stage: in
 def membership(stage_of_row: Sequence[int], stage: int, weight: Weighting) -> Tensor:
     """Which groups each row's samples belong to, as 0 and 1 (C, G); `stage` is the current one.
 
-    `stage`: one group for each stage. `old_new`: earlier stages, and the current one (GLFC).
-    `cumulative`: as `stage`, but the group of an old stage holds all stages up to it, which is
-    what LGA's released code comes to, for it does not reset its marker. `none`: all together.
+    `stage`, `product`: one group for each stage. `old_new`: earlier stages, and the current one
+    (GLFC). `cumulative`: as `stage`, but the group of an old stage holds all stages up to it, which
+    is what LGA's released code comes to, for it does not reset its marker. `none`: all together.
 
     Raises ValueError if a row is of a stage that has not come yet.
     """
@@ -84,7 +84,7 @@ def membership(stage_of_row: Sequence[int], stage: int, weight: Weighting) -> Te
     if of_row_C1.numel() and not 0 <= int(of_row_C1.min()) <= int(of_row_C1.max()) <= stage:
         raise ValueError(f"in stage {stage} no row is of the stages {sorted(set(stage_of_row))}")
     groups_G = torch.arange(stage + 1)
-    if weight == "stage":
+    if weight in ("stage", "product"):
         return (of_row_C1 == groups_G).float()
     if weight == "old_new":
         is_new_C1 = of_row_C1 == stage
@@ -101,19 +101,25 @@ def adaptive_weights(
     exponent: float,
     *,
     clamp: tuple[float, float] | None = (0.5, 5.0),
+    product: bool = False,
 ) -> Tensor:
     """w = d^p / (mean of d^p over the samples of the same group in the batch) (docs/method.md 5.4).
 
     Over each group the mean weight is 1 before clamping: weight moves from learned to hard samples
     within a group, never between groups. A group whose mean is below 1e-8 weighs 1. Who belongs
-    to several groups (`cumulative`) gets the sum. No unit; carries no gradient.
+    to several groups (`cumulative`) gets the sum. `product` reads the printed factors in a row,
+    w = d^p * mean d^p, which fades as training succeeds. No unit; carries no gradient.
     """
     with torch.no_grad():
         hardness_B1 = gaps_B.pow(exponent)[:, None]
         counts_G = members_BG.sum(0).clamp_min(1)
         means_G = (members_BG * hardness_B1).sum(0) / counts_G
-        ratios_BG = hardness_B1 / (means_G + DIVISION_GUARD)
-        weights_B = (members_BG * ratios_BG.where(means_G >= FLAT, 1.0)).sum(1)
+        if product:
+            ratios_BG = hardness_B1 * means_G
+        else:
+            ratios_BG = hardness_B1 / (means_G + DIVISION_GUARD)
+            ratios_BG = ratios_BG.where(means_G >= FLAT, 1.0)
+        weights_B = (members_BG * ratios_BG).sum(1)
         return weights_B if clamp is None else weights_B.clamp(*clamp)
 
 

@@ -116,6 +116,7 @@ class LocalObjective:
             self._members_CG[step.rows_B],
             self._exponent,
             clamp=self._switches.weight_clamp,
+            product=self._switches.weight == "product",
         )
 
     def _classification(self, step: Step) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from infra.promises import (
     Place,
     Result,
     Say,
+    Score,
     SetAside,
     Task,
     Trim,
@@ -42,8 +43,19 @@ Slot = tuple[str, int]
 """Entity, and place in its list."""
 RoundKey = tuple[int, int]
 """Stage and round."""
-Used = tuple[Slot, int, str, Place]
-"""A gradient that came: its slot, its class's row, its hash, and where it lies."""
+
+
+class Used(NamedTuple):
+    """A gradient that came."""
+
+    nth: int
+    """Its place among all that HeadGrown lists for its stage: what its chance is drawn by."""
+    slot: Slot
+    row: int
+    """Of its class."""
+    hash: str
+    place: Place
+    """Where it lies."""
 
 
 class Proxy:
@@ -163,14 +175,18 @@ class Proxy:
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         stage, number = int(id[1]), int(id[2])
         if self._configuration.slotted:
-            self._worked_on(id, result)
+            yield from self._worked_on(id, result)
             return
         if id[0] == "reconstruct":
             self.rebuilt.setdefault(stage, {})[number] = result.groups["rebuilt"]["images"]
             return
         self._scores.setdefault(stage, {})[number] = result.values["score"]
         closed = self._question()
-        if closed and closed.stage == stage and len(self._scores[stage]) == len(closed.candidates):
+        if closed is None or closed.stage != stage:
+            return
+        model = next(each for each in closed.candidates if each.version == number)
+        yield Score(model, stage, result.values["score"])
+        if len(self._scores[stage]) == len(closed.candidates):
             yield from self._choose(closed, self._scores[stage])
 
     def waits(self) -> list[str]:
@@ -205,14 +221,11 @@ class Proxy:
         ]
 
     def _used(self, stage: int) -> list[Used]:
-        """Slot, row, hash and place of each gradient, in the order of HeadGrown's list."""
-        return self._found(stage, self.line.expected(stage))
-
-    def _found(self, stage: int, expected: Sequence[tuple[str, int, str]]) -> list[Used]:
+        """The gradients of a stage, in the order of HeadGrown's list."""
         found = self._gradients.get(stage, {})
         return [
-            ((entity, place), self.line.rows[uid], *found[entity, place])
-            for entity, place, uid in expected
+            Used(index, (entity, place), self.line.rows[uid], *found[entity, place])
+            for index, (entity, place, uid) in enumerate(self.line.expected(stage))
             if (entity, place) in found
         ]
 
@@ -225,10 +238,12 @@ class Proxy:
         return [each for each in self._asked(stage) if self._used(each)]
 
     def _keep(self, closed: StageClosed) -> Iterator[Answer]:
+        rounds = self.line.stages[closed.stage].rounds
+        closing = {each.closed.model: round for round, each in enumerate(rounds) if each.closed}
         for model in dict.fromkeys((*closed.candidates, closed.last)):
             if ("keep", model.version) not in self._begun:
                 self._begun.add(("keep", model.version))
-                yield Keep(model, closed.stage)
+                yield Keep(model, closed.stage, closing.get(model, -1))
 
     def _is_open(self, question: StageClosed) -> bool:
         return self._question() == question
@@ -242,21 +257,25 @@ class Proxy:
                 part = used[start : start + size]
                 yield Do(
                     id,
-                    partial(self._rebuild_task, part=part, start=start),
+                    partial(self._rebuild_task, part=part),
                     wanted=partial(self._is_open, question),
                 )
 
     def _rebuild_task(
-        self, library: Library, part: Sequence[Used], start: int, round: int | None = None
+        self, library: Library, part: Sequence[Used], round: int | None = None
     ) -> Task:
         groups = {}
-        for index, (_, _, _, place) in enumerate(part):
-            message = library.message(place)
+        for number, used in enumerate(part):
+            message = library.message(used.place)
             assert isinstance(message, PrototypeGradient)
-            groups[f"gradient/{index}"] = message.groups["gradient"]
+            groups[f"gradient/{number}"] = message.groups["gradient"]
             stage = message.stage
-        rows = [row for _, row, _, _ in part]
-        values = {"rows": rows, "stage": stage, "start": start, "round": round}
+        values = {
+            "rows": [used.row for used in part],
+            "places": [used.nth for used in part],
+            "stage": stage,
+            "round": round,
+        }
         return self._task("reconstruct", values, groups)
 
     def _is_rebuilt(self, stage: int) -> bool:
@@ -278,8 +297,9 @@ class Proxy:
     def _score_task(self, library: Library, candidate: ModelName, stages: Sequence[int]) -> Task:
         images = [self.rebuilt[stage][number] for stage in stages
                   for number in sorted(self.rebuilt[stage])]  # fmt: skip
-        rows = [row for stage in stages for _, row, _, _ in self._used(stage)]
-        places = [(stage, i) for stage in stages for i in range(len(self._used(stage)))]
+        used = [(stage, each) for stage in stages for each in self._used(stage)]
+        rows = [each.row for _, each in used]
+        places = [(stage, each.nth) for stage, each in used]
         groups = {
             "model": library.old_model(candidate),
             "rebuilt": {"images": np.concatenate(images)},
@@ -301,9 +321,9 @@ class Proxy:
                 teacher=names[best(scores, last=closed.last.version)],
                 scores=tuple(sorted(scores.items())),
                 used=tuple(
-                    hash
+                    used.hash
                     for stage in (self._evaluated(closed.stage) if scores else ())
-                    for _, _, hash, _ in self._used(stage)
+                    for used in self._used(stage)
                 ),
                 withheld=tuple(
                     (*slot, reason)
@@ -366,7 +386,8 @@ class Proxy:
         return None, []
 
     def _used_in(self, key: RoundKey) -> list[Used]:
-        return self._found(key[0], self.line.expected_in(*key))
+        slots = {(entity, place) for entity, place, _ in self.line.expected_in(*key)}
+        return [used for used in self._used(key[0]) if used.slot in slots]
 
     def _work_on(self, key: RoundKey) -> Iterator[Answer]:
         """Rebuild what a round's model is scored on, and score it."""
@@ -377,13 +398,16 @@ class Proxy:
         starts = range(0, len(used), size)
         for number, start in enumerate(starts):
             part = used[start : start + size]
-            task = partial(self._rebuild_task, part=part, start=start, round=basis[1])
+            task = partial(self._rebuild_task, part=part, round=basis[1])
             yield from self._once(Do(("reconstruct", basis[0], number, basis[1]), task))
         if len(self.rebuilt_in.get(basis, {})) == len(starts):
             task = partial(self._round_task, model=closed.model, basis=basis)
             # Later rounds may be scored on the same images, but this one only for this choice.
             wanted = partial(self._is_next, len(self._teachers.chosen))
-            yield from self._once(Do(("score", *key), task, wanted=wanted))
+            score = Do(("score", *key), task, wanted=wanted)
+            if score.id not in self._begun:
+                yield Keep(closed.model, *key)
+            yield from self._once(score)
 
     def _is_next(self, number: int) -> bool:
         return len(self._teachers.chosen) == number
@@ -396,21 +420,24 @@ class Proxy:
     def _round_task(self, library: Library, model: ModelName, basis: RoundKey) -> Task:
         used, parts = self._used_in(basis), self.rebuilt_in[basis]
         values = {
-            "rows": [row for _, row, _, _ in used],
-            "places": [(basis[0], i) for i in range(len(used))],
+            "rows": [each.row for each in used],
+            "places": [(basis[0], each.nth) for each in used],
             "round": basis[1],
         }
         images = np.concatenate([parts[number] for number in sorted(parts)])
         groups = {"model": library.old_model(model), "rebuilt": {"images": images}}
         return self._task("score", values, groups)
 
-    def _worked_on(self, id: tuple[str | int, ...], result: Result) -> None:
+    def _worked_on(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         if id[0] == "reconstruct":
             _, stage, number, round = map(int, (0, *id[1:]))
             parts = self.rebuilt_in.setdefault((stage, round), {})
             parts[number] = result.groups["rebuilt"]["images"]
-        else:
-            self._scored[int(id[1]), int(id[2])] = result.values["score"]
+            return
+        key = int(id[1]), int(id[2])
+        self._scored[key] = result.values["score"]
+        if closed := self.line.closed_round(*key):
+            yield Score(closed.model, key[0], self._scored[key])
 
     def _choose_slots(self, slots: Slots, window: Sequence[RoundKey]) -> Iterator[Answer]:
         number = len(self._teachers.chosen)
@@ -435,7 +462,7 @@ class Proxy:
                     for key, each in closed.items()
                     if each and key in self._scored
                 ),
-                used=tuple(hash for key in window for _, _, hash, _ in self._used_in(key)),
+                used=tuple(used.hash for key in window for used in self._used_in(key)),
                 withheld=tuple(
                     (*slot, self._withheld[stage][slot])
                     for slot, stage in sorted(places.items())
@@ -450,7 +477,7 @@ class Proxy:
         for key, parts in sorted(self.rebuilt_in.items()):
             images = np.concatenate([parts[number] for number in sorted(parts)])
             listed = {(e, place): uid for e, place, uid in self.line.expected_in(*key)}
-            uids = [listed[slot] for slot, _, _, _ in self._used_in(key)]
+            uids = [listed[used.slot] for used in self._used_in(key)]
             shown.setdefault(key[0], []).extend(zip(uids, images, strict=True))
         for stage, parts in self.rebuilt.items():
             images = np.concatenate([parts[number] for number in sorted(parts)])

@@ -32,8 +32,8 @@ def reconstruct(task: Task) -> Result:
         steps=configuration.recon_steps,
         start=configuration.recon_init,
         generators=[
-            generator(configuration.seed, f"recon_init/{values['start'] + i}", "", *when)
-            for i in range(len(gradients))
+            generator(configuration.seed, f"recon_init/{place}", "", *when)
+            for place in values["places"]
         ],
     )
     return Result({}, {"rebuilt": {"images": images}})

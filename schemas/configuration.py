@@ -69,7 +69,7 @@ class Configuration(Frozen):
     organ_tail: bool = False
     """The two classes that three stages of three leave over make a fourth stage."""
     organ_hflip: bool = False
-    quirks: tuple[int, ...] = ()
+    quirks: tuple[Literal[1, 14], ...] = ()
 
     # training (docs/method.md 5)
     strategy: str = "fedka"
@@ -85,6 +85,7 @@ class Configuration(Frozen):
     precision: Literal["fp32", "bf16"] = "fp32"
     width: Positive = 64
     head_init: Literal["default", "mean"] = "default"
+    bn: Literal["average"] = "average"
     agg_weight: Literal["uniform", "samples"] = "uniform"
     family: Literal["bce", "softmax"] = "bce"
     reduction: Literal["mean", "sum"] = "mean"
@@ -93,7 +94,7 @@ class Configuration(Frozen):
     beta: Weight | None = None
     gamma: Weight | None = None
     cls_rows: Literal["all", "current"] | None = None
-    weight: Literal["stage", "old_new", "cumulative", "none"] | None = None
+    weight: Literal["stage", "product", "old_new", "cumulative", "none"] | None = None
     weight_clamp: tuple[float, float] | Literal["none"] | None = None
     exponent: Literal["client", "stage", "one"] | None = None
     sd_mode: Literal["block", "joint", "slice", "slice_onehot", "bce"] | None = None
@@ -133,10 +134,16 @@ class Configuration(Frozen):
     recon_batch: Positive = 24
     recon_init: Literal["layerwise", "grey", "noise"] = "layerwise"
     """Where the search for an image begins; docs/decisions/0007 says why not at grey."""
+    aug_source: Literal["final"] = "final"
+    """What is augmented for scoring: the finished reconstruction, never its way there."""
     aug_copies: Positive = 20
     proxy_eval: Literal["current", "all"] = "current"
     warmup: Annotated[int, Field(ge=0)] | None = None
     dp_noise_sigma: Rate | None = None
+
+    # evaluation (docs/method.md 8)
+    eval_head: Literal["fc"] = "fc"
+    share_class_means: Literal[False] = False
 
     # what travels and what is kept
     wire: Literal["fp32", "bf16", "int8"] = "fp32"
@@ -182,6 +189,15 @@ class Configuration(Frozen):
             raise ValueError(
                 "teacher=slots scores each model on the newest round's prototypes alone: leave"
                 " proxy_eval at current (docs/method.md 9)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _grown_heads_are_the_lineages(self) -> Self:
+        if (self.entropy_head == "post_growth") != (self.detector == "lineage"):
+            raise ValueError(
+                f"entropy_head={self.entropy_head} with detector={self.detector}: only the"
+                " lineage's signal is taken on a grown head, and always (docs/method.md 3.3, 9)"
             )
         return self
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import gc
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.native.programs import free_ports
+from tests.services import Server, have
 
 
 def pytest_collection_finish() -> None:
@@ -30,3 +39,24 @@ def keep_what_was_imported() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB, in memory; only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk: that takes root on Linux")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Redis server of the test's own, to be treated badly; ended with the test."""
+    mine = Server(tmp_path / "redis", *free_ports(1))
+    have(mine.start)
+    yield mine
+    mine.end()

@@ -20,6 +20,7 @@ from learning.memory import herded
 from learning.nets import ResNet18, features_and_logits, first_overflow, from_weights
 from learning.novelty import mean_entropy
 from learning.prototypes import Perturbation, make_prototype
+from learning.shapes import HEAD_BIAS
 from learning.strategies.choice import chosen, sent_tensors
 from learning.training import learn
 from schemas.configuration import Configuration
@@ -167,10 +168,12 @@ def _signal(task: Task) -> Signal | None:
 
 
 def _teacher(task: Task, signal: Signal | None) -> Mapping[str, NDArray[Any]] | None:
-    """The round's teacher, or the slot that the signal picks."""
+    """The round's teacher, or the slot that the signal picks; none that knows no class at all."""
     if signal is None:
-        return task.groups.get("teacher")
-    return taught_by(task.groups.get("slot/0"), task.groups.get("slot/1"), signal.given)
+        teacher: Mapping[str, NDArray[Any]] | None = task.groups.get("teacher")
+    else:
+        teacher = taught_by(task.groups.get("slot/0"), task.groups.get("slot/1"), signal.given)
+    return teacher if teacher is not None and len(teacher[HEAD_BIAS]) else None
 
 
 def _withheld(task: Task, reason: str) -> list[Answered]:

@@ -25,10 +25,13 @@ class Judgement:
 
 
 def threshold(configuration: Configuration, old_rows: int, virtual_rows: int) -> float:
-    """The rise that counts as a jump, in nats: r_h, or rho * ln(C_old + v) (docs/method.md 3.4)."""
+    """The rise that counts as a jump, in nats: r_h, or rho * ln(C_old + v) (docs/method.md 3.4).
+
+    Where there is no row at all no entropy can rise, and none need to: 0.
+    """
     if configuration.threshold_mode == "absolute":
         return configuration.entropy_threshold
-    return configuration.rho * math.log(old_rows + virtual_rows)
+    return configuration.rho * math.log(max(1, old_rows + virtual_rows))
 
 
 def judged(

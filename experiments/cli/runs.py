@@ -86,7 +86,12 @@ def run(
     seed: Seed = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", metavar="NAME", help="Keys of paper, literal or smoke on top."),
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Keys of literal, lineage_compat or smoke on"
+            " top; paper is every key's default and changes nothing.",
+        ),
     ] = None,
     override: Override = None,
     run_dir: RunDir = None,

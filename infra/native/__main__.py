@@ -23,10 +23,10 @@ from pathlib import Path
 from infra.native.kafka import Broker, fetch, find_java
 from infra.native.programs import Program, alone, free_ports, last_ports, running, stop
 from infra.native.redis import start_redis
+from infra.settings import SERVICES_FILE
 from schemas.errors import ServiceError
 
 HOME = Path(".native")
-FILE = Path(".services.json")
 NEEDED = ("kafka",)
 """Without one of these `up` has failed; any other service is brought up where it is installed."""
 
@@ -51,7 +51,7 @@ def down() -> int:
     with alone(HOME):
         for name in SERVICES:
             print(f"{name}: {'stopped' if stop(HOME / name) else 'was not running'}")
-        FILE.unlink(missing_ok=True)
+        SERVICES_FILE.unlink(missing_ok=True)
     return 0
 
 
@@ -87,7 +87,7 @@ def _found() -> dict[str, Program]:
 def _write(found: Mapping[str, Program]) -> None:
     """The file appears at once or not at all; without any service there is none."""
     if not found:
-        FILE.unlink(missing_ok=True)
+        SERVICES_FILE.unlink(missing_ok=True)
         return
     value = {
         "schema": 1,
@@ -97,9 +97,9 @@ def _write(found: Mapping[str, Program]) -> None:
             for name, each in found.items()
         },
     }
-    part = FILE.with_suffix(".part")
+    part = SERVICES_FILE.with_suffix(".part")
     part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, FILE)
+    os.replace(part, SERVICES_FILE)
 
 
 def main() -> int:

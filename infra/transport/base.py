@@ -9,13 +9,17 @@
  4. What was appended by anybody is seen by everybody, in one and the same order.
  5. `read` below the start of a trimmed topic raises Trimmed, which names the start.
  6. `trim` moves the start, never back; trimming twice changes nothing; what follows stays.
- 7. `forget` lets the records of the keys go; records of other keys stay where they are, and a key
-    may be written again.
+ 7. `forget` lets the records of the keys go, at once or, where a broker does it, in its own time
+    (then only in topics that are kept compacted). Nobody is given a mark of it, records of other
+    keys stay where they are, and a key may be written again.
  8. A topic that nobody wrote to is empty, not an error.
- 9. `end` is behind the last record that is still there; a reader that is there has read them all.
-    It goes back when that record is forgotten.
-10. A full disk raises DiskFull; what was appended before stands, and when there is room again, so
-    does what is appended then.
+ 9. `end` is not before the last record's end, as of the last time that its asker read, wrote or
+    waited, or later. Who reads until its place is not below `end` gets there, and has read all:
+    `end` goes back, at the latest by reading, where nothing but what was forgotten lies between.
+10. A full disk of ours raises DiskFull; what was appended before stands, and when there is room
+    again, so does what is appended then. A broker's full disk is a broker that is away: `append`
+    waits.
+11. `wait` returns when there may be something new to read, or when its seconds have passed.
 """
 
 from __future__ import annotations
@@ -69,6 +73,9 @@ class Transport(Protocol):
 
     def trim(self, topic: str, before: int) -> None:
         """Let records before an offset go. Promise 6."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there may be something new in a topic that was read. Promise 11."""
 
     def close(self) -> None:
         """Let the log go; what was appended stays."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from schemas.errors import DataError
 APPLICATION = 0x46545457  # "FTTW", by which `file` and we know our own files
 VERSION = 1
 TRIM_BYTES = 64 * 1024 * 1024
+LOOK_SECONDS = 0.05
 WIPE_MILLISECONDS = 200  # a reader in another process may hold us up, but not for long
 SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -134,6 +136,10 @@ class Embedded:
                 db.execute("UPDATE topics SET first = max(first, ?) WHERE id = ?", (upto, id))
                 self._shrink()
         self._wipe()
+
+    def wait(self, seconds: float) -> None:
+        """Another process may write at any moment, and nobody tells us: so never for long."""
+        time.sleep(min(seconds, LOOK_SECONDS))
 
     def close(self) -> None:
         if self._unwiped:

@@ -55,5 +55,8 @@ class Unkind:
     def trim(self, topic: str, before: int) -> None:
         self._inner.trim(topic, before)
 
+    def wait(self, seconds: float) -> None:
+        self._inner.wait(seconds)
+
     def close(self) -> None:
         self._inner.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Family = Literal["bce", "softmax"]
 Reduction = Literal["mean", "sum"]
 Rows = Literal["all", "current"]
-Weighting = Literal["stage", "old_new", "cumulative", "none"]
+Weighting = Literal["stage", "product", "old_new", "cumulative", "none"]
 Exponent = Literal["client", "stage", "one"]
 Term = Literal["classification", "semantic", "attention"]
 SemanticMode = Literal["block", "joint", "slice", "slice_onehot", "bce"]
@@ -38,6 +38,8 @@ Teacher = Literal["best", "last", "slots", "none"]
 Groups = dict[str, Weights]
 MODEL = "model"
 TERMS: tuple[Term, ...] = get_args(Term)
+WEIGHING = ("weight", "weight_clamp", "exponent")
+"""Switches that mean nothing to a method whose samples all weigh 1 (docs/method.md 5.4)."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class RoundMean:
 
 LossTerm = Callable[["Step"], "Tensor"]
 Correction = Callable[[Mapping[str, "Tensor"]], None]
+WEIGHING = ("weight", "weight_clamp", "exponent")
+"""Switches that mean nothing to a method whose samples all weigh 1 (docs/method.md 5.4)."""
 
 
 @dataclass(frozen=True)
@@ -195,11 +199,14 @@ class Strategy:
     def under(self, *, teacher: Teacher | None = None, **switches: Any) -> Strategy:
         """This method with a recipe's switches of the objective, and its kind of teacher.
 
-        A method without a teacher stays without. What the method itself changes in the softmax
-        family comes first, so that the recipe has the last word.
+        A method without a teacher stays without, and one that weighs no sample keeps to that. What
+        the method itself changes in the softmax family comes first, so that the recipe has the last
+        word.
 
         Raises ValueError for a value that a switch does not take, TypeError for no switch.
         """
+        if self.objective.weight == "none":
+            switches = {name: value for name, value in switches.items() if name not in WEIGHING}
         family = switches.get("family", self.objective.family)
         changes = {**(self.softmax if family == "softmax" else {}), **switches}
         objective = replace(self.objective, **changes)

@@ -9,20 +9,32 @@ once more, as another process would. What needs a service carries its marker:
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from infra.kafka import KafkaSettings
 from infra.store.base import ModelStore
+from infra.store.dispensable import Dispensable
+from infra.store.redis import RedisStore
 from infra.store.sqlite import SqliteStore
-from infra.transport.base import Transport
+from infra.topics import Administration, Planned, configs_of
+from infra.transport.base import Stored, Transport
 from infra.transport.embedded import Embedded
+from infra.transport.kafka import Kafka
 from infra.transport.unkind import Unkind
+from schemas.codec import Record
 from schemas.errors import DiskFull
+from schemas.topics import BY_SCOPE, PREFIX, Names
+from tests.services import have, kafka_address, new_run, some_redis
 
+MADE = ("rounds", "models")
+"""The topics in which every promise is asked."""
+AFTERWARDS = ExitStack()
+"""What is to be tidied up when a test is done with its log."""
 OpenLog = Callable[[], Transport]
 OpenStore = Callable[[], ModelStore]
 
@@ -43,7 +55,7 @@ class Shared:
     def __init__(self, inner: Transport) -> None:
         self.append, self.read, self.forget = inner.append, inner.read, inner.forget
         self.first, self.end, self.topics = inner.first, inner.end, inner.topics
-        self.trim = inner.trim
+        self.trim, self.wait = inner.trim, inner.wait
 
     def close(self) -> None:
         """The others go on."""
@@ -66,11 +78,60 @@ def unkind(folder: Path) -> OpenLog:
     return lambda: Unkind(Embedded(folder / "run.sqlite"), chance)
 
 
+class InRun:
+    """A log of a run of its own, which to a test is called `run`: all tests share one broker."""
+
+    def __init__(self, inner: Transport, run: str) -> None:
+        self._inner = inner
+        self._run = run
+        self.wait, self.close = inner.wait, inner.close
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        return self._inner.append(self._there(topic), records)
+
+    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
+        return self._inner.read(self._there(topic), place, max_bytes)
+
+    def first(self, topic: str) -> int:
+        return self._inner.first(self._there(topic))
+
+    def end(self, topic: str) -> int:
+        return self._inner.end(self._there(topic))
+
+    def topics(self) -> list[str]:
+        own = f"{PREFIX}.{self._run}."
+        names = self._inner.topics()
+        return [name.replace(own, "fedtwin.run.") for name in names if name.startswith(own)]
+
+    def forget(self, topic: str, *keys: str) -> None:
+        self._inner.forget(self._there(topic), *keys)
+
+    def trim(self, topic: str, before: int) -> None:
+        self._inner.trim(self._there(topic), before)
+
+    def _there(self, topic: str) -> str:
+        return topic.replace("fedtwin.run.", f"{PREFIX}.{self._run}.")
+
+
+def kafka(folder: Path) -> OpenLog:
+    """A real broker. The topics are there before anybody writes, and all kept like `models`."""
+    settings, run = have(lambda: KafkaSettings(kafka_address())), new_run()
+    administration = have(lambda: Administration(settings))
+    AFTERWARDS.callback(administration.close)
+    AFTERWARDS.callback(administration.rm, Names(run))
+    configs = configs_of(BY_SCOPE["models", "federation"], settings)
+    administration.apply([Planned(f"{PREFIX}.{run}.{name}", configs) for name in MADE])
+    return lambda: InRun(Kafka(settings), run)
+
+
 TRANSPORTS = [
     pytest.param(memory, id="memory"),
     pytest.param(file, id="file"),
     pytest.param(unkind, id="unkind"),
+    pytest.param(kafka, id="kafka", marks=pytest.mark.kafka),
 ]
+LATER = {kafka}
+"""Those of them that let go of what is forgotten in their own time."""
 ON_DISK = [pytest.param(file, id="file"), pytest.param(unkind, id="unkind")]
 """Those of them whose disk can be full."""
 
@@ -80,6 +141,7 @@ class SharedStore:
 
     def __init__(self, inner: ModelStore) -> None:
         self.put, self.get, self.list, self.forget = inner.put, inner.get, inner.list, inner.forget
+        self.score, self.about = inner.score, inner.about
 
     def close(self) -> None:
         """The others go on."""
@@ -102,24 +164,26 @@ def store_in_run(folder: Path) -> OpenStore:
     return lambda: SqliteStore(folder / "run.sqlite")
 
 
+def store_on_redis(folder: Path) -> OpenStore:
+    """Redis, under a prefix that nobody else has."""
+    service, prefix = have(some_redis), f"contract-{uuid4().hex}"
+    return lambda: RedisStore(service, "run", prefix=prefix)
+
+
+def store_to_do_without(folder: Path) -> OpenStore:
+    """The same server, which may go away; it does not."""
+    opens = store_on_redis(folder)
+    return lambda: Dispensable(opens(), lambda told: None)
+
+
 STORES = [
     pytest.param(store_in_memory, id="memory"),
     pytest.param(store_in_file, id="file"),
     pytest.param(store_in_run, id="run"),
+    pytest.param(store_on_redis, id="redis", marks=pytest.mark.redis),
+    pytest.param(store_to_do_without, id="dispensable redis", marks=pytest.mark.redis),
 ]
 STORES_ON_DISK = [pytest.param(store_in_file, id="file"), pytest.param(store_in_run, id="run")]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB, in memory; only root may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
-        pytest.skip("cannot mount a small disk: that takes root on Linux")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -135,6 +199,13 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog
     yield once_more
     for log in opened:
         log.close()
+    AFTERWARDS.close()
+
+
+@pytest.fixture
+def at_once(request: pytest.FixtureRequest) -> bool:
+    """Whether this log lets go at once of what is forgotten."""
+    return request.node.callspec.params["open_log"] not in LATER
 
 
 @pytest.fixture
@@ -154,6 +225,8 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
         return opened[-1]
 
     yield once_more
+    for name in opened[0].list() if opened else ():
+        opened[0].forget(name)  # a server outlives its tests
     for store in opened:
         store.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.store.base import ModelStore
+from infra.store.base import About, ModelStore
 from schemas.messages import Groups, ModelName
 from schemas.tensors import groups_sha256
 from tests.contracts.conftest import STORES_ON_DISK, OpenStore, until_full
@@ -126,6 +126,54 @@ def test_letting_a_model_go_leaves_the_others(open_store: OpenStore) -> None:
     assert open_store().list() == [kept[1]]
     with pytest.raises(LookupError, match="not in the store"):
         open_store().get(kept[0])
+
+
+# --- what is told of a model ----------------------------------------------------------------------
+
+
+def test_stage_round_and_scores_are_told_beside_a_model(open_store: OpenStore) -> None:
+    """Scored at two stages, at one of them twice: the later score stands, for whoever looks."""
+    name = name_of(4, model(1))
+    open_store().put(name, model(1), 2, 1)
+    for stage, score in ((2, 0.25), (3, 0.1 + 0.2), (2, 0.75)):
+        open_store().score(name, stage, score)
+
+    assert open_store().about(name) == About(2, 1, {2: 0.75, 3: 0.1 + 0.2})
+
+
+def test_who_knows_less_of_a_model_takes_nothing_away(store: ModelStore) -> None:
+    """Put back from the log, where neither stage nor round is told: what was known stands."""
+    name = name_of(4, model(1))
+    store.put(name, model(1), -1)
+    assert store.about(name) == About(-1, -1, {})
+
+    store.put(name, model(1), 0, 0)
+    store.score(name, 0, 0.5)
+    store.put(name, model(1), -1)
+
+    assert store.about(name) == About(0, 0, {0: 0.5})
+
+
+def test_scores_go_with_their_model_and_do_not_come_without(store: ModelStore) -> None:
+    """Scored after it was let go: there is nothing to tell, also not when it is put again."""
+    name, other = name_of(4, model(1)), name_of(4, model(2))
+    store.put(name, model(1), 2, 1)
+    store.put(other, model(2), 2, 1)
+    for each in (name, other):
+        store.score(each, 2, 0.5)
+
+    store.forget(name)
+    store.score(name, 2, 0.75)
+
+    with pytest.raises(LookupError, match="version 4 is not in the store"):
+        store.about(name)
+    assert store.list() == [other]
+    store.put(name, model(1), -1)
+    assert store.about(name) == About(-1, -1, {})
+    assert store.about(other) == About(2, 1, {2: 0.5})
+
+
+# --- without room ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", STORES_ON_DISK)

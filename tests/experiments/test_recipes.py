@@ -55,6 +55,25 @@ def test_organs_have_a_fourth_stage_on_request() -> None:
     assert (tail.stages, tail.classes_per_stage) == (4, (3, 3, 3, 2))
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("cifar100", {}), ("organamnist", {"stages": 2}), ("organamnist", {"classes_per_stage": 5})],
+)
+def test_nothing_else_has_one(name: str, more: dict[str, object]) -> None:
+    """Other data have no two classes left over, and other stages are what somebody asked for."""
+    with pytest.raises(ConfigurationError, match="organ_tail makes a fourth stage"):
+        recipe(name, overrides={"organ_tail": True, **more})
+
+
+def test_the_encoder_has_a_row_for_every_class_of_the_schedule(tmp_path: Path) -> None:
+    """`smoke` has ten classes; an encoder of nine rows could not tell the last."""
+    digits = load("digits", tmp_path, image_size=16)
+
+    with pytest.raises(ValueError, match="encoder_classes is 9, the schedule has 10"):
+        opening_of(recipe("smoke", overrides={"encoder_classes": 9}), digits)
+    opening_of(recipe("smoke", overrides={"encoder_classes": 10}), digits)
+
+
 def test_classes_can_be_assigned_by_a_file(tmp_path: Path) -> None:
     """Numbers in the file are class uids; the schedule follows it and draws nothing."""
     file = tmp_path / "classes.yaml"

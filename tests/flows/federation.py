@@ -15,6 +15,7 @@ from experiments.system import Embedded, embedded, opening_of
 from infra.points import Hook, no_hook
 from infra.promises import Workers
 from infra.serve import Session, Surroundings
+from infra.store.base import ModelStore
 from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded as Log
@@ -115,7 +116,7 @@ def put_together(
     *,
     dataset: Dataset = DOTS,
     opening: Opening | None = None,
-    store: SqliteStore | None = None,
+    store: ModelStore | None = None,
 ) -> Embedded:
     """A federation over a transport, ready to go."""
     told = told or Told()

@@ -124,6 +124,9 @@ class Littered:
     def trim(self, topic: str, before: int) -> None:
         self.inner.trim(topic, before)
 
+    def wait(self, seconds: float) -> None:
+        self.inner.wait(seconds)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -10,14 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from infra.native.kafka import Broker, fetch, find_java
 from infra.native.programs import (
     HOST,
-    alone,
     free_ports,
     last_ports,
     running,
@@ -27,8 +25,7 @@ from infra.native.programs import (
 )
 from infra.native.redis import start_redis
 from schemas.errors import ServiceError
-
-T = TypeVar("T")
+from tests.services import have, jars
 
 ROOT = Path(__file__).parents[2]
 SLEEPS = (sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)")
@@ -51,23 +48,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def awake(folder: Path) -> Callable[[], bool]:
     """Whether the folder's program has said that it is awake."""
     return lambda: "awake" in (folder / "log.txt").read_text()
-
-
-def have(service: Callable[[], T]) -> T:
-    """What the machine has; else the test is skipped with the reason, and in CI it fails."""
-    try:
-        return service()
-    except ServiceError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
-
-
-def jars() -> Path:
-    """Kafka's jars, fetched once for the checkout."""
-    find_java()
-    with alone(ROOT / ".native"):
-        return fetch(ROOT / ".native")
 
 
 # --- programs -------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from infra.promises import (
     Result,
     Role,
     Say,
+    Score,
     Seek,
     SetAside,
     Task,
@@ -40,6 +41,7 @@ from infra.promises import (
 )
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
+from infra.store.base import About
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.transport.base import Transport
@@ -138,7 +140,7 @@ class Watched:
         self.steps: list[tuple[object, ...]] = []
         self._inner = inner
         self.read, self.first, self.end = inner.read, inner.first, inner.end
-        self.topics, self.close = inner.topics, inner.close
+        self.topics, self.wait, self.close = inner.topics, inner.wait, inner.close
 
     def append(self, topic: str, records: Sequence[Record]) -> int:
         self.steps.append(("append", topic, len(records)))
@@ -901,6 +903,17 @@ def test_old_models_are_kept_and_let_go_as_the_proxy_says() -> None:
     reader.step()
 
     assert store.list() == [names[1]]
+
+
+def test_what_is_known_of_an_old_model_is_kept_beside_it() -> None:
+    """Its stage, its round and its score, for people; without a store nobody misses them."""
+    log, store = Embedded(), SqliteStore()
+    name = published(log, 1)
+    for keeper in (store, None):
+        role = Made(todo=[Keep(name, 2, 1), Score(name, 2, 0.75)])
+        system(log, role, store=keeper).step()
+
+    assert store.about(name) == About(2, 1, {2: 0.75})
 
 
 def test_an_old_model_that_the_store_lost_is_put_back_from_the_log() -> None:

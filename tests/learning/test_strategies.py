@@ -53,6 +53,14 @@ def test_an_ablation_changes_one_switch() -> None:
             assert len(different) == 1
 
 
+def test_a_method_that_weighs_no_sample_does_so_under_every_preset() -> None:
+    """`lineage_compat` sets weight and exponent; for fine-tuning they mean nothing."""
+    switches: dict[str, Any] = {"weight": "cumulative", "exponent": "stage", "weight_clamp": None}
+
+    assert FEDAVG.under(**switches) == FEDAVG
+    assert FEDKA.under(**switches).objective.weight == "cumulative"
+
+
 def test_the_lower_bound_remembers_nothing_and_asks_nobody() -> None:
     """No memory, no teacher, no prototypes; FedKA has all three."""
     assert (FEDAVG.memory, FEDAVG.teacher, FEDAVG.proxy) == ("none", "none", False)

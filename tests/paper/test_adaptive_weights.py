@@ -27,7 +27,9 @@ def weigh(
     weight: Weighting, exponent: float, clamp: tuple[float, float] | None = None
 ) -> list[float]:
     members = membership([0, 1, 2], 2, weight).double()[STAGES]
-    weights: list[float] = adaptive_weights(GAPS, members, exponent, clamp=clamp).tolist()
+    weights: list[float] = adaptive_weights(
+        GAPS, members, exponent, clamp=clamp, product=weight == "product"
+    ).tolist()
     return weights
 
 
@@ -72,6 +74,16 @@ def test_the_cumulative_reading_favours_the_oldest_stage() -> None:
 
     assert weights == pytest.approx([*oldest, 45 / 47, 20 / 47, 27 / 29, 48 / 29, 12 / 29])
     assert weights[:5] != pytest.approx(weigh("stage", 2 / 3)[:5])
+
+
+def test_the_printed_factors_in_a_row_fade_with_the_loss() -> None:
+    """d^(2/3) times its stage's mean: 17/54, 13/72 and 29/108; 1/4, 4/9, 1/4 | 1/4, 1/9 and so on.
+
+    Stage 0: 17/216, 34/243, 17/216. Stage 1: 13/288, 13/648. Stage 2: 29/432, 29/243, 29/972.
+    """
+    expected = [17 / 216, 34 / 243, 17 / 216, 13 / 288, 13 / 648, 29 / 432, 29 / 243, 29 / 972]
+
+    assert weigh("product", 2 / 3) == pytest.approx(expected)
 
 
 def test_one_group_for_all_compares_all() -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from experiments.recipes import recipe
 from experiments.system import SITE, opening_of
-from infra.promises import Answer, Arrived, Do, Place, Result, Say
+from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task
 from learning.encoder import encoder_shapes
 from producers.images import Dataset, Part
 from proxy.proxy import Proxy
 from schemas.errors import Refused
 from schemas.line import NotYet
 from schemas.messages import (
+    Groups,
     HeadGrown,
     Message,
     ModelName,
@@ -28,6 +29,7 @@ from schemas.messages import (
     RunOpened,
     StageClosed,
     TeacherChosen,
+    Tensors,
     Transforms,
 )
 from schemas.topics import Names
@@ -143,6 +145,27 @@ def gradients() -> list[Message]:
     return [gradient(0, 0, NORTH), gradient(1, 1, NORTH), gradient(1, 0, SOUTH)]
 
 
+class Held:
+    """A library that holds the gradients, in the order of the list, and any model."""
+
+    def __init__(self, held: dict[Place, Message]) -> None:
+        self._held = held
+
+    def message(self, place: Place) -> Message:
+        """What lies there."""
+        return self._held[place]
+
+    def model(self, name: ModelName) -> Tensors:
+        """Nothing: nobody looks."""
+        return {}
+
+    def groups(self, name: ModelName) -> Groups:
+        """Nothing: nobody looks."""
+        return {}
+
+    old_model = model
+
+
 class Story:
     """A proxy that is told messages one by one; what must wait is told again."""
 
@@ -152,13 +175,19 @@ class Story:
         self.refused: list[str] = []
         self.said: list[TeacherChosen] = []
         self.tasks: list[Do] = []
+        self.prepared: list[Task] = []
+        self.held: dict[Place, Message] = {}
+        self.kept: list[Keep] = []
+        self.scores: list[Score] = []
         self.offset = 0
 
     def tell(self, *messages: Message) -> None:
         """Each message arrives, and the proxy answers."""
         for message in messages:
             self.offset += 1
-            self._hear(Arrived(Place(topic_of(message), (self.offset,)), hash_of(message), message))
+            place = Place(topic_of(message), (self.offset,))
+            self.held[place] = message
+            self._hear(Arrived(place, hash_of(message), message))
             waiting, self.later = self.later, []
             for arrived in waiting:
                 self._hear(arrived)
@@ -168,6 +197,7 @@ class Story:
         """Workers rebuild the prototypes and give each candidate its score."""
         while self.tasks:
             task = self.tasks.pop(0)
+            self.prepared.append(task.prepare(Held(self.held)))
             if task.id[0] == "reconstruct":
                 images = np.zeros((3, 1, 16, 16), np.float32)
                 answers = self.proxy.done(task.id, Result({}, {"rebuilt": {"images": images}}))
@@ -191,6 +221,10 @@ class Story:
                 self.said.append(answer.message)
             elif isinstance(answer, Do):
                 self.tasks.append(answer)
+            elif isinstance(answer, Keep):
+                self.kept.append(answer)
+            elif isinstance(answer, Score):
+                self.scores.append(answer)
 
 
 def topic_of(message: Message) -> str:
@@ -215,6 +249,16 @@ def test_the_teacher_is_the_best_candidate_of_the_stage_before() -> None:
     assert (chosen.stage, chosen.teacher, chosen.number) == (1, name(2), 0)
     assert chosen.scores == ((2, 0.9), (3, 0.4))
     assert len(chosen.used) == 3
+
+
+def test_candidates_are_kept_with_their_round_and_their_scores() -> None:
+    """Rounds 0 and 1 were closed by versions 2 and 3; each score is written beside its model."""
+    story = Story()
+    story.tell(*decisions(), *gradients())
+    story.finish({2: 0.9, 3: 0.4})
+
+    assert story.kept[:2] == [Keep(name(2), 0, 0), Keep(name(3), 0, 1)]
+    assert story.scores == [Score(name(2), 0, 0.9), Score(name(3), 0, 0.4)]
 
 
 def test_equal_scores_go_to_the_later_version() -> None:
@@ -267,6 +311,20 @@ def test_a_place_without_content_does_not_block() -> None:
 
     assert len(story.said[0].used) == 2
     assert story.said[0].withheld == ((SOUTH, 0, "no image of this class is left"),)
+
+
+def test_chance_goes_by_the_place_in_the_list_whoever_is_silent() -> None:
+    """The second of three is answered without content: the third is still the third."""
+    silent = PrototypeGradient(
+        run=RUN, entity=NORTH, stage=0, place=1, reason="no image of this class is left", groups={}
+    )
+    story = Story()
+    story.tell(*decisions(), gradients()[0], silent, gradients()[2])
+    story.finish({2: 0.1, 3: 0.2})
+
+    rebuilt, *scored = story.prepared
+    assert (rebuilt.values["places"], rebuilt.values["rows"]) == ([0, 2], [0, 1])
+    assert [task.values["places"] for task in scored] == [[(0, 0), (0, 2)]] * 2
 
 
 def test_without_any_prototype_the_last_version_teaches() -> None:

@@ -63,6 +63,9 @@ def test_the_defaults_are_the_papers() -> None:
             {"stages": 2, "classes_per_stage": [5, 0]},
             "classes_per_stage.1 should be greater than or equal to 1, not 0",
         ),
+        ({"quirks": [2]}, "quirks.0 should be 1 or 14, not 2"),
+        ({"bn": "recalibrate"}, "bn should be 'average', not 'recalibrate'"),
+        ({"eval_head": "nme"}, "eval_head should be 'fc', not 'nme'"),
         ({"weight_clamp": [0.5]}, "weight_clamp.1 is missing"),
         ({"weight_clamp": "off"}, "weight_clamp should be a list or 'none', not 'off'"),
         (
@@ -117,6 +120,21 @@ def test_summed_losses_need_a_small_rate_in_either_family(family: str) -> None:
     assert "not 2.0" in complaint(summed)
     assert configuration(NEEDED | summed | {"learning_rate": 0.2}).learning_rate == 0.2
     assert configuration(NEEDED | {"reduction": "mean", "learning_rate": 2.0}).reduction == "mean"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"entropy_head": "post_growth"},
+        {"detector": "lineage", "teacher": "slots", "proto_model": "local",
+         "proto_upload": "sampled_only"},
+    ],
+)  # fmt: skip
+def test_a_grown_head_is_looked_at_by_the_lineages_detector_and_by_no_other(
+    values: dict[str, object],
+) -> None:
+    """Either without the other would be something else under its name."""
+    assert "the lineage's signal is taken on a grown head" in complaint(values)
 
 
 def test_sizes_are_listed_for_every_stage_or_given_once() -> None:

@@ -89,3 +89,4 @@ def test_a_relative_threshold_grows_with_the_number_of_classes() -> None:
 
     assert threshold(with_(), 5, 5) == pytest.approx(0.6908, abs=1e-4)
     assert threshold(absolute, 5, 5) == threshold(absolute, 50, 5) == 1.2
+    assert threshold(with_(), 0, 0) == threshold(with_(), 1, 0) == 0

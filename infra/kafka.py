@@ -1,0 +1,218 @@
+"""A connection to Kafka: what is needed to reach a cluster, and why it cannot be reached.
+
+The client (kafka-python) tells the reason why it cannot connect only in its log, and raises the
+same timeout for a wrong address, a wrong password and an unknown authority. So we listen to its
+log, and keep it off the terminal where nobody has asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from kafka import errors
+from pydantic import SecretStr
+
+from schemas.errors import ConfigurationError, FedtwinError, ServiceError
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+CLIENT_LOG = logging.getLogger("kafka")
+AGAIN = 0.2  # seconds between two tries while a broker is away
+REFUSALS = (
+    errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
+    errors.UnsupportedVersionError,
+    errors.InvalidTopicError,
+    errors.PolicyViolationError,
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.InvalidRecordError,
+    errors.UnsupportedCompressionTypeError,
+)
+"""What a broker will answer again however often it is asked. Everything else may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach a cluster, and how to write there."""
+
+    servers: str
+    """host:port of one broker or of several, separated by commas."""
+    user: str = ""
+    password: SecretStr | None = None
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How user and password are proved; unused without a user."""
+    encrypted: bool = False
+    """Speak TLS also where no certificate file is named: the system's authorities are trusted."""
+    ca_file: Path | None = None
+    """PEM file of the authorities to trust instead; so encrypted."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    """PEM files by which a broker knows us; so encrypted."""
+    compression: Literal["gzip", "zstd"] | None = None
+    """Of what we write. Models are noise, and images were compressed before."""
+    replication: int = 1
+    """Copies of each topic that we make."""
+    min_insync: int = 1
+    """Copies that must have a record before it counts as written; below `replication`."""
+    start_timeout: float = 10.0
+    """Seconds in which a broker must answer when we start."""
+    request_timeout: float = 10.0
+    """Seconds after which an unanswered request is sent anew."""
+    delivery_timeout: float = 30.0
+    """Seconds after which a record that is not acknowledged is given up, and sent by another
+    connection; at least `request_timeout`."""
+    keep_bytes: int = field(default=64 * 1024 * 1024)
+    """Of what was read last, so that several readers of a topic fetch it once."""
+
+    @property
+    def protocol(self) -> str:
+        """Kafka's word for how we talk."""
+        secret = bool(self.encrypted or self.ca_file or self.cert_file)
+        return ("SASL_" if self.user else "") + ("SSL" if secret else "PLAINTEXT")
+
+    def client(self) -> dict[str, Any]:
+        """The arguments that every client of kafka-python takes."""
+        return {
+            "bootstrap_servers": self.servers.split(","),
+            "bootstrap_timeout_ms": _milliseconds(self.start_timeout),
+            "reconnect_backoff_max_ms": 1000,  # the client's own 30 s would outlast an outage
+            "retry_backoff_ms": 20,
+            **self._security(),
+        }
+
+    def _security(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"security_protocol": self.protocol}
+        files = (("ca", self.ca_file), ("cert", self.cert_file), ("key", self.key_file))
+        given |= {f"ssl_{name}file": str(file) for name, file in files if file}
+        if self.user:
+            given["sasl_mechanism"] = self.mechanism
+            given["sasl_plain_username"] = self.user
+            given["sasl_plain_password"] = self.password.get_secret_value() if self.password else ""
+        return given
+
+
+class Overheard(logging.Handler):
+    """The last complaints of the client, which it tells nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: deque[logging.LogRecord] = deque(maxlen=64)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append(record)
+
+    def reason(self, since: float) -> str:
+        """What it complained of last since a moment (`time.time`); empty if it did not."""
+        said = [each for each in list(self._said) if each.created >= since]
+        telling = [each for each in said if each.getMessage().startswith("Connection failed: ")]
+        for each in reversed(telling or said):
+            return each.getMessage().removeprefix("Connection failed: ")
+        return ""
+
+
+OVERHEARD = Overheard()
+CLIENT_LOG.addHandler(OVERHEARD)
+
+
+def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:
+    """A client of kafka-python that has reached its cluster.
+
+    Raises ConfigurationError when a part of the client is missing, and ServiceError with the
+    client's own words when the cluster cannot be reached or does not let us in.
+    """
+    _check_parts()
+    since = time.time()
+    try:
+        return make(**settings.client() | more)
+    except (errors.KafkaError, OSError) as error:
+        reason = OVERHEARD.reason(since) or str(error)
+        raise ServiceError(
+            f"Kafka at {settings.servers} cannot be reached ({settings.protocol}): {reason}"
+        ) from None
+
+
+class Outage:
+    """A broker that is away: told once, waited for, and no longer than somebody wants."""
+
+    def __init__(self, servers: str, stopped: Callable[[], bool]) -> None:
+        self.stopped = stopped
+        self._servers = servers
+        self._since: float | None = None
+
+    def wait(self, error: Exception) -> None:
+        """It has failed once more. Raises ServiceError when nobody wants to wait any longer."""
+        self.check()
+        if self._since is None:
+            self._since = time.monotonic()
+            self._note("away", f"{type(error).__name__}: {error}; waiting for it")
+        time.sleep(AGAIN)
+        self.check()
+
+    def check(self) -> None:
+        """Raises ServiceError when nobody wants to wait any longer."""
+        if self.stopped():
+            raise ServiceError(
+                f"Kafka at {self._servers} was away when the program was told to stop; what was"
+                " not acknowledged is written when it goes on"
+            )
+
+    def over(self) -> None:
+        """It has answered."""
+        if self._since is not None:
+            self._note("back", f"after {time.monotonic() - self._since:.1f} s")
+            self._since = None
+
+    def insist(self, ask: Callable[[], T]) -> T:
+        """The answer to a question, asked until it is there. Raises what `refusal` says."""
+        while True:
+            try:
+                answer = ask()
+            except errors.KafkaError as error:
+                if isinstance(error, REFUSALS):
+                    raise refusal(error, "answer") from error
+                self.wait(error)
+            else:
+                self.over()
+                return answer
+
+    def _note(self, event: str, text: str) -> None:
+        fields = {"event": f"kafka-{event}", "servers": self._servers}
+        LOG.warning("Kafka at %s is %s: %s", self._servers, event, text, extra=fields)
+
+
+def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:
+    """What a broker refuses to let us do, in our words."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, errors.AuthorizationError | errors.SaslAuthenticationFailedError):
+        return ConfigurationError(
+            f"Kafka gives no right to {doing} ({reason}): its access list decides that"
+        )
+    if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
+        return ConfigurationError(
+            f"a record is too large to {doing} ({reason}): ours have 960 KiB, a key and headers,"
+            " so topic and broker have to take 1 MiB (max.message.bytes)"
+        )
+    return ConfigurationError(f"Kafka refuses to {doing} ({reason})")
+
+
+def _check_parts() -> None:
+    """Without its C part the checksum costs thirty times the time of sending."""
+    try:
+        import crc32c  # noqa: F401
+    except ImportError:
+        raise ConfigurationError(
+            "the package crc32c is missing, without which Kafka's client moves 5 MB/s:"
+            " pip install 'kafka-python[crc32c]'"
+        ) from None
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

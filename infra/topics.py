@@ -1,0 +1,288 @@
+"""The topics of a run on a Kafka cluster: planned from the table, made, mended, listed, removed.
+
+Kafka's own defaults forget after seven days. Here nothing is forgotten by age: what may go is let
+go by its owner (`trim`, `forget`), and then it should really go. A broker frees whole segments of a
+log only, never the one it is writing to, so topics from which something is let go get small ones.
+
+Topics that are kept compacted are `compact,delete`: with `compact` alone a broker refuses to trim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kafka import KafkaAdminClient, TopicPartition, errors
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
+
+from infra.kafka import KafkaSettings, connected, refusal
+from schemas.errors import ConfigurationError, ServiceError
+from schemas.topics import TOPICS, Kept, Names, Topic, parted
+
+Cluster = Literal["federation", "site"]
+Configs = Mapping[str, str]
+MINUTE = 60_000  # milliseconds
+SEGMENT_BYTES = 64 * 1024 * 1024
+SMALL_BYTES = 64 * 1024 * 1024  # of metrics and dead letters, each topic
+PATIENCE = 60.0  # seconds for a request: thousands of topics may be made at once
+GOES = {
+    "segment.ms": str(10 * MINUTE),
+    "segment.bytes": str(SEGMENT_BYTES),
+}
+"""What is trimmed leaves the disk with its segment, at the next record after ten minutes."""
+COMPACTED = {
+    "cleanup.policy": "compact,delete",
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": str(10 * MINUTE),
+    "delete.retention.ms": str(MINUTE),  # of tombstones, which nobody is given
+}
+BY_KEPT: dict[Kept, Configs] = {
+    "all": {},
+    "trimmed": GOES,
+    "compacted": GOES | COMPACTED,
+    "by size": {"retention.bytes": str(SMALL_BYTES), "segment.bytes": str(SMALL_BYTES // 8)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A topic as it should be."""
+
+    name: str
+    configs: Configs
+    replication: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic as it is."""
+
+    name: str
+    partitions: int
+    configs: Configs
+    """Those that differ from the broker's own."""
+    first: int
+    end: int
+    """Where the log begins and ends; tombstones count."""
+    size: int
+    """Bytes on the disk of the leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done to bring topics to where they should be."""
+
+    made: Sequence[str] = ()
+    mended: Sequence[str] = ()
+    """Some configs were others."""
+    kept: Sequence[str] = ()
+    """They were as they should be."""
+
+
+def plan(
+    names: Names,
+    cluster: Cluster,
+    sites: Sequence[str],
+    entities: Sequence[str],
+    settings: KafkaSettings,
+) -> list[Planned]:
+    """The topics of a run in one of its two clusters; `entities` are full names `<site>/<entity>`.
+
+    Where site and federation are one cluster, it holds both plans. Raises ConfigurationError for a
+    name that may be none.
+    """
+    return [
+        Planned(name, configs_of(row, settings), settings.replication)
+        for row in TOPICS
+        if row.cluster == cluster
+        for name in _names(row, names, sites, entities)
+    ]
+
+
+def configs_of(row: Topic, settings: KafkaSettings) -> Configs:
+    """How a broker should keep the topics of a line of the table."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "min.insync.replicas": str(settings.min_insync),
+        **BY_KEPT[row.kept],
+    }
+
+
+def _names(
+    row: Topic, names: Names, sites: Sequence[str], entities: Sequence[str]
+) -> Iterator[str]:
+    match row.scope:
+        case "federation":
+            yield names.federation(row.name)
+        case "site":
+            yield from (names.of_site(row.name, site) for site in sites)
+        case "entity":
+            for entity in entities:
+                if parted(entity)[0] in sites:
+                    yield names.of_entity(row.name, entity)
+
+
+class Administration:
+    """Makes and removes the topics of one cluster."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """Connect. Raises ServiceError when the cluster cannot be reached."""
+        self._admin = connected(
+            settings, KafkaAdminClient, request_timeout_ms=round(1000 * PATIENCE)
+        )
+
+    def apply(self, planned: Sequence[Planned]) -> Applied:
+        """Make what is missing, and mend configs that are others. Twice changes nothing.
+
+        Raises ConfigurationError for a topic of several partitions, or when the cluster refuses.
+        """
+        with _InWords("make topics"):
+            there = self._partitions([each.name for each in planned])
+            several = [name for name, count in there.items() if count != 1]
+            if several:
+                raise ConfigurationError(
+                    f"{several[0]} has {there[several[0]]} partitions and must have one, or its"
+                    " records have no order: take it away first"
+                )
+            missing = [each for each in planned if each.name not in there]
+            self._make(missing)
+            mended = self._mend([each for each in planned if each.name in there])
+        kept = there.keys() - set(mended)
+        return Applied([each.name for each in missing], mended, sorted(kept))
+
+    def ls(self, names: Names) -> list[Found]:
+        """The topics of a run, in order of name."""
+        with _InWords("list topics"):
+            there = self._under(names)
+            if not there:
+                return []
+            partitions, configs, sizes = (
+                self._partitions(there),
+                self._configs(there),
+                self._sizes(),
+            )
+            first, end = self._offsets(there, "EARLIEST"), self._offsets(there, "LATEST")
+        return [
+            Found(name, partitions[name], configs[name], first[name], end[name], sizes.get(name, 0))
+            for name in there
+        ]
+
+    def rm(self, names: Names) -> list[str]:
+        """Take a run's topics away, and all that is in them; gives their names."""
+        with _InWords("take topics away"):
+            there = self._under(names)
+            if there:
+                told = self._admin.delete_topics(there, raise_errors=False)["topics"]
+                _complain(told, besides=errors.UnknownTopicOrPartitionError)
+        return there
+
+    def close(self) -> None:
+        """End the connection."""
+        self._admin.close()
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _under(self, names: Names) -> list[str]:
+        """The names of a run's topics. The dot at the end keeps run-1 apart from run-10."""
+        prefix = f"{names.prefix}.{names.run}."
+        return sorted(each for each in self._admin.list_topics() if each.startswith(prefix))
+
+    def _partitions(self, topics: Sequence[str]) -> dict[str, int]:
+        """Of the topics that are there, how many partitions they have."""
+        told = self._admin.describe_topics(list(topics)) if topics else []
+        _complain(told, besides=errors.UnknownTopicOrPartitionError)
+        return {each["name"]: len(each["partitions"]) for each in told if not each["error_code"]}
+
+    def _configs(
+        self, topics: Iterable[str], which: Literal["all", "modified"] = "modified"
+    ) -> dict[str, Configs]:
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        told = self._admin.describe_configs(wanted, config_filter=which) if wanted else {}
+        return {
+            topic: {name: str(each["value"]) for name, each in sorted(configs.items())}
+            for topic, configs in told.get("topic", {}).items()
+        }
+
+    def _offsets(self, topics: Sequence[str], which: str) -> dict[str, int]:
+        specs = {TopicPartition(topic, 0): OffsetSpec[which] for topic in topics}
+        found = self._admin.list_partition_offsets(specs)
+        return {partition.topic: each.offset for partition, each in found.items()}
+
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each topic where it is largest, which is at its leader."""
+        sizes: dict[str, int] = {}
+        for broker in self._admin.describe_log_dirs():
+            for topic, size in _sizes_at(broker):
+                sizes[topic] = max(size, sizes.get(topic, 0))
+        return sizes
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    def _make(self, missing: Sequence[Planned]) -> None:
+        if not missing:
+            return
+        wanted = {
+            each.name: {
+                "num_partitions": 1,
+                "replication_factor": each.replication,
+                "configs": dict(each.configs),
+            }
+            for each in missing
+        }
+        told = self._admin.create_topics(wanted, raise_errors=False)["topics"]
+        _complain(told, besides=errors.TopicAlreadyExistsError)  # somebody else was quicker
+        self._admin.wait_for_topics(list(wanted), timeout_ms=round(1000 * PATIENCE))
+
+    def _mend(self, planned: Sequence[Planned]) -> list[str]:
+        """Set what differs; what a broker has by itself counts, too."""
+        found = self._configs([each.name for each in planned], "all")
+        differing = {
+            each.name: other
+            for each in planned
+            if (other := dict(each.configs.items() - found[each.name].items()))
+        }
+        if differing:
+            self._admin.alter_configs(
+                [
+                    ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)
+                    for name, configs in differing.items()
+                ]
+            )
+        return list(differing)
+
+
+class _InWords:
+    """Whatever the client complains of inside this context is told in our words."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, errors.RetriableError):
+            reason = f"{type(error).__name__}: {error}"
+            raise ServiceError(f"Kafka was away when it should {self._doing} ({reason})") from error
+        if isinstance(error, errors.KafkaError):
+            raise refusal(error, self._doing) from error
+
+
+def _complain(told: Iterable[Mapping[str, Any]], besides: type[errors.BrokerResponseError]) -> None:
+    """Raise the first error that an answer holds, but for one kind."""
+    for each in told:
+        if each["error_code"] not in (0, besides.errno):
+            reason = each.get("error_message") or ""
+            raise errors.for_code(each["error_code"])(f"{each['name']}: {reason}")
+
+
+def _sizes_at(broker: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for folder in broker["log_dirs"]:
+        for topic in folder["topics"]:
+            for partition in topic["partitions"]:
+                yield topic["name"], int(partition["partition_size"])

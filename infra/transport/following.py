@@ -1,0 +1,233 @@
+"""Reading Kafka: topics in windows of what was read last, filled by one consumer.
+
+A window knows what lies between two offsets and where that is silent: offsets have gaps, and the
+marks that forgetting writes (tombstones) are no records for anybody who reads.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from operator import attrgetter
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition, errors
+
+from infra.kafka import refusal
+from infra.transport.base import Stored
+from schemas.codec import Record
+from schemas.errors import RunFailed
+
+HEAD_BYTES = 256  # of a record beside its value, roughly: what many small ones cost
+AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
+
+
+class Window:
+    """What lies in a topic from `start` up to `next`, or the newer part of it that is kept."""
+
+    def __init__(self, topic: str, place: int) -> None:
+        self.topic = topic
+        self.start = place
+        self.next = place
+        """Where the consumer goes on."""
+        self.silent = place
+        """Behind the last record: from here up to `next` there is none."""
+        self.lost = False
+        """Whether `next` lies where the topic has nothing, because it was trimmed."""
+        self.size = 0
+        """Bytes that are kept."""
+        self._kept: list[Stored] = []
+        self._given = place
+        """Up to where somebody has been given it."""
+        self._passed = 0
+        """How many of the kept records lie below that, and their bytes."""
+        self._passed_size = 0
+
+    @property
+    def unread(self) -> int:
+        """Bytes that nobody has been given."""
+        return self.size - self._passed_size
+
+    def add(self, records: Iterable[Any]) -> None:
+        """What the consumer has read next, tombstones among it."""
+        for each in records:
+            self.next = each.offset + 1
+            if each.value is not None:
+                self._kept.append(_stored(each))
+                self.size += _size(self._kept[-1])
+                self.silent = self.next
+
+    def take(self, place: int, max_bytes: int) -> list[Stored]:
+        """Records from a place in the window on, up to the one with which the bytes are reached."""
+        index, size = bisect_left(self._kept, place, key=attrgetter("offset")), 0
+        found: list[Stored] = []
+        while index < len(self._kept) and size < max(max_bytes, 1):
+            found.append(self._kept[index])
+            size += len(self._kept[index].record.value)
+            index += 1
+        self._pass_over(found[-1].offset + 1 if found else place)
+        return found
+
+    def _pass_over(self, place: int) -> None:
+        self._given = max(self._given, place)
+        while self._passed < len(self._kept) and self._kept[self._passed].offset < self._given:
+            self._passed_size += _size(self._kept[self._passed])
+            self._passed += 1
+
+    def drop(self, size: int) -> None:
+        """Let at least so many bytes go of what was given, if there are so many: oldest first."""
+        count, dropped = 0, 0
+        while count < self._passed and dropped < size:
+            dropped += _size(self._kept[count])
+            count += 1
+        if count:
+            self.start = self._kept[count - 1].offset + 1
+            del self._kept[:count]
+            self.size -= dropped
+            self._passed_size -= dropped
+            self._passed -= count
+
+    def trimmed(self, first: int) -> None:
+        """The topic begins later now."""
+        self._pass_over(first)
+        while self._kept and self._kept[0].offset < first:
+            self.drop(1)
+        self.start = max(self.start, first)
+
+    def widen(self, place: int) -> None:
+        """There is nothing between a place and the start."""
+        if self.silent == self.start:
+            self.silent = place
+        self.start = place
+
+
+class Feed:
+    """A consumer, and the windows that it fills. Not for several threads at once."""
+
+    def __init__(
+        self, consumer: KafkaConsumer, keep_bytes: int, known: Collection[str] = ()
+    ) -> None:
+        """`known` are topics that are there: a new one costs the client 0.1 s, all at once too."""
+        self.windows: OrderedDict[str, Window] = OrderedDict()
+        """By topic, the one that was asked for last at the end."""
+        self._consumer = consumer
+        self._keep = keep_bytes
+        self._known = known
+        self._assigned: set[str] = set()
+        self._opened: dict[str, int] = {}
+        """Topics of which the consumer has to be told where they go on."""
+        self._left: set[str] = set()
+        """Topics of which it has to be told that they do not."""
+
+    def open(self, topic: str, place: int) -> Window:
+        """Follow a topic from a place on, whatever was known of it."""
+        self.windows[topic] = Window(topic, place)
+        self._opened[topic] = place
+        self._left.discard(topic)
+        return self.windows[topic]
+
+    def leave(self, topic: str) -> None:
+        """Follow it no longer. Who reads it next visits what it has missed."""
+        del self.windows[topic]
+        self._opened.pop(topic, None)
+        self._left.add(topic)
+
+    def take(self, window: Window, place: int, max_bytes: int) -> list[Stored]:
+        """What a window holds from a place on."""
+        if self.windows.get(window.topic) is window:
+            self.windows.move_to_end(window.topic)
+        return window.take(place, max_bytes)
+
+    def poll(self, seconds: float) -> bool:
+        """Fill the windows; waits so long for something to come, and says whether it did.
+
+        Raises ConfigurationError for a topic that we have no right to read.
+        """
+        self._tell()
+        if not self.windows:
+            time.sleep(seconds)
+            return False
+        found = self._polled(round(1000 * seconds))
+        for partition, records in found.items():
+            if window := self.windows.get(partition.topic):
+                window.add(records)
+                if window.unread > AHEAD_BYTES:
+                    self.leave(partition.topic)
+        if found:
+            self._make_room()
+        return bool(found)
+
+    def look(self, window: Window) -> None:
+        """Note how far a topic was read where no record tells: what is gone leaves gaps behind."""
+        told = self.windows.get(window.topic) is window and window.topic not in self._opened
+        if told and not window.lost:
+            place = self._consumer.position(TopicPartition(window.topic, 0), timeout_ms=100)
+            window.next = max(window.next, place or 0)
+
+    def close(self) -> None:
+        """Within half a second, whatever the broker does."""
+        self._consumer.close(autocommit=False, timeout_ms=500)
+
+    def _tell(self) -> None:
+        """Tell the consumer whom to follow. Others keep their places."""
+        if not self._opened.keys() <= self._assigned:
+            self._assign(self._opened.keys() | set(self._known))
+        for topic, place in self._opened.items():
+            self._consumer.seek(TopicPartition(topic, 0), place)
+            self._consumer.resume(TopicPartition(topic, 0))
+        self._consumer.pause(*(TopicPartition(topic, 0) for topic in self._left & self._assigned))
+        self._opened.clear()
+        self._left.clear()
+
+    def _assign(self, topics: set[str]) -> None:
+        """Take more topics on, at rest. None is given back: the client would forget its leader."""
+        new = [TopicPartition(topic, 0) for topic in topics - self._assigned]
+        self._assigned |= topics
+        self._consumer.assign([TopicPartition(topic, 0) for topic in self._assigned])
+        self._consumer.pause(*new)
+        for partition in new:
+            self._consumer.seek(partition, 0)
+
+    def _polled(self, milliseconds: int) -> dict[Any, list[Any]]:
+        try:
+            return dict(self._consumer.poll(timeout_ms=milliseconds))
+        except errors.OffsetOutOfRangeError as error:
+            for partition in error.args[0]:
+                self.windows[partition.topic].lost = True
+                self._consumer.pause(partition)  # or it would complain again each time
+        except errors.AuthorizationError as error:
+            raise refusal(error, f"read {error}") from error
+        except errors.RetriableError:
+            pass  # the consumer finds back to its broker by itself
+        except errors.KafkaError as error:
+            raise RunFailed(f"Kafka's log cannot be read ({type(error).__name__}: {error})") from (
+                error
+            )
+        return {}
+
+    def _make_room(self) -> None:
+        """Let go of what was given, where it was not asked for the longest."""
+        over = sum(window.size for window in self.windows.values()) - self._keep
+        for window in self.windows.values():
+            if over <= 0:
+                return
+            before = window.size
+            window.drop(over)
+            over -= before - window.size
+
+
+def _stored(each: Any) -> Stored:
+    """A consumer's record in our form. Anybody may write: what is no text is shown as such."""
+    key = _text(each.key or b"")
+    headers = {name: _text(value or b"") for name, value in each.headers}
+    return Stored(each.offset, Record(key, each.value, headers))
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _size(stored: Stored) -> int:
+    return len(stored.record.value) + HEAD_BYTES

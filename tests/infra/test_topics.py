@@ -1,0 +1,169 @@
+"""The topics of a run: what the table says becomes what a broker does, twice as well as once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from infra.kafka import KafkaSettings
+from infra.topics import Administration, Planned, plan
+from infra.transport.kafka import Kafka
+from schemas.codec import Record
+from schemas.errors import ConfigurationError
+from schemas.topics import Names
+from tests.services import have, kafka_address, new_run
+
+SETTINGS = KafkaSettings("somewhere:9092", replication=3, min_insync=2)
+NAMES = Names("trial")
+SITES, ENTITIES = ["north", "south"], ["north/a", "north/b", "south/c"]
+
+
+def planned(cluster: str) -> dict[str, Planned]:
+    """The plan of one of the two clusters, by name without prefix and run."""
+    assert cluster in ("federation", "site")
+    found = plan(NAMES, "site" if cluster == "site" else "federation", SITES, ENTITIES, SETTINGS)
+    return {each.name.removeprefix("fedtwin.trial."): each for each in found}
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_images_and_exemplars_are_in_no_plan_of_the_federation() -> None:
+    """What shows an image stays in the site's cluster; every other topic is in one of the two."""
+    federation, site = planned("federation"), planned("site")
+
+    assert not [name for name in federation if name.startswith(("samples", "twin-state"))]
+    assert {"samples.north.a", "twin-state.south.c", "metrics.north"} <= site.keys()
+    assert {"rounds", "classes.north", "updates.south", "dead-letters"} <= federation.keys()
+    assert not federation.keys() & site.keys()
+    assert len(federation) + len(site) == 5 + 3 * 2 + 2 * 3 + 2 * 2
+
+
+def test_a_site_plans_its_own_topics_only() -> None:
+    """Other sites' entities may be named: their topics are somebody else's to make."""
+    found = plan(NAMES, "site", ["south"], ENTITIES, SETTINGS)
+
+    assert [each.name for each in found if ".north" in each.name] == []
+    assert "fedtwin.trial.samples.south.c" in [each.name for each in found]
+
+
+def test_nothing_is_forgotten_by_age_and_only_numbers_by_size() -> None:
+    """A federation that rested over a holiday finds its model again."""
+    everything = planned("federation") | planned("site")
+
+    assert {each.configs["retention.ms"] for each in everything.values()} == {"-1"}
+    by_size = {name for name, each in everything.items() if each.configs["retention.bytes"] != "-1"}
+    assert {name.split(".")[0] for name in by_size} == {"metrics", "dead-letters"}
+
+
+def test_what_is_let_go_leaves_the_disk_soon() -> None:
+    """Trimmed and compacted topics have small segments that end by themselves; lines do not."""
+    everything = planned("federation") | planned("site")
+    going = {name for name, each in everything.items() if "segment.ms" in each.configs}
+
+    kinds = {name.split(".")[0] for name in going}
+    assert kinds == {"samples", "twin-state", "updates", "models", "prototypes"}
+    assert everything["models"].configs["cleanup.policy"] == "compact,delete"
+    assert everything["rounds"].configs["cleanup.policy"] == "delete"
+
+
+def test_copies_are_those_of_the_settings() -> None:
+    """Three copies of each topic, of which two must have a record before it counts."""
+    found = planned("federation")["rounds"]
+
+    assert (found.replication, found.configs["min.insync.replicas"]) == (3, "2")
+
+
+# --- on a broker ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run() -> Names:
+    """A run that nobody else has."""
+    return Names(new_run())
+
+
+@pytest.fixture
+def settings() -> KafkaSettings:
+    """Where the broker of all tests is."""
+    return have(lambda: KafkaSettings(kafka_address()))
+
+
+@pytest.fixture
+def topics(settings: KafkaSettings, run: Names) -> Iterator[Administration]:
+    """Its administration; what the test made is taken away."""
+    found = have(lambda: Administration(settings))
+    yield found
+    found.rm(run)
+    found.close()
+
+
+@pytest.mark.kafka
+def test_applying_twice_changes_nothing(
+    topics: Administration, run: Names, settings: KafkaSettings
+) -> None:
+    """The first time all are made, the second time all are as they should be."""
+    wanted = plan(run, "federation", ["north"], ["north/a"], settings)
+    made = topics.apply(wanted)
+
+    again = topics.apply(wanted)
+
+    assert list(made.made) == [each.name for each in wanted]
+    assert (made.mended, made.kept) == ([], [])
+    assert (again.made, again.mended) == ([], [])
+    assert list(again.kept) == sorted(each.name for each in wanted)
+
+
+@pytest.mark.kafka
+def test_a_topic_that_would_forget_is_mended(topics: Administration, run: Names) -> None:
+    """Somebody made it with a week's retention: applying sets it right, and what it holds stays."""
+    name = run.federation("rounds")
+    topics.apply([Planned(name, {"retention.ms": "604800000"})])
+
+    applied = topics.apply([Planned(name, {"retention.ms": "-1", "cleanup.policy": "delete"})])
+
+    assert list(applied.mended) == [name]
+    assert topics.ls(run)[0].configs["retention.ms"] == "-1"
+
+
+@pytest.mark.kafka
+def test_the_list_tells_what_is_there(
+    topics: Administration, run: Names, settings: KafkaSettings
+) -> None:
+    """Three records, of which one is trimmed: offsets and bytes of each topic, in order of name."""
+    topics.apply(plan(run, "federation", [], [], settings))
+    log = Kafka(settings)
+    log.append(run.federation("rounds"), [Record("a", bytes(1000))] * 3)
+    log.trim(run.federation("rounds"), 1)
+    log.close()
+
+    found = topics.ls(run)
+
+    rounds = next(each for each in found if each.name.endswith(".rounds"))
+    assert [each.name for each in found] == sorted(each.name for each in found)
+    assert (rounds.partitions, rounds.first, rounds.end) == (1, 1, 3)
+    assert rounds.size > 3000
+    assert {each.end for each in found if each is not rounds} == {0}
+
+
+@pytest.mark.kafka
+def test_taking_a_run_away_leaves_the_others(topics: Administration, run: Names) -> None:
+    """A run whose name begins alike is another one; taking away what is gone is no error."""
+    other = replace(run, run=f"{run.run}0")
+    for names in (run, other):
+        topics.apply([Planned(names.federation("rounds"), {})])
+
+    gone = topics.rm(run)
+
+    assert gone == [run.federation("rounds")]
+    assert (topics.rm(run), topics.ls(run)) == ([], [])
+    assert topics.rm(other) == [other.federation("rounds")]
+
+
+@pytest.mark.kafka
+def test_what_a_cluster_refuses_is_told(topics: Administration, run: Names) -> None:
+    """Three copies on a single broker: its own words, and no traceback."""
+    with pytest.raises(ConfigurationError, match=r"refuses to make topics \(InvalidReplication"):
+        topics.apply([Planned(run.federation("rounds"), {}, replication=3)])
