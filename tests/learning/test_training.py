@@ -246,6 +246,7 @@ SWITCHED: list[tuple[str, Any]] = [
     ("beta", 0.5),
     ("gamma", 0.5),
     ("cls_rows", "current"),
+    ("weight", "product"),
     ("weight", "old_new"),
     ("weight", "cumulative"),
     ("weight", "none"),
