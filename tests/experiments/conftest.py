@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from experiments import figures
+from tests.memory import in_memory
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """In memory where a machine can: a run waits for its disk hundreds of times."""
+    with in_memory(otherwise=tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,8 @@ def test_half_precision_is_near_full_precision_and_gives_full_weights() -> None:
 def third_stage(strategy: Strategy) -> Lesson:
     """Forty images of six classes, two of each stage, for a client that has met three of four.
 
-    The head of the model is enlarged, so that its gaps differ enough for weights to be clamped.
+    All of them in one step, which tells switches apart as well as three do. The head of the model
+    is enlarged, so that its gaps differ enough for weights to be clamped.
     """
     teacher = models()[1]
     base = grown(teacher, 2, np.random.default_rng(2))
@@ -230,6 +231,7 @@ def third_stage(strategy: Strategy) -> Lesson:
         stage=2,
         learned=3,
         epochs=1,
+        batch_size=40,
     )
 
 
