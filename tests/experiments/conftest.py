@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments import figures
@@ -20,12 +21,21 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
         yield made
 
 
+PLOTS = (
+    "accuracy_by_round", "old_and_new_by_round", "stage_matrix", "confusion_matrix",
+    "entropy_rises", "scores_and_accuracies",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def blank_figures() -> Iterator[None]:
     """Reports with empty plots: to draw them takes longer than a small run, and has its own tests
     (test_figures.py, test_report.py)."""
     held = io.BytesIO()
     Image.new("RGBA", (8, 8)).save(held, format="png")
+    empty = Figure()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(figures, "png", lambda figure: held.getvalue())
+        for plot in PLOTS:
+            patched.setattr(figures, plot, lambda *told: empty)
         yield
