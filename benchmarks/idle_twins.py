@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.system import SITE, embedded, largest_message, opening_of
+from experiments.system import SITE, embedded, opening_of
 from infra.promises import Result, Task
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
@@ -33,6 +33,7 @@ from infra.store.sqlite import SqliteStore
 from infra.transport.embedded import Embedded
 from producers.images import Dataset, Part
 from schemas.configuration import Configuration
+from schemas.limits import largest_message
 from schemas.messages import Transforms
 from schemas.tensors import update_of
 from schemas.topics import Names

@@ -20,7 +20,7 @@ from experiments.measures import Measures, measure
 from experiments.metrics import write_metrics
 from experiments.observer import Observer
 from experiments.report import write_report
-from experiments.system import Embedded, embedded, opening_of
+from experiments.system import Embedded, Watched, embedded, opening_of
 from infra.points import Hook, no_hook
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
@@ -109,16 +109,21 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
         _check(configuration)
         place = run_folder.data_name(local.data_dir)
         dataset = load_data(configuration, place, local.data_dir)
+        check_data(place, dataset, manifest)
         data = manifest["data"]
-        if dataset.sha256 != data["sha256"]:
-            raise DataError(
-                f"{place} has changed: its images and labels have the SHA-256 {dataset.sha256}, the"
-                f" run began with {data['sha256']}; give the data that it began with, by --data-dir"
-                " if they lie elsewhere"
-            )
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
         run_folder.write_manifest({**manifest, **found})
         return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
+
+
+def check_data(place: str, dataset: Dataset, manifest: Mapping[str, Any]) -> None:
+    """Raises DataError when these are not the data that a run began with."""
+    if dataset.sha256 != manifest["data"]["sha256"]:
+        raise DataError(
+            f"{place} has changed: its images and labels have the SHA-256 {dataset.sha256}, the"
+            f" run began with {manifest['data']['sha256']}; give the data that it began with, by"
+            " --data-dir if they lie elsewhere"
+        )
 
 
 def load_data(configuration: Configuration, place: str, data_dir: Path) -> Dataset:
@@ -232,7 +237,7 @@ class _Spent:
 
 
 def _finish(
-    folder: RunFolder, run: Embedded, dataset: Dataset, gallery: Gallery, spent: _Spent
+    folder: RunFolder, run: Watched, dataset: Dataset, gallery: Gallery, spent: _Spent
 ) -> Outcome:
     """Write down what the run came to."""
     line = run.observer.line

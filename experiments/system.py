@@ -7,34 +7,43 @@ from dataclasses import dataclass
 
 from aggregator.aggregator import Aggregator, Opening
 from experiments.observer import Observer
+from infra.program import wire_of
 from infra.promises import Role, Workers
 from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.transport.base import Transport
-from learning.shapes import model_shapes
 from producers.entity import Producers
 from producers.images import Dataset
 from proxy.proxy import Proxy
 from schemas.configuration import Configuration
-from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate
+from schemas.limits import largest_message
 from schemas.schedule import class_order, plan
 from schemas.topics import Names
 from twins.twins import Twins
 
 SITE = "local"
-LEAST_BYTES = 32 * 1024 * 1024
 
 
 @dataclass
-class Embedded:
-    """A run in one process: the roles that people ask about, and the system that steps them all."""
+class Watched:
+    """A run as one looks at it, wherever its roles are."""
 
     system: System
-    aggregator: Aggregator
+    """Of this process."""
     observer: Observer
-    proxy: Proxy
     shelf: Shelf
+
+
+Watch = Callable[[Watched], None]
+
+
+@dataclass
+class Embedded(Watched):
+    """A run in one process: besides, the roles that people ask about."""
+
+    aggregator: Aggregator
+    proxy: Proxy
 
 
 def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
@@ -64,19 +73,6 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
     return Opening(configuration, dataset.facts(order), schedule)
 
 
-def largest_message(configuration: Configuration, data: DataFacts) -> int:
-    """The most bytes that a message of this run may have: four models with every row."""
-    classes = configuration.encoder_classes or data.encoder_classes
-    shapes = model_shapes(data.channels, configuration.width, max(classes, len(data.classes)))
-    numbers = 0
-    for shape in shapes.values():
-        size = 1
-        for length in shape:
-            size *= length
-        numbers += size
-    return max(LEAST_BYTES, 16 * numbers)
-
-
 def embedded(
     opening: Opening,
     dataset: Dataset,
@@ -95,10 +91,7 @@ def embedded(
     shelf = Shelf(transport, names.federation("models"), max_bytes)
     wire = opening.configuration.wire
 
-    def wire_of(message: Message) -> str:
-        return wire if isinstance(message, GlobalModel | ModelUpdate) else "fp32"
-
-    surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of, store))
+    surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of(wire), store))
     observer = Observer(names, SITE, dataset)
     aggregators = [Aggregator(names, [SITE], opening, shelf) for _ in range(copies)]
     proxies = [Proxy(names, [SITE]) for _ in range(copies)]
@@ -113,4 +106,4 @@ def embedded(
         observer,
     ]
     system = System(roles, surroundings, workers, order=order)
-    return Embedded(system, aggregators[0], observer, proxies[0], shelf)
+    return Embedded(system, observer, shelf, aggregators[0], proxies[0])

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 from experiments.evaluation import evaluate
 from infra.workers import Function, serve_standard_pipes
-from proxy.tasks import reconstruct, score_candidate
-from twins.learner import herd, judge, local_update, prototypes
+from learning.repeatable import repeatable
+from proxy import worker as of_the_proxy
+from twins import worker as of_the_twins
 
 FUNCTIONS: dict[str, Function] = {
-    "judge": judge,
-    "herd": herd,
-    "learn": local_update,
-    "prototypes": prototypes,
-    "reconstruct": reconstruct,
-    "score": score_candidate,
+    **of_the_twins.FUNCTIONS,
+    **of_the_proxy.FUNCTIONS,
     "evaluate": evaluate,
 }
 
-
-def set_up(threads: int) -> None:
-    """Sums must not depend on chance or on how many threads share them."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-
-
 if __name__ == "__main__":
-    set_up(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    repeatable(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     serve_standard_pipes(FUNCTIONS)

@@ -96,6 +96,8 @@ class Surroundings:
     hook: Hook = no_hook
     clock: Callable[[], float] = time.monotonic
     """Seconds since any moment, for what is told of waiting; no role sees it."""
+    standby_after: float = 0.0
+    """A standby answers only what nobody else has, so many seconds after it last heard anything."""
     letters: Letters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class Session:
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
+        self._heard_at = -math.inf
+        """When it last read anything, by the clock."""
         self._since: dict[str, float] = {}
         """What is waited for, in words → when that was first seen."""
 
@@ -136,9 +140,29 @@ class Session:
         topics = self.role.topics if self.caught_up else self.role.lines
         moved = [self._read_on(topic) for topic in list(topics)]
         moved.append(self._look_again())
-        if self.caught_up:
+        if any(moved):
+            self._heard_at = self._around.clock()
+        if self.caught_up and self._is_its_turn:
             moved.append(self._carry_out(self.role.answers()))
         return any(moved)
+
+    @property
+    def _is_its_turn(self) -> bool:
+        """At once, or when it has been quiet for as long as a standby waits."""
+        after = self._around.standby_after
+        return not after or self._around.clock() >= self._heard_at + after
+
+    def leave(self, topics: Iterable[str]) -> None:
+        """Its role reads these no longer, and perhaps others: those begin with their own past.
+
+        Who reads one of them again later begins at its beginning.
+        """
+        gone = set(topics)
+        for kept in (self._places, self._pieces, self._targets, self._lost):
+            for topic in gone & kept.keys():
+                del kept[topic]
+        self._later = [(place, wait) for place, wait in self._later if place.topic not in gone]
+        self._caught_up = False
 
     @property
     def caught_up(self) -> bool:
@@ -498,7 +522,7 @@ class System:
             moved = self.step()
             watch()
             if not (moved or self._in_work or self.over or any(s.behind for s in self.sessions)):
-                raise Stalled(self._missing())
+                raise Stalled(self.missing())
 
     def step(self) -> bool:
         """One step of each role, and what workers have finished; says whether anything happened."""
@@ -532,16 +556,19 @@ class System:
                 self._begin(session, do)
 
     def _begin(self, session: Session, do: Do) -> None:
+        key = (id(session), do.id)
+        if key in self._in_work:
+            return  # a twin that left and came back asks for what is in work already
         try:
             task = session.prepare(do)
         except LookupError as gone:  # what is let go is never needed again, so neither is the work
             self._passed_over[do.id] = f"{type(gone).__name__}: {gone}"
             return
-        key = (id(session), do.id)
         self._in_work[key] = (session, do.id)
         self._workers.submit(key, task)
 
-    def _missing(self) -> str:
+    def missing(self) -> str:
+        """What nobody can go on without, in words."""
         waits = [str(wait) for wait in self.waits()]
         waits += [
             f"{' '.join(map(str, id))} was passed over ({gone})"

@@ -150,6 +150,12 @@ class Configuration(Frozen):
     keep_rounds: Positive | Literal["all"] = 1
     keep_samples: bool = False
 
+    # between programs
+    patience: Rate = 600.0
+    """Seconds in which nothing comes and nothing is in work, after which a recipe has failed."""
+    standby_after: Rate = 10.0
+    """Seconds that a standby leaves to the others before it says what is still missing."""
+
     @model_validator(mode="after")
     def _sums_need_small_rates(self) -> Self:
         if self.reduction == "sum" and self.learning_rate > SUM_RATE:
@@ -175,6 +181,7 @@ class Configuration(Frozen):
             "detector=lineage": self.detector == "lineage",
             "teacher=slots": self.teacher == "slots",
             "proto_model=local": self.proto_model == "local",
+            "entropy_head=post_growth": self.entropy_head == "post_growth",
         }
         if not any(parts.values()):
             return self
@@ -189,15 +196,6 @@ class Configuration(Frozen):
             raise ValueError(
                 "teacher=slots scores each model on the newest round's prototypes alone: leave"
                 " proxy_eval at current (docs/method.md 9)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _grown_heads_are_the_lineages(self) -> Self:
-        if (self.entropy_head == "post_growth") != (self.detector == "lineage"):
-            raise ValueError(
-                f"entropy_head={self.entropy_head} with detector={self.detector}: only the"
-                " lineage's signal is taken on a grown head, and always (docs/method.md 3.3, 9)"
             )
         return self
 

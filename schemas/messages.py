@@ -457,6 +457,24 @@ class Measured(Message):
         return f"Measured/{self.name}"
 
 
+class Heartbeat(Message):
+    """Each program → whoever looks, every other second: that it lives, and what it does."""
+
+    process: Reasoned
+    """Its name among the programs of a run."""
+    role: str
+    at: Finite
+    """By its own clock, seconds since 1970: to be shown, never to be counted on."""
+    in_work: tuple[str, ...]
+    """What its workers do now."""
+    waits: tuple[tuple[str, Finite], ...]
+    """What it waits for, in words, and for how many seconds."""
+
+    @property
+    def identity(self) -> str:
+        return f"Heartbeat/{self.process}"
+
+
 class DeadLetter(Message):
     """The owner of a topic → people: what was set aside, by reference, and why."""
 
@@ -480,6 +498,6 @@ KINDS: dict[str, type[Message]] = {
         ImageBatch, StreamMarked, EntityJoined, WindowJudged, RunOpened, HeadGrown,
         RoundOpened, RoundClosed, StageClosed, StageAdded, GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
-        DeadLetter,
+        Heartbeat, DeadLetter,
     )
 }  # fmt: skip

@@ -74,7 +74,10 @@ TOPICS = (
         "teachers", "federation", "federation", "proxy", ("aggregator", "twins"), "proxy", "all",
         ("TeacherChosen",),
     ),
-    Topic("metrics", "federation", "federation", "each side", (), None, "by size", ("Measured",)),
+    Topic(
+        "metrics", "federation", "federation", "each side", (), None, "by size",
+        ("Measured", "Heartbeat"),
+    ),
     Topic("metrics", "site", "site", "twins", (), None, "by size", ("Measured",)),
     Topic("dead-letters", "site", "site", "twins", (), None, "by size", ("DeadLetter",)),
     Topic(

@@ -31,7 +31,9 @@ FLOORS: dict[str, set[str]] = {
 }  # fmt: skip
 ROLES = ("producers", "twins", "aggregator", "proxy")
 PROMISES = {"infra.promises", "infra.transport.base", "infra.store.base"}
-"""All that a role may know of the outside world; its `__main__.py` may know more."""
+"""All that a role may know of the outside world."""
+STARTERS = ("__main__.py", "worker.py")
+"""Files that are run as a program; they may know more."""
 PORTS = ("infra.transport", "infra.store")
 """Folders of a promise (base.py) and of those who keep it, which only a starter chooses among."""
 
@@ -80,7 +82,7 @@ def complaint(path: Path, name: str) -> str | None:
     """Why a file may not import this, or None."""
     own = name_of(path)
     room, target = own.split(".")[0], name.split(".")[0]
-    starts = path.name == "__main__.py" or room == "experiments"
+    starts = path.name in STARTERS or room == "experiments"
     if name.startswith("."):
         return "imports are absolute"
     if target not in FLOORS[room] | {room}:
@@ -162,6 +164,7 @@ def test_a_broken_rule_is_named(file: str, name: str, why: str) -> None:
     [
         ("twins/twin.py", "infra.transport.base"),
         ("twins/__main__.py", "infra.transport.kafka"),
+        ("twins/worker.py", "infra.workers"),
         ("experiments/system.py", "infra.store.sqlite"),
         ("infra/store/redis.py", "infra.store.base"),
         ("infra/transport/unkind.py", "infra.transport.embedded"),

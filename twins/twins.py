@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from infra.promises import Answer, Arrived, Models, NotYet, Result
 from learning.strategies.choice import sent_tensors
@@ -39,7 +39,7 @@ class Twins:
         self._names = names
         self._site = site
         self._models = models
-        self._wanted = entities
+        self._wanted: Collection[str] | None = entities
         self._shared = Shared(names)
         self._twins: dict[str, Twin] = {}
         self._by_topic: dict[str, Twin] = {}
@@ -113,12 +113,29 @@ class Twins:
         self._shared.teachers.again()
         self._stirred |= self._twins.keys()
 
+    def host(self, entities: Collection[str]) -> list[str]:
+        """From now on these twins live here and no others: others have gone to live elsewhere.
+
+        Gives the topics that are read no longer. What a twin had in work is finished, and left to
+        whoever hosts it now.
+        """
+        self._wanted = entities
+        gone = [self._twins.pop(entity) for entity in self._twins.keys() - set(entities)]
+        left = [topic for twin in gone for topic in (twin.own, twin.samples)]
+        for topic in left:
+            del self._by_topic[topic]
+        if self._shared.line.opened:
+            self._move_in(self._shared.line.opened)
+        return left
+
     def _move_in(self, opened: RunOpened) -> None:
         here = [e for e in opened.schedule.entities if parted(e)[0] == self._site]
-        for entity in here if self._wanted is None else self._wanted:
-            twin = Twin(entity, self._shared)
-            self._twins[entity] = twin
-            self._by_topic |= {twin.own: twin, twin.samples: twin}
+        for entity in here:
+            if entity not in self._twins and (self._wanted is None or entity in self._wanted):
+                twin = Twin(entity, self._shared)
+                self._twins[entity] = twin
+                self._by_topic |= {twin.own: twin, twin.samples: twin}
+                self._stirred.add(entity)
 
     def _note(self, update: ModelUpdate) -> None:
         """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
@@ -159,8 +176,9 @@ class Twins:
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         entity = str(id[1])
-        self._stirred.add(entity)
-        yield from self._twins[entity].done(id, result)
+        if entity in self._twins:  # else it has gone to live elsewhere meanwhile
+            self._stirred.add(entity)
+            yield from self._twins[entity].done(id, result)
 
     def waits(self) -> list[str]:
         if self._shared.line.opened is None:

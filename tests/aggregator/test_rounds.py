@@ -198,6 +198,7 @@ def test_with_two_slots_a_twin_owes_its_classes_once_for_each_round_that_it_trai
     """Four of six train, each in one of the two rounds; two rounds would double the list."""
     slotted = {
         "detector": "lineage",
+        "entropy_head": "post_growth",
         "teacher": "slots",
         "proto_model": "local",
         "proto_upload": "sampled_only",

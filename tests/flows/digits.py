@@ -33,9 +33,9 @@ def told_by_child(run: Callable[[], Outcome], folder: Path) -> Outcome:
     answer = folder / "outcome.json"
 
     def life() -> int:
-        from experiments.worker import set_up
+        from learning.repeatable import repeatable
 
-        set_up(1)
+        repeatable(1)
         answer.write_text(json.dumps(asdict(run())))
         return 0
 

@@ -190,7 +190,8 @@ def test_tiny_killed_by_the_clock_ends_the_same(trained: Outcome, folder: Path, 
 
 
 def _life_of_tiny(path: Path) -> None:
-    from experiments.worker import FUNCTIONS, set_up
+    from experiments.worker import FUNCTIONS
+    from learning.repeatable import repeatable
 
-    set_up(1)
+    repeatable(1)
     in_file(TINY, path, Told(functions=FUNCTIONS), dataset=digits())

@@ -12,6 +12,7 @@ from schemas.messages import (
     ExemplarImage,
     GlobalModel,
     HeadGrown,
+    Heartbeat,
     ImageBatch,
     Look,
     Measured,
@@ -237,6 +238,14 @@ def every_kind() -> list[Message]:
             groups={"drift": {"fc.bias": np.ones(2, "<f4")}},
         ),
         Measured(run="", name="model/1", values={"confusion": ((1, 0), (0, 2)), "stage": 0}),
+        Heartbeat(
+            run="",
+            process="twins-1",
+            role="twins",
+            at=1790000000.5,
+            in_work=("learn local/north 7",),
+            waits=(("twins waits for local/south: the mark of stage 1", 2.5),),
+        ),
         DeadLetter(
             run="",
             topic="fedtwin.story.rounds",

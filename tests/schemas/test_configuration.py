@@ -122,21 +122,6 @@ def test_summed_losses_need_a_small_rate_in_either_family(family: str) -> None:
     assert configuration(NEEDED | {"reduction": "mean", "learning_rate": 2.0}).reduction == "mean"
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"entropy_head": "post_growth"},
-        {"detector": "lineage", "teacher": "slots", "proto_model": "local",
-         "proto_upload": "sampled_only"},
-    ],
-)  # fmt: skip
-def test_a_grown_head_is_looked_at_by_the_lineages_detector_and_by_no_other(
-    values: dict[str, object],
-) -> None:
-    """Either without the other would be something else under its name."""
-    assert "the lineage's signal is taken on a grown head" in complaint(values)
-
-
 def test_sizes_are_listed_for_every_stage_or_given_once() -> None:
     """Two sizes for three stages leave one without."""
     assert (

@@ -19,6 +19,7 @@ from tests.schemas.specimens import NORTH, RUN, SOUTH, model, opened, recipe
 
 LINEAGE = {
     "detector": "lineage",
+    "entropy_head": "post_growth",
     "teacher": "slots",
     "proto_model": "local",
     "proto_upload": "sampled_only",
@@ -27,7 +28,7 @@ LINEAGE = {
 
 @pytest.mark.parametrize("left", LINEAGE)
 def test_the_lineage_s_parts_come_together_or_not_at_all(left: str) -> None:
-    """Three of the four are refused in one line, which names what is missing."""
+    """Four of the five are refused in one line, which names what is missing."""
     parts = {key: value for key, value in LINEAGE.items() if key != left}
 
     with pytest.raises(ConfigurationError, match=f"needs {left}={LINEAGE[left]}"):

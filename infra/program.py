@@ -1,0 +1,243 @@
+"""A role as a program of its own: it begins, serves, tells that it lives, and ends.
+
+It begins by waiting for RunOpened, for everything about a run stands in it. It ends with 0 when
+the run is over; with the exit code of what went wrong, said in one line; or when it is told to
+(SIGTERM, Ctrl-C): then it drops what is in work, writes nothing more, and says how to go on.
+Whatever ends it, started again it goes on from the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from infra.pieces import Pieces, gathered
+from infra.promises import Place, Result, Role, Task, Workers
+from infra.serve import READ_BYTES, Surroundings, System
+from infra.shelf import Shelf
+from infra.transport.base import Transport
+from schemas.codec import piece, records, unpack
+from schemas.configuration import Configuration
+from schemas.errors import FedtwinError, Refused, Stalled
+from schemas.limits import LEAST_BYTES, largest_message
+from schemas.messages import DataFacts, GlobalModel, Heartbeat, Message, ModelUpdate, RunOpened
+from schemas.topics import Names
+
+BEAT = 2.0  # seconds between two heartbeats
+LIVES = 10.0  # seconds after which a program that was not heard of does no work for us
+REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
+HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
+MOST_WAITS = 8  # told at once: a process may host hundreds of twins
+STOPPED = 130
+"""The exit code of a program that was told to stop."""
+EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
+FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR), or from what
+`make up` has written; everything else from the run itself.
+
+Exit codes: 0 the run is over, 1 it failed, 2 wrong usage or configuration, 3 a service that cannot
+be reached, 4 data missing or broken, 130 told to stop.
+"""
+
+
+class Stopped(BaseException):
+    """The program was told to stop. No Exception, so that nobody takes it for a failure."""
+
+
+class NoWorkers:
+    """For a role that gives no tasks."""
+
+    free = 0
+
+    def submit(self, id: object, task: Task) -> None:
+        """Raises ValueError: nobody is here to do it."""
+        raise ValueError(f"{task.name} was given to a program without workers")
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        return []
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM and Ctrl-C raise Stopped, wherever the program is; gives whether they did."""
+    told = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            raise Stopped
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: told
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def ended(name: str, work: Callable[[], None]) -> int:
+    """Do a program's work; its exit code. What ends it early is said in one line."""
+    try:
+        work()
+    except Stopped:
+        print(f"{name}: stopped; what was written stands. Start it again to go on", file=sys.stderr)
+        return STOPPED
+    except FedtwinError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def arguments(role: str, about: str | None) -> argparse.ArgumentParser:
+    """The options that every role's program has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {role}",
+        description=about,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", metavar="NAME", help="the run; otherwise FEDTWIN_RUN")
+    parser.add_argument(
+        "--process",
+        metavar="NAME",
+        default=f"{role}-{socket.gethostname().partition('.')[0].lower()}-{os.getpid()}",
+        help="this program's name among those of the run; otherwise made of host and process",
+    )
+    return parser
+
+
+# --- beginning ------------------------------------------------------------------------------------
+
+
+def run_opened(transport: Transport, names: Names) -> RunOpened:
+    """The decision that opens the run, as soon as it is there."""
+    topic, place = names.federation("rounds"), 0
+    pieces = Pieces()
+    while True:
+        for stored in transport.read(topic, place, READ_BYTES):
+            place = stored.offset + 1
+            try:
+                offsets = pieces.add(piece(stored.record.value, LEAST_BYTES), stored.offset)
+                whole = offsets and gathered(transport, Place(topic, offsets), LEAST_BYTES)
+                message = unpack(whole.payload, LEAST_BYTES) if whole else None
+            except Refused:
+                continue  # the aggregator sets it aside
+            if isinstance(message, RunOpened) and message.number == 0:
+                return message
+        transport.wait(REST)
+
+
+def surroundings(
+    configuration: Configuration, data: DataFacts, transport: Transport, names: Names, **more: Any
+) -> Surroundings:
+    """What the roles of a run share; `more` are further fields of Surroundings."""
+    most = largest_message(configuration, data)
+    shelf = Shelf(transport, names.federation("models"), most)
+    return Surroundings(transport, shelf, most, wire_of(configuration.wire), **more)
+
+
+def wire_of(wire: str) -> Callable[[Message], str]:
+    """How each message travels: models and updates as the recipe says, all else as it is."""
+    return lambda message: wire if isinstance(message, GlobalModel | ModelUpdate) else "fp32"
+
+
+# --- serving --------------------------------------------------------------------------------------
+
+
+class Pulse:
+    """Says every other second that a program lives, and hears which others do.
+
+    It writes into the federation's `metrics`, so that whoever waits can tell work from silence.
+    """
+
+    def __init__(
+        self, system: System, transport: Transport, names: Names, *, role: str, process: str
+    ) -> None:
+        self._system = system
+        self._transport = transport
+        self._topic = names.federation("metrics")
+        self._role, self._process = role, process
+        self._place: int | None = None
+        self._due = 0.0
+        self._worked: dict[str, float] = {}
+        """Another process → when it was last heard to work, by our clock."""
+
+    def beat(self, now: float) -> None:
+        """Say it if it is time to, and hear the others."""
+        if now < self._due:
+            return
+        self._due = now + BEAT
+        self._listen(now)
+        beat = Heartbeat(
+            run="",
+            process=self._process,
+            role=self._role,
+            at=time.time(),
+            in_work=tuple(" ".join(map(str, id)) for id in self._system.in_work),
+            waits=tuple((wait.what, wait.seconds) for wait in self._system.waits()[:MOST_WAITS]),
+        )
+        self._transport.append(self._topic, records(beat, source=self._role)[1])
+
+    def somebody_works(self, now: float) -> bool:
+        """Whether another program has said of late that it works."""
+        return any(now < worked + LIVES for worked in self._worked.values())
+
+    def _listen(self, now: float) -> None:
+        if self._place is None:  # of what was said before we began we do not know when
+            self._place = self._transport.end(self._topic)
+        while found := self._transport.read(self._topic, self._place, READ_BYTES):
+            for stored in found:
+                self._place = stored.offset + 1
+                try:
+                    said = unpack(piece(stored.record.value, LEAST_BYTES).content, LEAST_BYTES)
+                except Refused:
+                    continue  # of several pieces, or no message at all: no heartbeat
+                if isinstance(said, Heartbeat) and said.in_work and said.process != self._process:
+                    self._worked[said.process] = now
+
+
+def serve(
+    role: Role,
+    around: Surroundings,
+    workers: Workers,
+    names: Names,
+    *,
+    process: str,
+    patience: float,
+    each_turn: Callable[[System], None] = lambda system: None,
+) -> System:
+    """Step a role until it is over; gives what stepped it.
+
+    Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
+    is missing. Time in which a service was away does not count.
+    """
+    system = System([role], around, workers)
+    pulse = Pulse(system, around.transport, names, role=role.name, process=process)
+    quiet_since = turn = around.clock()
+    while not system.over:
+        each_turn(system)
+        moved = system.step()
+        now = around.clock()
+        pulse.beat(now)
+        if moved or system.in_work or pulse.somebody_works(now):
+            quiet_since = now
+        elif now - turn > HELD_UP:
+            quiet_since += now - turn
+        turn = now
+        if now - quiet_since >= patience and (missing := system.waits()):
+            waits = "; ".join(map(str, missing[:MOST_WAITS]))
+            raise Stalled(f"for {patience:.0f} s nothing came and nobody worked: {waits}")
+        if not moved and not system.in_work:
+            around.transport.wait(REST)
+    return system

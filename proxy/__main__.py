@@ -1,0 +1,81 @@
+"""The proxy: rebuilds prototypes from gradients, keeps old models in Redis, and picks the teacher.
+
+A second one beside it is a standby (--standby): it says what the first has not said in time. Which
+of them says it changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from infra.points import Hook, no_hook
+from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.settings import read_settings
+from infra.slots import Shared, Slots
+from infra.store.dispensable import Dispensable
+from infra.store.redis import RedisStore
+from infra.transport.clusters import connect
+from infra.workers import Worker, WorkerProcesses, spawned
+from proxy.proxy import Proxy
+from schemas.topics import Names, parted
+
+LOG = logging.getLogger("proxy")
+
+
+def main(
+    given: Sequence[str] | None = None,
+    *,
+    hook: Hook = no_hook,
+    start_worker: Callable[[], Worker] | None = None,
+) -> int:
+    """Run the program; gives its exit code. `start_worker` begins a worker process."""
+    parser = arguments("proxy", __doc__)
+    parser.add_argument("--standby", action="store_true", help="be the second one")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="worker processes on this machine (1)"
+    )
+    return ended("proxy", lambda: _serve(parser.parse_args(given), hook, start_worker))
+
+
+def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | None) -> None:
+    settings = read_settings()
+    names = Names(given.run or settings.run)
+    with stoppable() as stopped:
+        transport = connect(settings, site=False, stopped=stopped, hook=hook)
+        store = RedisStore(settings.redis, names.run, prefix=names.prefix)
+        try:
+            store.reach()
+            opened = run_opened(transport, names)
+            configuration = opened.configuration
+            sites = sorted({parted(entity)[0] for entity in opened.schedule.entities})
+            around = surroundings(
+                configuration,
+                opened.data,
+                transport,
+                names,
+                hook=hook,
+                store=Dispensable(store, LOG.warning),
+                standby_after=configuration.standby_after if given.standby else 0.0,
+            )
+            start = start_worker or spawned("proxy.worker", configuration.threads)
+            slots = Slots(given.workers)
+            with closing(Shared(WorkerProcesses(start, given.workers), slots)) as workers:
+                serve(
+                    Proxy(names, sites),
+                    around,
+                    workers,
+                    names,
+                    process=given.process,
+                    patience=configuration.patience,
+                )
+        finally:
+            store.close()
+            transport.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The digital twins of a site, or some of them: each notices new classes, remembers and trains.
+
+With NAMES this program hosts exactly these entities. Without, it takes its share of the site's:
+started several times, the programs share them, and take over from one that dies.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+
+from infra.points import Hook, no_hook
+from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.serve import System
+from infra.settings import Settings, read_settings
+from infra.slots import Shared, Slots
+from infra.transport.clusters import connect, kafka_settings
+from infra.transport.group import POLLED, SESSION, Group
+from infra.workers import Worker, WorkerProcesses, spawned
+from schemas.errors import ConfigurationError
+from schemas.messages import RunOpened
+from schemas.topics import Names, parted
+from twins.twins import Twins
+
+LOOK = 0.2  # seconds between two looks at the group
+
+
+def main(
+    given: Sequence[str] | None = None,
+    *,
+    hook: Hook = no_hook,
+    start_worker: Callable[[], Worker] | None = None,
+) -> int:
+    """Run the program; gives its exit code. `start_worker` begins a worker process."""
+    parser = arguments("twins", __doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entities of the site")
+    parser.add_argument("--site", metavar="NAME", help="the site; otherwise FEDTWIN_SITE, or local")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings side by side on this machine, whoever of its programs trains (1)",
+    )
+    parser.add_argument(
+        "--session",
+        type=float,
+        default=SESSION,
+        metavar="SECONDS",
+        help=f"of silence, after which others take over its twins ({SESSION:g})",
+    )
+    parser.add_argument(
+        "--max-poll-interval",
+        type=float,
+        default=POLLED,
+        metavar="SECONDS",
+        help=f"in which the program must have looked at its group ({POLLED:g})",
+    )
+    return ended("twins", lambda: _serve(parser.parse_args(given), hook, start_worker))
+
+
+def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | None) -> None:
+    settings = read_settings()
+    names, site = Names(given.run or settings.run), given.site or settings.site
+    with stoppable() as stopped, ExitStack() as held:
+        transport = held.enter_context(
+            closing(connect(settings, site=True, stopped=stopped, hook=hook))
+        )
+        opened = run_opened(transport, names)
+        configuration = opened.configuration
+        around = surroundings(configuration, opened.data, transport, names, hook=hook)
+        twins = Twins(names, site, around.shelf, _named(opened, site, given.names))
+        share = _Share(twins, around.clock)
+        if not given.names:
+            share.group = held.enter_context(closing(_group(settings, names, site, given)))
+        start = start_worker or spawned("twins.worker", configuration.threads)
+        workers = Shared(WorkerProcesses(start, given.workers), Slots(given.workers))
+        held.enter_context(closing(workers))
+        serve(
+            twins,
+            around,
+            workers,
+            names,
+            process=given.process,
+            patience=configuration.patience,
+            each_turn=share.look,
+        )
+
+
+def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
+    """The full names of entities. Raises ConfigurationError for one that the run does not have."""
+    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
+    found = [f"{site}/{each.removeprefix(f'{site}/')}" for each in wanted]
+    if unknown := [entity for entity in found if entity not in here]:
+        raise ConfigurationError(
+            f"{unknown[0]} is no entity of this run; site {site} has {', '.join(here[:5])}"
+            + ("" if len(here) <= 5 else f" and {len(here) - 5} more")
+        )
+    return found
+
+
+def _group(settings: Settings, names: Names, site: str, given: Namespace) -> Group:
+    return Group(
+        kafka_settings(settings.site_kafka),
+        names,
+        site,
+        given.process,
+        session=given.session,
+        polled=given.max_poll_interval,
+    )
+
+
+class _Share:
+    """Tells the twins who of them lives here, as often as the group is asked."""
+
+    def __init__(self, twins: Twins, clock: Callable[[], float]) -> None:
+        self.group: Group | None = None
+        self._twins = twins
+        self._clock = clock
+        self._due = 0.0
+        self._hosted: frozenset[str] = frozenset()
+
+    def look(self, system: System) -> None:
+        """Ask, if it is time to."""
+        if self.group is None or self._clock() < self._due:
+            return
+        self._due = self._clock() + LOOK
+        if (entities := self.group.entities()) != self._hosted:
+            self._hosted = entities
+            left = self._twins.host(entities)
+            for session in system.sessions:
+                session.leave(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
