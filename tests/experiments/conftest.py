@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,9 @@ PLOTS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def blank_figures() -> Iterator[None]:
-    """Reports with empty plots: to draw them takes longer than a small run, and has its own tests
-    (test_figures.py, test_report.py)."""
+@contextmanager
+def without_plots() -> Iterator[None]:
+    """Within, reports have empty pictures in the place of plots."""
     held = io.BytesIO()
     Image.new("RGBA", (8, 8)).save(held, format="png")
     empty = Figure()
@@ -38,4 +38,19 @@ def blank_figures() -> Iterator[None]:
         patched.setattr(figures, "png", lambda figure: held.getvalue())
         for plot in PLOTS:
             patched.setattr(figures, plot, lambda *told: empty)
+        yield
+
+
+@pytest.fixture(scope="module")
+def blank_figures() -> Iterator[None]:
+    """For all of a module: to draw plots takes longer than a small run, and has its own tests
+    (test_figures.py, test_report.py)."""
+    with without_plots():
+        yield
+
+
+@pytest.fixture
+def blank_figures_here() -> Iterator[None]:
+    """For one test of a module in which others look at plots."""
+    with without_plots():
         yield
