@@ -75,7 +75,7 @@ def start(
     runner._check(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = runner.load_data(configuration, place, local.data_dir)
-    opening = runner._opening(configuration, dataset)
+    opening = runner.opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
@@ -109,7 +109,7 @@ def resume(
         place = run_folder.data_name(local.data_dir)
         dataset = runner.load_data(configuration, place, local.data_dir)
         runner.check_data(place, dataset, manifest)
-        opening = runner._opening(configuration, dataset)
+        opening = runner.opened_with(configuration, dataset)
         return _run(run_folder, opening, dataset, local, federation, watch)
 
 

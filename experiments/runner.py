@@ -77,7 +77,7 @@ def start(
     _check(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = load_data(configuration, place, local.data_dir)
-    opening = _opening(configuration, dataset)
+    opening = opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
@@ -113,7 +113,7 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
         data = manifest["data"]
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
         run_folder.write_manifest({**manifest, **found})
-        return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
+        return _run(run_folder, opened_with(configuration, dataset), dataset, local, watch)
 
 
 def check_data(place: str, dataset: Dataset, manifest: Mapping[str, Any]) -> None:
@@ -313,7 +313,8 @@ def _novelty(observer: Observer) -> dict[str, float]:
     }
 
 
-def _opening(configuration: Configuration, dataset: Dataset) -> Opening:
+def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:
+    """What a run of these is opened with. Raises ConfigurationError for data too small."""
     try:
         return opening_of(configuration, dataset)
     except ValueError as error:
