@@ -14,13 +14,14 @@ import platform
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from experiments.observer import Observer
 from infra.promises import Answer, Arrived, Result, Role
@@ -91,15 +92,8 @@ class RunFolder:
 
         Raises DiskFull, and ConfigurationError where the folder cannot be written to.
         """
-        fresh = self.manifest.with_suffix(".new")
-        try:
-            with fresh.open("w") as file:
-                json.dump({"version": VERSION, **manifest}, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.manifest)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        text = json.dumps({"version": VERSION, **manifest}, indent=2)
+        write_whole(self.manifest, text.encode())
 
     def configuration(self) -> Configuration:
         """The configuration that the run was begun with."""
@@ -229,16 +223,22 @@ class RunFolder:
         """The model as safetensors, with its registry in the metadata.
 
         Its `sha256` there is that of these tensors, without what a strategy keeps beside them.
+        Raises DiskFull, and ConfigurationError where the folder cannot be written to.
         """
         # not ascontiguousarray, which makes a row of a single number
         arrays = {key: np.asarray(array, order="C") for key, array in tensors.items()}
-        fresh = self.model.with_suffix(".new")
-        try:
-            sha256 = model_sha256(tensors)
-            save_file(arrays, str(fresh), {**facts, "version": str(name.version), "sha256": sha256})
-            fresh.replace(self.model)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        own = {"version": str(name.version), "sha256": model_sha256(tensors)}
+        write_whole(self.model, as_safetensors(arrays, {**facts, **own}))
+
+
+def is_done(manifest: Mapping[str, Any], line: RoundsLine) -> bool:
+    """Whether a run is over, and its folder tells of all that it came to.
+
+    A manifest may be older than the log: one that was done before an injection, say.
+    """
+    if manifest["state"] != "done" or not line.over or line.model is None:
+        return False
+    return bool(manifest["model_sha256"] == line.model.sha256)
 
 
 class _Listener:
@@ -263,6 +263,59 @@ class _Listener:
 
     def waits(self) -> list[str]:
         return []
+
+
+def as_safetensors(tensors: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> bytes:
+    """Tensors and what is to be known of them, as the same bytes whenever they are the same.
+
+    By itself the library writes its metadata in another order each time.
+    """
+    content = save(dict(tensors), dict(facts))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file, so that it is never half written, not even when the power goes.
+
+    Raises DiskFull, and ConfigurationError where the folder cannot be written to.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        _settle(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()  # half a file takes room that somebody has to make
+        raise cannot_write(path.parent, error) from None
+
+
+def add_to(path: Path, content: bytes) -> None:
+    """Write on at the end of a file. Raises what `write_whole` raises."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path.parent, error) from None
+
+
+def _settle(folder: Path) -> None:
+    """Have the disk remember which files a folder holds."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's disk may not know how
+            os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def cannot_write(path: Path, error: OSError) -> FedtwinError:
