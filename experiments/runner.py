@@ -14,10 +14,10 @@ from typing import Any
 
 from aggregator.aggregator import Opening
 from experiments.estimate import Estimate, check_disk, estimated
-from experiments.folder import RunFolder, cannot_write, has_bf16, software
+from experiments.folder import RunFolder, has_bf16, is_done, software
 from experiments.gallery import Gallery
 from experiments.measures import Measures, measure
-from experiments.metrics import write_metrics
+from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.report import write_report
 from experiments.system import Embedded, embedded, opening_of
@@ -29,7 +29,7 @@ from learning.strategies.choice import chosen
 from producers.datasets import load, placed
 from producers.images import Dataset
 from schemas.configuration import Configuration
-from schemas.errors import ConfigurationError, DataError, FedtwinError
+from schemas.errors import ConfigurationError, DataError, Diverged, FedtwinError
 from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
@@ -117,7 +117,8 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
                 " if they lie elsewhere"
             )
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
-        run_folder.write_manifest({**manifest, **found})
+        manifest.pop("why", None)
+        run_folder.write_manifest({**manifest, **found, "state": "begun"})
         return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
 
 
@@ -161,7 +162,7 @@ def _over(folder: RunFolder) -> Outcome | None:
     if manifest["state"] != "done":
         return None
     seen = folder.observed()
-    if not seen.line.over or seen.line.model is None:
+    if seen.line.model is None or not is_done(manifest, seen.line):
         return None
     wall = manifest["wall_seconds"]
     measures = measure(seen, manifest["seconds"], wall, manifest["trainings"])
@@ -173,6 +174,7 @@ def _run(
 ) -> Outcome:
     spent = _Spent(folder.read_manifest())
     gallery = Gallery(folder, shown=_shows(dataset, local))
+    metrics = Metrics(folder.path)
     start_worker = local.start_worker or spawned(
         "experiments.worker", opening.configuration.threads
     )
@@ -194,16 +196,29 @@ def _run(
 
             def after_each_step() -> None:
                 gallery.look(run)
+                metrics.look(run.observer)
                 watch(run)
 
             run.system.run(after_each_step)
-            return _finish(folder, run, dataset, gallery, spent)
+            return _finish(folder, run, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            failed = isinstance(ended, FedtwinError)
-            state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
             with suppress(FedtwinError):  # a full disk must not hide what happened
-                folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
+                folder.write_manifest(
+                    {**folder.read_manifest(), **_ending(ended), **spent.so_far()}
+                )
+                metrics.last()
             raise
+
+
+def _ending(ended: BaseException) -> dict[str, str]:
+    """The manifest's state of a run that was not seen through, and why if it was not a person."""
+    match ended:
+        case Diverged():
+            return {"state": "diverged", "why": str(ended)}
+        case FedtwinError():
+            return {"state": "failed", "why": str(ended)}
+        case _:
+            return {"state": "stopped"}
 
 
 def _shows(dataset: Dataset, local: Local) -> bool:
@@ -232,12 +247,19 @@ class _Spent:
 
 
 def _finish(
-    folder: RunFolder, run: Embedded, dataset: Dataset, gallery: Gallery, spent: _Spent
+    folder: RunFolder,
+    run: Embedded,
+    dataset: Dataset,
+    gallery: Gallery,
+    metrics: Metrics,
+    spent: _Spent,
+    hook: Hook,
 ) -> Outcome:
-    """Write down what the run came to."""
+    """Write down what the run came to; the manifest last, for it says that the rest is there."""
     line = run.observer.line
     assert line.model is not None
     assert line.opened is not None
+    hook("finish:model")
     folder.write_model(line.model, run.shelf.model(line.model), registry(run.observer, dataset))
     past = spent.so_far()
     measures = measure(run.observer, past["seconds"], past["wall_seconds"], past["trainings"])
@@ -250,14 +272,11 @@ def _finish(
         "model_sha256": line.model.sha256,
         "state": "done",
     }
-    manifest.pop("why", None)
-    try:
-        write_metrics(folder.path, measures)
-        write_report(folder.path, measures, manifest, gallery.prototypes)
-    except OSError as error:
-        if error.errno is None:
-            raise  # not the system's: a template that is missing, say
-        raise cannot_write(folder.path, error) from None
+    hook("finish:metrics")
+    metrics.write(measures)
+    hook("finish:report")
+    write_report(folder.path, measures, manifest, gallery.prototypes)
+    hook("finish:manifest")
     folder.write_manifest(manifest)
     wall = past["wall_seconds"]
     return Outcome(folder.path, measures, line.model.version, line.model.sha256, wall)
