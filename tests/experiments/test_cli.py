@@ -98,6 +98,7 @@ def test_nobody_waits_for_what_is_not_needed(module: str, heavy: tuple[str, ...]
         ("run tiny -o stages", 2, "key=value"),
         ("run tiny -o stages=[1", 2, "YAML"),
         ("run tiny -o clients=0", 2, "clients"),
+        ("run tiny --seed 99999999999999999999", 2, "seed should be less than"),
         ("run tiny -o stages=3", 2, "15 classes, but 10"),
         ("run tiny -o clients_per_round=9", 2, "9 of 4 clients"),
         ("run tiny -o reduction=sum -o learning_rate=2.0", 2, "at most 0.2"),
