@@ -171,8 +171,9 @@ def test_the_doctor_finds_this_machine_fit(place: Path) -> None:
     assert all(check["remedy"] for check in found["checks"] if not check["fine"])
 
 
-def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path) -> None:
-    """A learning rate without measure: what, where, and a smaller one as the remedy."""
+def test_a_run_that_diverges_ends_with_1_and_is_remembered(place: Path) -> None:
+    """A learning rate without measure: what, where, and a smaller one as the remedy, in a command
+    that can be copied."""
     process = begin(place, "run", "tiny", "--run-dir", "wild", "-o", "learning_rate=1e30", *SMALLER)
     _, errors = process.communicate(timeout=PATIENCE)
 
@@ -180,6 +181,8 @@ def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path
 
     assert process.returncode == 1
     assert "diverged: stage 0, round 1, learning rate" in errors
-    assert errors.splitlines()[-1].startswith("next: fedtwin run")
-    assert shown["status"] == "failed"
+    assert errors.splitlines()[-1].startswith("next: fedtwin run tiny -o")
+    assert errors.splitlines()[-1].endswith(" --run-dir wild --fresh")
+    assert "-o learning_rate=0.5 " in errors.splitlines()[-1]
+    assert shown["status"] == "diverged"
     assert "smaller learning_rate" in shown["why"]
