@@ -34,7 +34,7 @@ from producers.entity import SOURCE
 from schemas.configuration import Configuration, configuration
 from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
 from schemas.line import RoundsLine
-from schemas.messages import Decision, ModelName, StreamMarked, Tensors, TwinState
+from schemas.messages import Decision, ImageBatch, ModelName, StreamMarked, Tensors, TwinState
 from schemas.schedule import SITE
 from schemas.tensors import model_sha256
 from schemas.topics import Names
@@ -206,6 +206,21 @@ class RunFolder:
         names = self.names()
         self._listen(hear, *(names.of_entity(each, entity) for each in ("samples", "twin-state")))
         return stage in marks
+
+    def sources(self, entity: str) -> set[str]:
+        """The sources of all that ever streamed to an entity, whole or in part."""
+        found: set[str] = set()
+
+        def hear(arrived: Arrived) -> None:
+            match arrived.message:
+                case ImageBatch(source=source):
+                    found.add(source)
+                case TwinState(sources=sources):  # also of what was trimmed since
+                    found.update(sources)
+
+        names = self.names()
+        self._listen(hear, *(names.of_entity(each, entity) for each in ("samples", "twin-state")))
+        return found
 
     def _listen(self, hear: Callable[[Arrived], None], *topics: str) -> None:
         if self.log.exists():

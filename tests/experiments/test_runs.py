@@ -373,6 +373,7 @@ def test_too_few_images_of_a_class_are_told_of(done: Path) -> None:
         ("--entity entity-000 --classes 7 --as 7=", "1 to 200 characters"),
         ("--entity entity-000 --classes 7 --npz a --folder b", "one of"),
         ("--entity entity-000 --classes 7 --source schedule", "name another"),
+        (f"--entity entity-000 --classes 7 --source {'x' * 201}", "1 to 180 characters"),
         ("--entity entity-000 --classes 7 --dataset digit", "did you mean 'digits'"),
     ],
 )
