@@ -116,7 +116,7 @@ class RunFolder:
 
     @property
     def running(self) -> bool:
-        """Whether a runner holds the lock now."""
+        """Whether a runner holds the lock now. Raises DataError where nobody can tell."""
         try:
             with (self.path / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -124,6 +124,11 @@ class RunFolder:
             return False
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise DataError(
+                f"{self.path / 'lock'} cannot be read ({error.strerror}), so nobody can tell"
+                " whether the run goes on: have its owner let you read it"
+            ) from None
         return False
 
     @property
@@ -138,7 +143,8 @@ class RunFolder:
 
     def _files(self) -> list[Path]:
         several = [file for form in (EVENTS, PROTOTYPES) for file in sorted(self.path.glob(form))]
-        return [self.path / name for name in FILES] + several
+        begun = [self.path / f"{name}.new" for name in FILES]  # by who was killed while writing it
+        return [self.path / name for name in FILES] + begun + several
 
     def names(self) -> Names:
         """The names of the run's topics."""

@@ -13,6 +13,7 @@ from PIL import Image
 from experiments import runner
 from experiments.api import default_folder, local_of
 from experiments.folder import RunFolder
+from experiments.metrics import EVENTS, TENSORBOARD
 from experiments.recipes import recipe
 from experiments.summary import details, glance, summary
 from experiments.system import Embedded
@@ -205,6 +206,18 @@ def test_a_look_at_the_lock_does_not_keep_a_runner_away(done: Path) -> None:
         assert RunFolder(done).running
 
 
+def test_a_lock_that_cannot_be_read_is_named(done: Path) -> None:
+    """Whether the run goes on cannot be told then: exit code 4, and nothing about room."""
+    (done / "lock").unlink()
+    (done / "lock").mkdir()
+
+    answered = fedtwin("show", done)
+
+    assert answered.exit_code == 4
+    assert "lock cannot be read" in answered.stderr
+    assert "room" not in answered.stderr
+
+
 def test_a_run_is_not_replaced_unless_asked(done: Path) -> None:
     """The same done again: exit code 2, and three ways out in one line."""
     answered = fedtwin("run", "tiny", "--run-dir", done)
@@ -236,14 +249,20 @@ def test_a_run_that_cannot_begin_leaves_the_old_one_in_place(
 
 
 def test_a_fresh_run_replaces_the_old_one_and_nothing_else(done: Path) -> None:
-    """Files that are not the run's own stay where they are."""
+    """Files that are not the run's own stay where they are; what a kill left half written goes."""
     old = summary(done)
-    (done / "notes.txt").write_text("mine")
+    mine = {"notes.txt", "notes.new"}
+    half = {f"{name}.new" for name in ("manifest.json", "model.safetensors", "metrics.jsonl")}
+    for name in (*mine, *half, f"{TENSORBOARD}/{EVENTS}.new"):
+        (done / name).write_text("mine")
 
     runner.start(two_stages(seed=7), done, local(done), fresh=True)
 
     assert summary(done)["model_sha256"] != old["model_sha256"]
-    assert (done / "notes.txt").read_text() == "mine"
+    left = {
+        each.name for each in done.rglob("*") if each.is_file() and each.read_bytes() == b"mine"
+    }
+    assert left == mine
 
 
 def test_a_log_that_is_no_log_is_named(done: Path) -> None:
