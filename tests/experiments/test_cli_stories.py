@@ -137,7 +137,7 @@ def test_a_run_learns_a_class_that_comes_later(place: Path) -> None:
     digits = load("digits", place, image_size=16)
     Image.fromarray(digits.test.images[0, 0]).resize((40, 40)).save(place / "digit.png")
     asked = told(place, "predict", "later", "digit.png")
-    taken = told(place, "export", "later", "--out", "mine.safetensors")
+    taken = told(place, "export", "later", "--out", "mine")["exported"]
     again = told(place, "predict", "mine.safetensors", "digit.png")
 
     assert added["stage"] == 1
@@ -147,7 +147,8 @@ def test_a_run_learns_a_class_that_comes_later(place: Path) -> None:
     assert after["model_version"] > before["model_version"]
     assert asked["predictions"] == again["predictions"]
     assert asked["model_sha256"] == after["model_sha256"]
-    assert (place / taken["facts"]).exists()
+    assert [each["format"] for each in taken] == ["safetensors", "onnx"]
+    assert all((place / each["facts"]).exists() for each in taken)
 
 
 def test_python_returns_what_the_command_line_prints(place: Path) -> None:
