@@ -49,6 +49,9 @@ FILES = (
     "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
     "metrics.csv", "model.safetensors", "report.html",
 )  # fmt: skip
+CPUINFO = Path("/proc/cpuinfo")
+BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of which either computes in bfloat16."""
 LIBRARIES = ("torch", "numpy", "msgpack", "pydantic", "blake3", "zstandard")
 DEFAULT_BYTES = 256 * 1024 * 1024
 """The largest message that a reader takes who has not read RunOpened yet."""
@@ -369,19 +372,26 @@ def software() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name and the vector instructions that decide how floats are summed."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    told = _cpuinfo()
+    if not told:
         return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = facts.get("flags", "").split()
-    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return f"{facts.get('model name', platform.machine())} ({' '.join(vectors)})"
+    flags = told.get("flags", "").split()
+    vectors = [flag for flag in ("avx2", "avx512f", *BF16) if flag in flags]
+    return f"{told.get('model name', platform.machine())} ({' '.join(vectors)})"
 
 
 def has_bf16() -> bool:
     """Whether the processor computes in bfloat16 by itself."""
-    return "bf16" in processor()
+    return not set(BF16).isdisjoint(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux tells of the last processor; nothing elsewhere."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
 
 
 def _version(name: str) -> str:

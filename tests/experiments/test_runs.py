@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import folder as folders
 from experiments import runner
 from experiments.api import default_folder, local_of
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, has_bf16
 from experiments.metrics import EVENTS, TENSORBOARD
 from experiments.recipes import recipe
 from experiments.summary import details, glance, summary
@@ -40,6 +41,7 @@ KEYS = {
     "model_version", "model_sha256", "run_dir", "report",
 }  # fmt: skip
 """What programs read; a key may be added, none may go or change its meaning."""
+BF16 = ("-o", "precision=bf16")
 OF_A_STAGE = {"stage", "classes", "accuracy", "macro_f1", "best_round_accuracy"}
 TIMES = {"wall_seconds", "images_per_second", "seconds"}
 
@@ -246,6 +248,36 @@ def test_a_run_that_cannot_begin_leaves_the_old_one_in_place(
     assert answered.exit_code == code
     assert (done / "model.safetensors").read_bytes() == model
     assert summary(done)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("flags", "able"),
+    [("fpu avx2 avx512f avx512_bf16", True), ("fpu amx_bf16 avx2", True), ("fpu avx2 f16c", False)],
+)
+def test_half_precision_takes_a_processor_that_has_it(
+    done: Path, monkeypatch: pytest.MonkeyPatch, flags: str, able: bool
+) -> None:
+    """Without the instructions: one line, exit code 2, and the old run stays; fp32 always runs."""
+    (done / "cpuinfo").write_text(f"model name\t: Abacus bf16 edition\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(folders, "CPUINFO", done / "cpuinfo")
+
+    answered = fedtwin("run", "tiny", "--run-dir", done, "--fresh", *BF16, "-o", "stages=9")
+
+    assert has_bf16() is able
+    assert answered.exit_code == 2
+    said = answered.stderr.splitlines()[0]
+    assert ("precision=bf16 needs a processor" in said) is not able
+    assert ("classes" in said) is able  # what is wrong next: there are not so many stages
+    assert summary(done)["status"] == "done"
+
+
+def test_where_nothing_tells_of_the_processor_it_lacks_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside Linux, say."""
+    monkeypatch.setattr(folders, "CPUINFO", tmp_path / "nothing")
+
+    assert not has_bf16()
 
 
 def test_a_fresh_run_replaces_the_old_one_and_nothing_else(done: Path) -> None:
