@@ -110,9 +110,10 @@ def test_a_killed_run_ends_in_the_same_model(place: Path, whole: dict[str, Any])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(place: Path, number: signal.Signals) -> None:
-    """Ctrl-C, or a machine that shuts down: exit code 130, and the command that goes on."""
+    """Ctrl-C, or a machine that shuts down: exit code 130, and the command that goes on; a program
+    gets the run's object as far as it is."""
     folder = f"ended-{number.name.lower()}"
-    process = begin(place, "run", "tiny", "--run-dir", folder)
+    process = begin(place, "run", "tiny", "--run-dir", folder, "--json")
     after_a_round(process)
     process.send_signal(number)
     out, errors = process.communicate(timeout=PATIENCE)
@@ -120,7 +121,12 @@ def test_an_interrupted_run_says_how_to_go_on(place: Path, number: signal.Signal
     stopped = told(place, "show", folder)
 
     assert process.returncode == 130
-    assert out == ""
+    found = json.loads(out)
+    assert (found.pop("error"), found.pop("exit_code")) == (
+        "interrupted; what was written stands",
+        130,
+    )
+    assert {key: stopped[key] for key in found} == found
     assert errors.splitlines()[-1] == f"next: fedtwin resume {folder}"
     assert "Traceback" not in errors
     assert stopped["status"] == "stopped"
