@@ -17,8 +17,9 @@ from experiments import runner
 from experiments.estimate import Estimate
 from experiments.folder import RunFolder
 from experiments.recipes import recipe as configured
-from experiments.runner import Local, Watch
+from experiments.runner import Local
 from experiments.summary import Json, details, summary
+from experiments.system import Watch
 from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError
 
@@ -74,7 +75,14 @@ def resume(
         workers,
         manifest.get("report_prototypes"),
     )
-    runner.resume(folder.path, local, watch=watch)
+    if manifest.get("transport") == "kafka":
+        from experiments import distributed
+        from experiments.processes import Wanted
+
+        federation = distributed.Federation.found(Wanted(**manifest["processes"]))
+        distributed.resume(folder.path, local, federation, watch=watch)
+    else:
+        runner.resume(folder.path, local, watch=watch)
     return summary(folder.path)
 
 

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from experiments.numbers import clock, speed
-from experiments.runner import Watch
-from experiments.system import Embedded
+from experiments.system import Watch, Watched
 from schemas.line import RoundsLine
 
 LOOKS_PER_SECOND = 4
@@ -70,7 +69,7 @@ class Pace:
         self._first: tuple[float, float, int] | None = None
         self._begun = False
 
-    def standing(self, run: Embedded) -> Standing | None:
+    def standing(self, run: Watched) -> Standing | None:
         """Where the run stands; None before it is opened."""
         line = run.observer.line
         if line.opened is None:
@@ -110,7 +109,7 @@ def shown(out: Console, *, quiet: bool = False) -> Iterator[Watch]:
 def _watch(show: Show) -> Watch:
     pace, due = Pace(), 0.0
 
-    def watch(run: Embedded) -> None:
+    def watch(run: Watched) -> None:
         nonlocal due
         now = time.monotonic()
         if now >= due or run.observer.line.over:
@@ -155,7 +154,7 @@ def _lines(out: Console) -> Show:
     return show
 
 
-def _doing(run: Embedded) -> str:
+def _doing(run: Watched) -> str:
     kinds = Counter(str(id[0]) for id in run.system.in_work)
     kind = next((kind for kind in DOING if kinds[kind]), None)
     if kind is None:
@@ -171,7 +170,7 @@ def _rounds(line: RoundsLine) -> tuple[int, int]:
     return closed, line.total_stages * line.opened.configuration.rounds_per_stage
 
 
-def _part(run: Embedded) -> float:
+def _part(run: Watched) -> float:
     """The share of the open round's participants that have answered."""
     opened = run.observer.line.open_round
     if opened is None:
@@ -179,7 +178,7 @@ def _part(run: Embedded) -> float:
     return len(run.observer.answered.get(opened.number, ())) / len(opened.participants)
 
 
-def _images(run: Embedded) -> int:
+def _images(run: Watched) -> int:
     """Images trained on so far, each time counted."""
     opened = run.observer.line.opened
     assert opened is not None

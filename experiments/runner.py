@@ -20,7 +20,7 @@ from experiments.measures import Measures, measure
 from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.report import write_report
-from experiments.system import Embedded, embedded, opening_of
+from experiments.system import Embedded, Watched, embedded, opening_of
 from infra.points import Hook, no_hook
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
@@ -77,7 +77,7 @@ def start(
     _check(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = load_data(configuration, place, local.data_dir)
-    opening = _opening(configuration, dataset)
+    opening = opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
@@ -109,17 +109,27 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
         _check(configuration)
         place = run_folder.data_name(local.data_dir)
         dataset = load_data(configuration, place, local.data_dir)
+        check_data(place, dataset, manifest)
         data = manifest["data"]
-        if dataset.sha256 != data["sha256"]:
-            raise DataError(
-                f"{place} has changed: its images and labels have the SHA-256 {dataset.sha256}, the"
-                f" run began with {data['sha256']}; give the data that it began with, by --data-dir"
-                " if they lie elsewhere"
-            )
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
-        manifest.pop("why", None)
-        run_folder.write_manifest({**manifest, **found, "state": "begun"})
-        return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
+        run_folder.write_manifest(again(manifest) | found)
+        return _run(run_folder, opened_with(configuration, dataset), dataset, local, watch)
+
+
+def again(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that somebody goes on with: however it ended before is over."""
+    kept = {key: value for key, value in manifest.items() if key != "why"}
+    return {**kept, "state": "begun"}
+
+
+def check_data(place: str, dataset: Dataset, manifest: Mapping[str, Any]) -> None:
+    """Raises DataError when these are not the data that a run began with."""
+    if dataset.sha256 != manifest["data"]["sha256"]:
+        raise DataError(
+            f"{place} has changed: its images and labels have the SHA-256 {dataset.sha256}, the"
+            f" run began with {manifest['data']['sha256']}; give the data that it began with, by"
+            " --data-dir if they lie elsewhere"
+        )
 
 
 def load_data(configuration: Configuration, place: str, data_dir: Path) -> Dataset:
@@ -202,12 +212,15 @@ def _run(
             run.system.run(after_each_step)
             return _finish(folder, run, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            with suppress(FedtwinError):  # a full disk must not hide what happened
-                folder.write_manifest(
-                    {**folder.read_manifest(), **_ending(ended), **spent.so_far()}
-                )
-                metrics.last()
+            _note_ending(folder, ended, spent, metrics)
             raise
+
+
+def _note_ending(folder: RunFolder, ended: BaseException, spent: _Spent, metrics: Metrics) -> None:
+    """Write down how far a run came that was not seen through."""
+    with suppress(FedtwinError):  # a full disk must not hide what happened
+        folder.write_manifest({**folder.read_manifest(), **_ending(ended), **spent.so_far()})
+        metrics.last()
 
 
 def _ending(ended: BaseException) -> dict[str, str]:
@@ -248,7 +261,7 @@ class _Spent:
 
 def _finish(
     folder: RunFolder,
-    run: Embedded,
+    run: Watched,
     dataset: Dataset,
     gallery: Gallery,
     metrics: Metrics,
@@ -327,7 +340,8 @@ def _novelty(observer: Observer) -> dict[str, float]:
     }
 
 
-def _opening(configuration: Configuration, dataset: Dataset) -> Opening:
+def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:
+    """What a run of these is opened with. Raises ConfigurationError for data too small."""
     try:
         return opening_of(configuration, dataset)
     except ValueError as error:

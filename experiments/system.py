@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aggregator.aggregator import Aggregator, Opening
 from experiments.observer import Observer
+from infra.program import wire_of
 from infra.promises import Role, Workers
 from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
@@ -17,7 +18,6 @@ from producers.images import Dataset
 from proxy.proxy import Proxy
 from schemas.configuration import Configuration
 from schemas.limits import largest_message
-from schemas.messages import GlobalModel, Message, ModelUpdate
 from schemas.schedule import class_order, plan
 from schemas.topics import Names
 from twins.twins import Twins
@@ -26,14 +26,24 @@ SITE = "local"
 
 
 @dataclass
-class Embedded:
-    """A run in one process: the roles that people ask about, and the system that steps them all."""
+class Watched:
+    """A run as one looks at it, wherever its roles are."""
 
     system: System
-    aggregator: Aggregator
+    """Of this process."""
     observer: Observer
-    proxy: Proxy
     shelf: Shelf
+
+
+Watch = Callable[[Watched], None]
+
+
+@dataclass
+class Embedded(Watched):
+    """A run in one process: besides, the roles that people ask about."""
+
+    aggregator: Aggregator
+    proxy: Proxy
 
 
 def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
@@ -65,7 +75,7 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
 
 def embedded(
     opening: Opening,
-    dataset: Dataset,
+    dataset: Dataset | None,
     transport: Transport,
     store: ModelStore,
     workers: Workers,
@@ -75,28 +85,27 @@ def embedded(
     copies: int = 1,
     order: Callable[[Sequence[Session]], Sequence[Session]] = lambda sessions: sessions,
 ) -> Embedded:
-    """Put the roles of a recipe together, each `copies` times."""
+    """Put the roles of a recipe together, each `copies` times.
+
+    Without a data set nobody streams and nothing is scored: the log holds the samples already.
+    """
     names = Names(run)
     max_bytes = largest_message(opening.configuration, opening.data)
     shelf = Shelf(transport, names.federation("models"), max_bytes)
     wire = opening.configuration.wire
 
-    def wire_of(message: Message) -> str:
-        return wire if isinstance(message, GlobalModel | ModelUpdate) else "fp32"
-
-    surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of, store))
+    surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of(wire), store))
     observer = Observer(names, SITE, dataset)
     aggregators = [Aggregator(names, [SITE], opening, shelf) for _ in range(copies)]
     proxies = [Proxy(names, [SITE]) for _ in range(copies)]
+    most = opening.configuration.images_per_class
+    streams = [Producers(names, SITE, dataset, most) for _ in range(copies)] if dataset else []
     roles: list[Role] = [
-        *(
-            Producers(names, SITE, dataset, opening.configuration.images_per_class)
-            for _ in range(copies)
-        ),
+        *streams,
         *(Twins(names, SITE, shelf) for _ in range(copies)),
         *aggregators,
         *proxies,
         observer,
     ]
     system = System(roles, surroundings, workers, order=order)
-    return Embedded(system, aggregators[0], observer, proxies[0], shelf)
+    return Embedded(system, observer, shelf, aggregators[0], proxies[0])

@@ -216,8 +216,8 @@ def serve(
     process: str,
     patience: float,
     each_turn: Callable[[System], None] = lambda system: None,
-) -> None:
-    """Step a role until it is over.
+) -> System:
+    """Step a role until it is over; gives what stepped it.
 
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
     is missing. Time in which a service was away does not count.
@@ -240,3 +240,4 @@ def serve(
             raise Stalled(f"for {patience:.0f} s nothing came and nobody worked: {waits}")
         if not moved and not system.in_work:
             around.transport.wait(REST)
+    return system

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from experiments.cli import data, doctor, inject, looks, model, runs
+from experiments.cli import data, dlq, doctor, inject, looks, model, replay, runs, topics
 from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line
 from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
 
@@ -179,6 +179,9 @@ app = typer.Typer(
 runs.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
+replay.add_to(app)
+topics.add_to(app)
+dlq.add_to(app)
 model.add_to(app)
 data.add_to(app)
 doctor.add_to(app)

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.estimate import Estimate
-    from experiments.runner import Watch
+    from experiments.processes import Wanted
+    from experiments.system import Watch
 
 RECIPES = "demo, smoke, tiny, cifar100-small, cifar100, organamnist, organcmnist or organsmnist."
+EMBEDDED = "embedded"
+TRANSPORTS = (EMBEDDED, "kafka")
 LOCAL_KEYS = ("workers", "report_prototypes")
 """Keys that -o takes and that change no model."""
 
@@ -101,6 +104,23 @@ def run(
     run_dir: RunDir = None,
     data: DataDir = None,
     workers: Workers = None,
+    transport: Annotated[
+        str,
+        typer.Option(
+            "--transport",
+            metavar="NAME",
+            help="embedded: all in this process; kafka: each role a process of its own.",
+        ),
+    ] = EMBEDDED,
+    twins: Annotated[
+        int, typer.Option("--twins", min=1, help="Over Kafka: processes that share the twins.")
+    ] = 1,
+    aggregators: Annotated[
+        int, typer.Option("--aggregators", min=1, help="Over Kafka: one, and its standbys.")
+    ] = 1,
+    proxies: Annotated[
+        int, typer.Option("--proxies", min=1, help="Over Kafka: one, and its standbys.")
+    ] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
     ] = False,
@@ -119,10 +139,15 @@ def run(
       fedtwin run smoke -o stages=1 -o "classes_per_stage=[5]"
       fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
       fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
+      make up && fedtwin run smoke --transport kafka --twins 2 --aggregators 2
     """
     keys = _keys(override, strategy=strategy, seed=seed)
     machine = {"data_dir": data_dir(data), "workers": workers}
-    _start(ctx, recipe, preset, keys, machine, run_dir, fresh=fresh, quiet=quiet, as_json=as_json)
+    wanted = _wanted(transport, twins, aggregators, proxies)
+    _start(
+        ctx, recipe, preset, keys, machine, run_dir,
+        fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted,
+    )  # fmt: skip
 
 
 def resume(
@@ -162,8 +187,10 @@ def _start(
     fresh: bool | None,
     quiet: bool,
     as_json: bool,
+    wanted: Wanted | None = None,
 ) -> None:
-    """Begin a run and see it through. `fresh` of None replaces a demo, and nothing else."""
+    """Begin a run and see it through. `fresh` of None replaces a demo, and nothing else; `wanted`
+    are the processes of a run over Kafka."""
     from experiments import api, runner
     from experiments.recipes import recipe as configured
     from experiments.summary import summary
@@ -183,7 +210,14 @@ def _start(
             if not quiet:
                 _announce(notes, folder, estimate, local.workers)
 
-        runner.start(configuration, folder, local, fresh=fresh, watch=watch, announce=announce)
+        more: dict[str, Any] = {"fresh": fresh, "watch": watch, "announce": announce}
+        if wanted is None:
+            runner.start(configuration, folder, local, **more)
+        else:
+            from experiments import distributed
+
+            federation = distributed.Federation.found(wanted)
+            distributed.start(configuration, folder, local, federation, **more)
     told = summary(folder)
     answer(told, as_json, lambda out: _ended(out, told))
 
@@ -201,6 +235,20 @@ def _is_a_demo(folder: Path) -> bool:
             f" `fedtwin resume {folder}` goes on with that run, --run-dir takes another folder"
         )
     return True
+
+
+def _wanted(transport: str, twins: int, aggregators: int, proxies: int) -> Wanted | None:
+    """The processes of a run over Kafka; None for one in this process."""
+    from experiments.processes import Wanted
+
+    if transport not in TRANSPORTS:
+        raise ConfigurationError(f"--transport is {' or '.join(TRANSPORTS)}, not {transport!r}")
+    wanted = Wanted(twins, aggregators, proxies)
+    if transport != EMBEDDED:
+        return wanted
+    if wanted != Wanted():
+        raise ConfigurationError("--twins, --aggregators and --proxies need --transport kafka")
+    return None
 
 
 def _keys(override: list[str] | None, **named: Any) -> dict[str, Any]:

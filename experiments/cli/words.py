@@ -129,6 +129,9 @@ def anew(folder: Path) -> str:
         keys["report_prototypes"] = manifest["report_prototypes"]
     given = [word for key, value in keys.items() for word in ("-o", f"{key}={_as_yaml(value)}")]
     places = ["--run-dir", str(folder)]
+    if manifest.get("transport") == "kafka":
+        places += ["--transport", "kafka"]
+        places += [f"--{role}={number}" for role, number in manifest["processes"].items()]
     if Path(manifest["data_dir"]) != data_dir(None):
         places += ["--data-dir", manifest["data_dir"]]
     return command("run", own.recipe, *given, *places, "--fresh")

@@ -19,6 +19,7 @@ from schemas.topics import Names
 
 SESSION = 6.0  # seconds after which a process that is not heard of has lost its twins
 POLLED = 300.0  # seconds without a look at the group after which it has as well
+POLL = 0.02  # seconds for a look: with none at all the client never joins its group
 NEW = 5.0  # seconds in which an entity's new topic is noticed
 
 
@@ -61,7 +62,7 @@ class Group:
     def entities(self) -> frozenset[str]:
         """Those dealt to this process now, by full name."""
         with suppress(errors.RetriableError):  # the client finds back to its group by itself
-            self._consumer.poll(timeout_ms=0)
+            self._consumer.poll(timeout_ms=round(1000 * POLL))
         return frozenset(
             f"{self._site}/{partition.topic.removeprefix(self._prefix)}"
             for partition in self._consumer.assignment()

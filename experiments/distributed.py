@@ -1,0 +1,215 @@
+"""A run over Kafka and Redis: each role is a process of its own; this one watches and reports.
+
+The same recipe and seed end in the same model as in one process, byte for byte, however many
+processes there are and whichever of them dies on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aggregator.aggregator import Opening
+from aggregator.opening import write_opening
+from experiments import runner
+from experiments.estimate import Estimate, check_disk, estimated
+from experiments.folder import RunFolder
+from experiments.gallery import Gallery
+from experiments.metrics import Metrics
+from experiments.observer import Observer
+from experiments.processes import Processes, Wanted
+from experiments.recorded import Recorded
+from experiments.runner import Local, Outcome
+from experiments.system import SITE, Watch, Watched
+from infra.program import serve, surroundings
+from infra.serve import System
+from infra.settings import Settings, read_settings
+from infra.slots import Shared, Slots
+from infra.store.redis import RedisStore
+from infra.topics import Administration, plan
+from infra.transport.clusters import connect, kafka_settings
+from infra.workers import WorkerProcesses, spawned
+from producers.datasets import placed
+from producers.images import Dataset
+from schemas.configuration import Configuration
+from schemas.errors import ConfigurationError, FedtwinError
+from schemas.topics import Names
+
+OPENING = "opening.json"
+LOGS = "logs"
+GONE = 30.0  # seconds in which topics that were taken away are gone
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What a run over Kafka needs besides a recipe and a folder."""
+
+    settings: Settings
+    wanted: Wanted
+
+    @classmethod
+    def found(cls, wanted: Wanted) -> Federation:
+        """With the services that the environment or `make up` names. Raises ServiceError."""
+        settings = read_settings()
+        for service in (settings.kafka, settings.site_kafka, settings.redis):
+            assert service.address
+        return cls(settings, wanted)
+
+
+def start(
+    configuration: Configuration,
+    folder: Path,
+    local: Local,
+    federation: Federation,
+    *,
+    fresh: bool = False,
+    watch: Watch = lambda run: None,
+    announce: Callable[[Estimate], None] = lambda estimate: None,
+) -> Outcome:
+    """Begin a run over Kafka and see it through. Raises what `runner.start` does, and ServiceError.
+
+    The run's topics are made here; `fresh` takes away those of a run of the same name.
+    """
+    runner._check(configuration)
+    place = placed(configuration.dataset, local.data_dir)
+    dataset = runner.load_data(configuration, place, local.data_dir)
+    opening = runner.opened_with(configuration, dataset)
+    estimate = estimated(configuration, opening, dataset)
+    run_folder = RunFolder(folder)
+    with run_folder.locked():
+        if run_folder.exists and not fresh:
+            raise ConfigurationError(
+                f"{folder} holds a run already: `fedtwin resume {folder}` goes on with it, --fresh"
+                " replaces it, --run-dir takes another folder"
+            )
+        manifest = runner._begun(configuration, dataset, place, local)
+        manifest |= {"transport": "kafka", "processes": asdict(federation.wanted)}
+        names = Names(str(manifest["run"]))
+        check_disk(folder, estimate, run_folder.size)
+        _prepare(federation, names, opening, fresh=fresh)
+        announce(estimate)
+        run_folder.remove_files()
+        run_folder.write_manifest(manifest)
+        return _run(run_folder, opening, dataset, local, federation, watch)
+
+
+def resume(
+    folder: Path, local: Local, federation: Federation, *, watch: Watch = lambda run: None
+) -> Outcome:
+    """Go on with a run from its topics. Raises what `start` raises."""
+    run_folder = RunFolder(folder)
+    manifest = run_folder.read_manifest()
+    with run_folder.locked():
+        if over := runner._over(run_folder):
+            return over
+        configuration = run_folder.configuration()
+        runner._check(configuration)
+        place = run_folder.data_name(local.data_dir)
+        dataset = runner.load_data(configuration, place, local.data_dir)
+        runner.check_data(place, dataset, manifest)
+        opening = runner.opened_with(configuration, dataset)
+        run_folder.write_manifest(runner.again(manifest))
+        return _run(run_folder, opening, dataset, local, federation, watch)
+
+
+def _prepare(federation: Federation, names: Names, opening: Opening, *, fresh: bool) -> None:
+    """Make the run's topics, in both clusters. Raises ConfigurationError where there are some."""
+    settings = federation.settings
+    if fresh:
+        with closing(RedisStore(settings.redis, names.run, prefix=names.prefix)) as store:
+            for model in store.list():
+                store.forget(model)
+    for cluster, service in (("federation", settings.kafka), ("site", settings.site_kafka)):
+        kafka = kafka_settings(service)
+        with closing(Administration(kafka)) as administration:
+            if cluster == "federation" or settings.site_kafka != settings.kafka:
+                _make_way(administration, names, service.address, fresh=fresh)
+            planned = plan(names, cluster, [SITE], opening.schedule.entities, kafka)  # type: ignore[arg-type]
+            administration.apply(planned)
+
+
+def _make_way(administration: Administration, names: Names, address: str, *, fresh: bool) -> None:
+    there = administration.ls(names)
+    if there and not fresh:
+        raise ConfigurationError(
+            f"Kafka at {address} holds {len(there)} topics of a run {names.run}: --fresh takes them"
+            f" away, or `fedtwin topics rm {names.run}`"
+        )
+    until = time.monotonic() + GONE
+    while administration.rm(names) and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+def _run(
+    folder: RunFolder,
+    opening: Opening,
+    dataset: Dataset,
+    local: Local,
+    federation: Federation,
+    watch: Watch,
+) -> Outcome:
+    """Watch until the run is over and every model was scored; then write down what it came to."""
+    spent, names = runner._Spent(folder.read_manifest()), folder.names()
+    configuration, observer = opening.configuration, Observer(names, SITE, dataset)
+    gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
+    start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
+    with (
+        closing(connect(federation.settings, site=True, hook=local.hook)) as transport,
+        closing(folder.opened()) as log,
+        closing(Shared(WorkerProcesses(start_worker, 1), Slots(local.workers))) as workers,
+        _programs(folder, names, opening, local, federation) as programs,
+    ):
+        around = surroundings(configuration, opening.data, Recorded(transport, log), names)
+
+        def each_turn(system: System) -> None:
+            programs.look()
+            metrics.look(observer)
+            watch(Watched(system, observer, around.shelf))
+
+        try:
+            system = serve(
+                observer,
+                around,
+                workers,
+                names,
+                process="runner",
+                patience=configuration.patience,
+                each_turn=each_turn,
+            )
+            programs.settle()
+            watched = Watched(system, observer, around.shelf)
+            return runner._finish(folder, watched, dataset, gallery, metrics, spent, local.hook)
+        except (FedtwinError, KeyboardInterrupt) as ended:
+            runner._note_ending(folder, ended, spent, metrics)
+            raise
+
+
+@contextmanager
+def _programs(
+    folder: RunFolder, names: Names, opening: Opening, local: Local, federation: Federation
+) -> Iterator[Processes]:
+    """Every role's processes, which end with this context."""
+    file = folder.path / OPENING
+    write_opening(opening, file)
+    programs = Processes(folder.path / LOGS, names.run)
+    place = folder.data_name(local.data_dir)
+    data = ("--data-dir", str(local.data_dir), "--dataset", place)
+    workers = ("--workers", str(local.workers))
+    wanted = federation.wanted
+    try:
+        for number in range(wanted.aggregators):
+            standby = ("--standby",) if number else ()
+            name = f"aggregator-{number + 1}"
+            programs.start(name, "aggregator", "--opening", str(file), *standby)
+        programs.start("producers-1", "producers", *data)
+        for number in range(wanted.twins):
+            programs.start(f"twins-{number + 1}", "twins", *workers)
+        for number in range(wanted.proxies):
+            standby = ("--standby",) if number else ()
+            programs.start(f"proxy-{number + 1}", "proxy", *workers, *standby)
+        yield programs
+    finally:
+        programs.end()
