@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/fedtwin demo $(ARGS)
-	@echo "make demo: the run is in $$(ls -td runs/demo-*/ | head -n 1), with its report.html."
+	@echo "make demo: that was a whole run; the lines above name its folder and its report."
 
 bench: $(STAMP)
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
@@ -103,8 +103,16 @@ ci-setup:
 	else echo "make ci-setup: missing, and only root can apt-get install it:$$missing" >&2; fi
 	@$(MAKE) -s $(STAMP)
 
+# Services run on without .venv, and to end them takes no package: only then may their folder go.
+END := import sys; from pathlib import Path; from infra.native.programs import stop; \
+	[stop(Path(each).parent) for each in sys.argv[1:]]
+
 clean:
-	@if [ -d .native ] && [ -x $(BIN)/python ]; then $(BIN)/python -m infra.native down; fi
+	@python=$(BIN)/python; [ -x $$python ] || python=$(PYTHON); \
+	for each in .native/*/program.json; do \
+		[ ! -e "$$each" ] || $$python -c '$(END)' "$$each" \
+			|| { echo "make clean: what $$each names runs on, and everything is left" >&2; exit 1; }; \
+	done
 	@rm -rf .venv .native .services.json build dist *.egg-info runs/demo-* .coverage* htmlcov
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

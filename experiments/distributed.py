@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from experiments import runner
 from experiments.estimate import Estimate, check_disk, estimated
 from experiments.folder import RunFolder
 from experiments.gallery import Gallery
+from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.processes import Processes, Wanted
 from experiments.recorded import Recorded
@@ -110,6 +111,7 @@ def resume(
         dataset = runner.load_data(configuration, place, local.data_dir)
         runner.check_data(place, dataset, manifest)
         opening = runner.opened_with(configuration, dataset)
+        run_folder.write_manifest(runner.again(manifest))
         return _run(run_folder, opening, dataset, local, federation, watch)
 
 
@@ -152,6 +154,7 @@ def _run(
     """Watch until the run is over and every model was scored; then write down what it came to."""
     spent, names = runner._Spent(folder.read_manifest()), folder.names()
     configuration, observer = opening.configuration, Observer(names, SITE, dataset)
+    gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
     start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
     with (
         closing(connect(federation.settings, site=True, hook=local.hook)) as transport,
@@ -163,6 +166,7 @@ def _run(
 
         def each_turn(system: System) -> None:
             programs.look()
+            metrics.look(observer)
             watch(Watched(system, observer, around.shelf))
 
         try:
@@ -177,12 +181,9 @@ def _run(
             )
             programs.settle()
             watched = Watched(system, observer, around.shelf)
-            return runner._finish(folder, watched, dataset, Gallery(folder, shown=False), spent)
+            return runner._finish(folder, watched, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            failed = isinstance(ended, FedtwinError)
-            state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
-            with suppress(FedtwinError):  # a full disk must not hide what happened
-                folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
+            runner._note_ending(folder, ended, spent, metrics)
             raise
 
 

@@ -21,9 +21,11 @@ POINTS = (
     "task:done",
     "store:put",
 )
+ENDS = ("finish:model", "finish:metrics", "finish:report", "finish:manifest")
 """append: before anything is written, inside the transaction, after it; trim: before a piece goes;
 heard: a message was folded; said: an answer was appended; forgotten: a key was let go; task: its
-inputs are loaded, its result is there; store: an old model was kept."""
+inputs are loaded, its result is there; store: an old model was kept. finish (`ENDS`, of who sees a
+run through): all has been decided, and this is what is written next."""
 
 
 def no_hook(point: str) -> None:
