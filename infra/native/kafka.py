@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.native.programs import HOST, Program, settle, start
@@ -46,7 +46,7 @@ class Broker:
     controller_port: int
     """Where the nodes agree with each other."""
     node: int = 1
-    door: tuple[int, int] | None = None
+    door: tuple[int, int] | None = field(default=None, kw_only=True)
     """A second port where clients connect, and the one that they are told to: of a relay, say."""
 
     @property

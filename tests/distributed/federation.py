@@ -34,7 +34,7 @@ from schemas.configuration import Configuration
 from schemas.errors import Refused
 from schemas.limits import LEAST_BYTES
 from schemas.line import RoundsLine
-from schemas.messages import DeadLetter, Decision, RoundClosed
+from schemas.messages import DeadLetter, Decision, RoundClosed, RoundOpened
 from schemas.topics import Names
 from tests.services import have, kafka_address, new_run, some_redis
 
@@ -292,8 +292,12 @@ def ended_as_undisturbed(federation: Federation) -> None:
     assert line.over
     assert line.model is not None
     assert line.model.sha256 == undisturbed(federation.configuration)
-    for decision in line.decisions:
-        if isinstance(decision, RoundClosed):
-            opened = line.decisions[decision.opened]
-            counted = [entity for entity, _ in decision.counted]
-            assert sorted(counted) == sorted(each.entity for each in opened.participants)  # type: ignore[attr-defined]
+    closed = [each for each in line.decisions.values() if isinstance(each, RoundClosed)]
+    assert (
+        len(closed) == federation.configuration.stages * federation.configuration.rounds_per_stage
+    )
+    for each in closed:
+        opened = line.decisions[each.opened]
+        assert isinstance(opened, RoundOpened)
+        counted = [entity for entity, _ in each.counted]
+        assert sorted(counted) == sorted(part.entity for part in opened.participants)

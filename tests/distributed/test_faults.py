@@ -53,7 +53,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def of_kind(run: Federation, kind: type) -> int:
     """How many decisions of a kind there are."""
-    return sum(isinstance(each, kind) for each in run.decided().decisions)
+    return sum(isinstance(each, kind) for each in run.decided().decisions.values())
 
 
 def in_the_middle(run: Federation, rounds: int = 2) -> None:
