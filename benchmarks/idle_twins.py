@@ -47,7 +47,7 @@ IN_MEMORY = Path("/dev/shm")  # the disk would only slow down what comes before 
 
 
 def main() -> None:
-    """Measure and print a table, or one JSON object with `--json`; ends with 1 if over the bound."""
+    """Measure and print a table, or one JSON object with `--json`; 1 where it is over the bound."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--twins", type=int, default=1000, help="how many twins there are")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

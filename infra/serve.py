@@ -172,6 +172,8 @@ class Session:
                 if topic not in self._targets:
                     self._targets[topic] = self._around.transport.end(topic)
             self._caught_up = all(self._reached(*target) for target in self._targets.items())
+            if self._caught_up:
+                self._around.hook("caught-up")
         return self._caught_up
 
     def _reached(self, topic: str, target: int) -> bool:
