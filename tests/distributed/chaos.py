@@ -1,8 +1,8 @@
 """Every role killed at every point, as a table: python -m tests.distributed.chaos [--out FILE].
 
-One run of `tiny` for each pair. It has to end in the undisturbed model, each update counted once. A
-role that never comes by a point is told as such; so is how long the run took. The faults of services
-are in tests/distributed/test_faults.py, which `make chaos` runs as well.
+One run of `tiny` for each pair. It has to end in the undisturbed model, each update counted once.
+What a role never comes by is told as such. The faults of services are in
+tests/distributed/test_faults.py, which `make chaos` runs as well.
 """
 
 from __future__ import annotations
