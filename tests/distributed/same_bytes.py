@@ -52,7 +52,7 @@ def main() -> None:
 
 def told(*words: Any) -> dict[str, Any]:
     """What a command says as JSON; its own words go to the screen."""
-    command = [FEDTWIN, *map(str, words), "--json"]
+    command = [str(FEDTWIN), *map(str, words), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
