@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import Groups, ModelUpdate, RoundOpened, TwinState
+from schemas.updates import NOTHING_TO_TRAIN_ON
 from twins.knowledge import Knowledge
 from twins.prototypes import round_places, round_prototypes
 from twins.slots import compared, slots
@@ -44,7 +45,7 @@ class Training:
         else:
             nothing = [(None, "no image of this class is left")] * len(round_places(knows))
             yield from round_prototypes(knows, opened, nothing, {})
-            yield self._withhold(opened, "no image to train on")
+            yield self._withhold(opened, NOTHING_TO_TRAIN_ON)
 
     def _asked(self, opened: RoundOpened) -> bool:
         """Whether the round is open and no valid answer of this twin is in the log."""

@@ -18,7 +18,7 @@ from aggregator.aggregator import Aggregator
 from infra.promises import Arrived, Place, Trim
 from infra.shelf import Shelf
 from schemas.codec import LENGTH, Record, cut, pack
-from schemas.errors import ConfigurationError, Diverged
+from schemas.errors import ConfigurationError, Diverged, RunFailed
 from schemas.messages import (
     GlobalModel,
     HeadGrown,
@@ -31,6 +31,7 @@ from schemas.messages import (
     StageClosed,
 )
 from schemas.tensors import model_sha256
+from schemas.updates import NOTHING_TO_TRAIN_ON
 from tests.aggregator.desk import (
     CLASSES,
     MODELS,
@@ -243,6 +244,37 @@ def test_two_such_rounds_end_the_run_as_diverged() -> None:
     desk.sit_down()
     with pytest.raises(Diverged, match="stage 0, round 1"):
         desk.settle()
+
+
+def test_two_rounds_without_an_image_end_the_run_and_blame_no_learning_rate() -> None:
+    """Nobody announced a class: the remedy is in n_lab and images_per_class, which are named."""
+    desk = Desk(n_lab=8, images_per_class=5)
+    desk.join(NORTH, SOUTH)
+    desk.judge(NORTH)
+    desk.judge(SOUTH)
+    desk.answer(*(desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)))
+    last = [desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)]
+    with pytest.raises(RunFailed) as caught:
+        desk.answer(*last)
+
+    said = str(caught.value)
+    assert not isinstance(caught.value, Diverged)
+    assert said.startswith("nothing to train on: stage 0, round 1: ")
+    assert "0 classes were announced" in said
+    assert "n_lab (8)" in said
+    assert "images_per_class is 5" in said
+    assert "learning_rate" not in said
+
+
+def test_a_run_of_which_one_training_fails_is_told_by_that_one() -> None:
+    """The north never has an image; the south's numbers are the reason."""
+    desk = Desk()
+    desk.begin()
+    desk.answer(desk.nothing(NORTH, NOTHING_TO_TRAIN_ON), desk.nothing(SOUTH, "fc.bias[0] is nan"))
+    last = [desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)]
+
+    with pytest.raises(Diverged, match=r"local/south: fc\.bias\[0\] is nan"):
+        desk.answer(*last)
 
 
 def test_one_content_in_between_and_the_run_goes_on() -> None:

@@ -77,6 +77,7 @@ def decisions(rounds: int = 2) -> list[Message]:
             "iid": 1.0,
             "rounds_per_stage": rounds,
             "warmup": 0,
+            "n_lab": 1,
         },
     )
     opening = opening_of(config, dataset())
