@@ -128,9 +128,7 @@ class Aggregator:
             raise NotYet(lambda: line.opened is not None, "RunOpened")
         if update.run != line.run:
             raise Refused("out-of-line", f"{update.identity} is of another run")
-        if update.opened > line.number:
-            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
-        opened = line.decisions[update.opened]
+        opened = line.decided(update.opened)
         if not isinstance(opened, RoundOpened):
             raise Refused("closed-round", f"decision {update.opened} opens no round")
         self._note_place(arrived.place, update.opened)

@@ -82,11 +82,9 @@ class Twin:
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
         line, knows = self._knows.shared.line, self._knows
-        if line.number < state.number or knows.unread:
-            raise NotYet(
-                lambda: line.number >= state.number and not knows.unread,
-                f"decision {state.number}, and what {self.entity} judged before it",
-            )
+        line.decided(state.number)
+        if knows.unread:
+            raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
         says = Change(state.number, state.stage, state.current, state.learned, state.kept)
         if says != knows.history.after(state.number - 1):
             raise Refused("out-of-line", f"{state.identity} is not what that decision made of it")

@@ -141,9 +141,7 @@ class Twins:
         """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
         line = self._shared.line
         self._of_this_run(update.run)
-        if update.opened > line.number:
-            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
-        opened = line.decisions[update.opened]
+        opened = line.decided(update.opened)
         if opened != line.open_round or not isinstance(opened, RoundOpened):
             return
         if update.base == opened.base and self._sound(update, opened):

@@ -393,6 +393,37 @@ def test_of_two_answers_of_one_entity_the_first_valid_one_counts() -> None:
     assert desk.letters == []
 
 
+def test_an_answer_to_a_round_that_no_run_has_is_set_aside_at_once() -> None:
+    """Nobody waits for decision 2^50; the twin's true answer counts as ever."""
+    desk = Desk()
+    desk.begin()
+    far = desk.update(NORTH, opened=2**50)
+    desk.answer(far)
+
+    assert desk.letters == [("out-of-line", far.identity)]
+    desk.round()
+    assert isinstance(desk.rounds[-2], RoundClosed)
+
+
+def test_an_answer_to_a_round_that_never_comes_is_set_aside_when_the_run_is_over() -> None:
+    """An injection might have brought it; at the end the letter says what it waited for."""
+    desk = Desk(keep_rounds="all")
+    desk.begin()
+    ahead = desk.update(NORTH, opened=500)
+    desk.answer(ahead)
+    assert desk.letters == []
+
+    desk.round()
+    desk.round()
+    desk.choose(1)
+    desk.begin(1)
+    desk.round()
+    desk.round()
+
+    assert desk.aggregator.over
+    assert desk.letters == [("out-of-line", ahead.identity)]
+
+
 def test_an_answer_waits_for_the_decision_that_it_answers() -> None:
     """Topics merge as they like: an update may be read before the RoundOpened that it names."""
     desk = Desk()

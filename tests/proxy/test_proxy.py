@@ -375,6 +375,17 @@ def test_what_is_not_valid_changes_nothing(bad: PrototypeGradient, reason: str) 
     assert story.said == quiet.said
 
 
+def test_a_gradient_of_a_stage_that_no_run_has_is_refused_at_once() -> None:
+    """Nobody waits for stage 2^50; for the next one it waits."""
+    story = Story()
+    story.tell(*decisions())
+    story.tell(gradients()[0].model_copy(update={"stage": 2**50}))
+    assert (story.refused, story.later) == (["out-of-line"], [])
+
+    story.tell(gradients()[0].model_copy(update={"stage": 1}))
+    assert (story.refused, len(story.later)) == (["out-of-line"], 1)
+
+
 def test_a_gradient_with_a_number_that_is_not_finite_is_not_valid() -> None:
     """One NaN in the first convolution."""
     bad = gradient(1, 0, SOUTH)
