@@ -119,8 +119,8 @@ class Proxy:
         rows = {(e, place): line.rows[uid] for e, place, uid in line.expected(stage)}
         if slot not in rows:
             raise Refused("unknown-entity", f"stage {stage} expects nothing at {slot}")
-        self._span(arrived.place, stage)
         gradient = self._checked(message, rows[slot])
+        self._span(arrived.place, stage)  # what is refused holds up no trim
         if slot in self._gradients.get(stage, {}) or slot in self._withheld.get(stage, {}):
             return
         if message.reason is not None:

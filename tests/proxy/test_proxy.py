@@ -11,7 +11,7 @@ import pytest
 
 from experiments.recipes import recipe
 from experiments.system import SITE, opening_of
-from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task
+from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task, Trim
 from learning.encoder import encoder_shapes
 from producers.images import Dataset, Part
 from proxy.proxy import Proxy
@@ -180,6 +180,7 @@ class Story:
         self.held: dict[Place, Message] = {}
         self.kept: list[Keep] = []
         self.scores: list[Score] = []
+        self.trims: list[Trim] = []
         self.offset = 0
 
     def tell(self, *messages: Message) -> None:
@@ -226,6 +227,8 @@ class Story:
                 self.kept.append(answer)
             elif isinstance(answer, Score):
                 self.scores.append(answer)
+            elif isinstance(answer, Trim):
+                self.trims.append(answer)
 
 
 def topic_of(message: Message) -> str:
@@ -394,6 +397,24 @@ def test_a_gradient_with_a_number_that_is_not_finite_is_not_valid() -> None:
     story.tell(*decisions(), bad)
 
     assert story.refused == ["not-finite"]
+
+
+def test_a_gradient_that_is_refused_holds_up_no_trim() -> None:
+    """Noise that claims to be of stage 1 lies before the gradients of stage 0: all of them go."""
+    junk = gradient(1, 0, NORTH).model_copy(update={"stage": 1})
+    story = Story()
+    story.tell(*decisions(), junk, *gradients())
+    last, expected = story.offset, ((NORTH, ("2",)),)
+    story.tell(
+        HeadGrown(
+            run=RUN, number=7, stage=1, rows={"2": 2, "3": 3}, prototypes=expected, model=name(4)
+        )
+    )
+    story.finish({2: 0.9, 3: 0.4})
+    story.tell(*story.said)
+
+    assert story.refused == ["label-rules-disagree"]
+    assert story.trims == [Trim(NAMES.of_site("prototypes", SITE), last + 1)]
 
 
 def test_a_second_proxy_that_reads_the_choice_keeps_silent() -> None:
