@@ -112,7 +112,7 @@ def _hang(hook: Hook) -> None:
     def opened(folder: RunFolder) -> Log:
         return Log(folder.log, hook)
 
-    RunFolder.opened = opened  # type: ignore[method-assign]
+    RunFolder.opened = opened  # type: ignore[assignment, method-assign]
 
 
 @pytest.fixture(scope="module")
