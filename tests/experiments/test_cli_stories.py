@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,8 +172,11 @@ def test_the_doctor_finds_this_machine_fit(place: Path) -> None:
     assert all(check["remedy"] for check in found["checks"] if not check["fine"])
 
 
+TENSOR = r"(?:\w+\.)+(?:weight|bias|running_mean|running_var)"
+
+
 def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path) -> None:
-    """A learning rate without measure: what, where, and a smaller one as the remedy."""
+    """A learning rate without measure: what, where, which tensor of whose, and the remedy."""
     process = begin(place, "run", "tiny", "--run-dir", "wild", "-o", "learning_rate=1e30", *SMALLER)
     _, errors = process.communicate(timeout=PATIENCE)
 
@@ -180,6 +184,8 @@ def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path
 
     assert process.returncode == 1
     assert "diverged: stage 0, round 1, learning rate" in errors
+    named = re.search(rf"\((local/entity-\d+): [a-z-]+: ({TENSOR})\[\d+\] is ", errors)
+    assert named, errors
     assert errors.splitlines()[-1].startswith("next: fedtwin run")
     assert shown["status"] == "failed"
     assert "smaller learning_rate" in shown["why"]
