@@ -27,8 +27,8 @@ from learning.strategies.choice import chosen
 from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
-from schemas.errors import Diverged, Refused
-from schemas.line import Round, RoundsLine, Stage, TeachersLine, VerdictLines
+from schemas.errors import Diverged, Refused, RunFailed
+from schemas.line import RoundsLine, Stage, TeachersLine, VerdictLines
 from schemas.messages import (
     DataFacts,
     Decision,
@@ -48,6 +48,7 @@ from schemas.schedule import Schedule, sorted_uids
 from schemas.seeds import generator
 from schemas.tensors import decoded, groups_sha256
 from schemas.topics import Names, parted
+from schemas.updates import NOTHING_TO_TRAIN_ON
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,7 @@ class Aggregator:
             raise NotYet(lambda: line.opened is not None, "RunOpened")
         if update.run != line.run:
             raise Refused("out-of-line", f"{update.identity} is of another run")
-        if update.opened > line.number:
-            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
-        opened = line.decisions[update.opened]
+        opened = line.decided(update.opened)
         if not isinstance(opened, RoundOpened):
             raise Refused("closed-round", f"decision {update.opened} opens no round")
         self._note_place(arrived.place, update.opened)
@@ -168,16 +167,31 @@ class Aggregator:
 
     def _must_learn(self) -> None:
         """Two rounds in a row in which every answer came without content end a recipe."""
-        rounds = [each for stage in self.line.stages for each in stage.rounds if each.closed]
-        if len(rounds) >= 2 and not any(_counted(each) for each in rounds[-2:]):
-            last = rounds[-1]
-            assert last.closed is not None
-            entity, reason = last.closed.withheld[0]
-            raise Diverged(
-                f"diverged: stage {last.opened.stage}, round {last.opened.round}, learning rate"
-                f" {last.opened.learning_rate:g}: nobody's update could be counted, twice in a row"
-                f" ({entity}: {reason}). Take a smaller learning_rate"
-            )
+        closed = [each.closed for stage in self.line.stages for each in stage.rounds if each.closed]
+        if len(closed) < 2 or any(each.counted for each in closed[-2:]):
+            return
+        withheld = [each for round in reversed(closed[-2:]) for each in round.withheld]
+        tried = [(entity, why) for entity, why in withheld if why != NOTHING_TO_TRAIN_ON]
+        where = f"stage {closed[-1].stage}, round {closed[-1].round}"
+        if not tried:
+            raise RunFailed(self._nothing_to_train_on(where))
+        opened = self.line.decisions[closed[-1].opened]
+        assert isinstance(opened, RoundOpened)
+        raise Diverged(
+            f"diverged: {where}, learning rate {opened.learning_rate:g}: nobody's update could be"
+            f" counted, twice in a row ({tried[0][0]}: {tried[0][1]}). Take a smaller learning_rate"
+        )
+
+    def _nothing_to_train_on(self, where: str) -> str:
+        """Another cause than a rate that is too large, and another remedy."""
+        configuration = self._configuration
+        most = configuration.images_per_class or "not limited"
+        return (
+            f"nothing to train on: {where}: {NOTHING_TO_TRAIN_ON} for any participant, twice in a"
+            f" row. {len(self.line.rows)} classes were announced; a twin announces one of which it"
+            f" has seen n_lab ({configuration.n_lab}) images, and images_per_class is {most}."
+            " Take a smaller n_lab, more images_per_class, or more clients_per_round"
+        )
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -440,10 +454,6 @@ class Aggregator:
 
 def _named(version: int, groups: Groups) -> ModelName:
     return ModelName(version=version, sha256=groups_sha256(groups))
-
-
-def _counted(each: Round) -> bool:
-    return each.closed is not None and bool(each.closed.counted)
 
 
 def _names(entities: Sequence[str]) -> str:

@@ -479,7 +479,10 @@ def _missed(observer: Observer, stage: int) -> int:
 def _confusion(observer: Observer, closed: RoundClosed) -> Counts | None:
     """What the observer measured of the model that closed a round."""
     values = observer.measured.get(f"model/{closed.model.version}")
-    return None if values is None else np.array(values["confusion"], np.int64)
+    if values is None:
+        return None
+    classes = len(values["confusion"])  # without classes a list does not tell its two dimensions
+    return np.array(values["confusion"], np.int64).reshape(classes, classes)
 
 
 def _newest_confusion(observer: Observer) -> Counts:

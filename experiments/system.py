@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from aggregator.aggregator import Aggregator, Opening
 from experiments.observer import Observer
@@ -17,8 +20,9 @@ from producers.entity import Producers
 from producers.images import Dataset
 from proxy.proxy import Proxy
 from schemas.configuration import Configuration
+from schemas.errors import ConfigurationError
 from schemas.limits import largest_message
-from schemas.schedule import class_order, plan
+from schemas.schedule import Schedule, class_order, plan
 from schemas.topics import Names
 from twins.twins import Twins
 
@@ -47,7 +51,11 @@ class Embedded(Watched):
 
 
 def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
-    """What RunOpened will say. Raises ValueError for a schedule that the data does not allow."""
+    """What RunOpened will say.
+
+    Raises ValueError for a schedule that the data does not allow, and ConfigurationError for one
+    in whose first stage nobody can ever announce a class.
+    """
     order = class_order(dataset.class_uids, configuration.class_order, configuration.seed)
     schedule = plan(
         configuration.seed,
@@ -70,7 +78,30 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
             f"encoder_classes is {rows}, the schedule has {len(schedule.classes)} classes: each"
             " needs a row of the encoder's last layer (docs/method.md 6.1)"
         )
+    _can_be_announced(configuration, dataset, schedule)
     return Opening(configuration, dataset.facts(order), schedule)
+
+
+def _can_be_announced(configuration: Configuration, dataset: Dataset, schedule: Schedule) -> None:
+    """Raises ConfigurationError when labels decide and no class of stage 0 is seen often enough."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_uids)).tolist()
+    of_class = dict(zip(dataset.class_uids, counts, strict=True))
+    most = max(
+        (
+            min(of_class[uid], configuration.images_per_class or of_class[uid])
+            / schedule.share(client.entity, uid).parts
+            for client in schedule.stages[0].clients
+            for uid in client.classes
+        ),
+        default=0,
+    )
+    if configuration.detector != "entropy" and math.ceil(most) < configuration.n_lab:
+        raise ConfigurationError(
+            f"no class of stage 0 can be announced: n_lab is {configuration.n_lab}, and no entity"
+            f" gets more than {math.ceil(most)} images of one (images_per_class is"
+            f" {configuration.images_per_class or 'not limited'}, image_share is"
+            f" {configuration.image_share}). Take a smaller n_lab, or more images"
+        )
 
 
 def embedded(

@@ -38,6 +38,7 @@ from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.telemetry import Stopwatch
 from infra.transport.base import Stored, Transport, Trimmed
+from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
 from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
@@ -126,7 +127,7 @@ class Session:
         self._places: dict[str, int] = {}
         self._pieces: dict[str, Pieces] = {}
         self._targets: dict[str, int] = {}
-        self._later: list[tuple[Place, NotYet]] = []
+        self._later = Waiting()
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
@@ -144,6 +145,8 @@ class Session:
             self._heard_at = self._around.clock()
         if self.caught_up and self._is_its_turn:
             moved.append(self._carry_out(self.role.answers()))
+            if self.role.over and not self.behind:
+                self._tell_of_waiting(list(self._later))
         return any(moved)
 
     @property
@@ -161,7 +164,7 @@ class Session:
         for kept in (self._places, self._pieces, self._targets, self._lost):
             for topic in gone & kept.keys():
                 del kept[topic]
-        self._later = [(place, wait) for place, wait in self._later if place.topic not in gone]
+        self._later.let_go(lambda place: place.topic in gone)
         self._caught_up = False
 
     @property
@@ -184,12 +187,11 @@ class Session:
     @property
     def behind(self) -> bool:
         """Whether there is something that it has not read yet, and can read."""
+        return self._unread(topic for topic in self.role.topics if topic not in self._lost)
+
+    def _unread(self, topics: Iterable[str]) -> bool:
         end = self._around.transport.end
-        return any(
-            self._places.get(topic, 0) < end(topic)
-            for topic in self.role.topics
-            if topic not in self._lost
-        )
+        return any(self._places.get(topic, 0) < end(topic) for topic in topics)
 
     def waits(self, now: float) -> list[Wait]:
         """What its role waits for, and since when as far as this was asked before.
@@ -283,11 +285,7 @@ class Session:
         """Neither pieces nor messages that had to wait will be looked for there any more."""
         if topic in self._pieces:
             self._pieces[topic].trimmed(first)
-        self._later = [
-            (place, wait)
-            for place, wait in self._later
-            if place.topic != topic or min(place.offsets) >= first
-        ]
+        self._later.let_go(lambda place: place.topic == topic and min(place.offsets) < first)
 
     def _piece(self, topic: str, stored: Stored) -> None:
         value, offset = stored.record.value, stored.offset
@@ -349,21 +347,40 @@ class Session:
             with self._around.stopwatch(self.role.name):
                 self.role.hear(arrived)
         except NotYet as wait:
-            self._later.append((arrived.place, wait))
+            self._later.add(arrived.place, wait)
         except Refused as refused:
             self._refuse(arrived, refused)
         self._around.hook("heard")
 
     def _look_again(self) -> bool:
         """Hear what had to wait and need not any more."""
-        ready = [place for place, wait in self._later if wait.until()]
-        if not ready:
-            return False
-        due = set(ready)
-        self._later = [(place, wait) for place, wait in self._later if place not in due]
+        ready = self._later.ready()
         for place in ready:
             self._take(place)
-        return True
+        return bool(ready)
+
+    def _tell_of_waiting(self, waiting: Iterable[tuple[Place, str]]) -> None:
+        """Write letters about what waited in vain: at the end, or before it is let go unheard.
+
+        Whoever is honest names a decision only after it was written, so it was read by now. But to
+        wait is no judgement, and here is none either: nobody's answer hangs on a letter, and should
+        the run go on, what is still there is heard in its turn (docs/decisions/0011).
+        """
+        for place, what in waiting:
+            offset = place.offsets[0]
+            if place.topic in self.role.owns and not self._around.letters.tell_of(
+                place.topic, offset
+            ):
+                self._in_vain(place, what)
+
+    def _in_vain(self, place: Place, what: str) -> None:
+        try:
+            whole = gathered(self._around.transport, place, self._around.max_bytes)
+        except LookupError:
+            return  # a copy has let it go, and has told of it
+        about = unpack(whole.payload, self._around.max_bytes).identity
+        vain = Refused("out-of-line", f"{about} waited in vain for {what}")
+        self._set_aside(place, whole.hash, len(whole.payload), vain, about)
 
     # --- answering ---------------------------------------------------------------------------
 
@@ -396,9 +413,7 @@ class Session:
             case Do():
                 self._queue.append((self, answer))
             case Trim():
-                with self._around.stopwatch("log"):
-                    self._around.transport.trim(answer.topic, answer.before)
-                self._gone_below(answer.topic, answer.before)
+                self._trim(answer.topic, answer.before)
             case Seek():
                 self._seek(answer)
             case Keep():
@@ -427,6 +442,25 @@ class Session:
         with self._around.stopwatch("log"):
             self._around.transport.append(topic, made)
         self._around.hook("said")
+
+    def _trim(self, topic: str, before: int) -> None:
+        """Let a topic's beginning go, and tell of what waited there in vain.
+
+        What waits may name a decision that stands in a line already and was not read yet: then it
+        stays, and goes with a later trim if it was nothing.
+        """
+        waiting = [
+            (place, what)
+            for place, what in self._later
+            if place.topic == topic and min(place.offsets) < before
+        ]
+        if waiting and self._unread(self.role.lines):
+            before = min(min(place.offsets) for place, _ in waiting)
+        else:
+            self._tell_of_waiting(waiting)
+        with self._around.stopwatch("log"):
+            self._around.transport.trim(topic, before)
+        self._gone_below(topic, before)
 
     def _forget(self, topic: str, forgets: Iterable[Forget]) -> None:
         keys = [f"{each.key}/{index}" for each in forgets for index in range(each.pieces)]

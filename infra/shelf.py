@@ -41,12 +41,12 @@ class Shelf:
 
         Raises LookupError when no sound copy is in the topic.
         """
-        if name not in self._held:
-            self._held[name] = self._load(name)
+        found = self._held[name] if name in self._held else self._load(name)
+        self._held[name] = found
         self._held.move_to_end(name)
         while len(self._held) > HELD:
             self._held.popitem(last=False)
-        return self._held[name]
+        return found
 
     def has(self, name: ModelName) -> bool:
         """Whether a sound copy of the model is in the topic."""

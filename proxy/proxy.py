@@ -111,15 +111,16 @@ class Proxy:
             raise NotYet(lambda: line.opened is not None, "RunOpened")
         if message.run != line.run:
             raise Refused("out-of-line", f"{message.identity} is of another run")
-        if len(line.stages) <= stage:
-            raise NotYet(lambda: len(line.stages) > stage, f"HeadGrown of stage {stage}")
         site = self._prototypes[arrived.place.topic]
+        if parted(message.entity)[0] != site:
+            raise Refused("unknown-entity", f"{message.entity} does not belong to site {site}")
+        line.begun(stage)
         slot = (message.entity, message.place)
         rows = {(e, place): line.rows[uid] for e, place, uid in line.expected(stage)}
-        if parted(message.entity)[0] != site or slot not in rows:
+        if slot not in rows:
             raise Refused("unknown-entity", f"stage {stage} expects nothing at {slot}")
-        self._span(arrived.place, stage)
         gradient = self._checked(message, rows[slot])
+        self._span(arrived.place, stage)  # what is refused holds up no trim
         if slot in self._gradients.get(stage, {}) or slot in self._withheld.get(stage, {}):
             return
         if message.reason is not None:

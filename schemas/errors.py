@@ -63,7 +63,7 @@ class DataError(FedtwinError):
 
 
 class RunFailed(FedtwinError):
-    """A run that cannot go on."""
+    """A run that cannot go on: itself where nobody had anything to train on."""
 
 
 class Diverged(RunFailed):

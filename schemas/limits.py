@@ -9,6 +9,11 @@ LEAST_BYTES = 32 * 1024 * 1024
 """Of any run, and of one that is not known yet: RunOpened itself is smaller."""
 MODELS = 4
 """A message may be as large as so many models: what a strategy sends beside its own."""
+MOST_ADDED = 1000
+"""How often stages may be added to a run: so that a number can be told that no decision ever has.
+
+A StageAdded adds at most one stage, for it names an entity once (docs/decisions/0011).
+"""
 
 
 def largest_message(configuration: Configuration, data: DataFacts) -> int:

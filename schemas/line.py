@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from schemas.errors import Refused
+from schemas.limits import MOST_ADDED
 from schemas.messages import (
     Decision,
     HeadGrown,
@@ -35,7 +36,11 @@ Rejected = list[tuple[object, Refused]]
 
 
 class NotYet(Exception):
-    """A message names something that has not been read; `until` says when to look again."""
+    """A message names something that has not been read; `until` says when to look again.
+
+    `what` names it, and nothing else goes by that name for the same reader: of all that wait for it
+    one is asked.
+    """
 
     def __init__(self, until: Callable[[], bool], what: str) -> None:
         super().__init__(what)
@@ -75,6 +80,7 @@ class RoundsLine:
         """Stages behind the scheduled ones: entity → how far to look."""
         self.decisions: dict[int, Decision] = {}
         self._entities: tuple[str, ...] = ()
+        self._additions = 0
 
     # --- what was decided ------------------------------------------------------------------
 
@@ -159,6 +165,47 @@ class RoundsLine:
         """The decision that closed a round, if it was read."""
         rounds = self.stages[stage].rounds if stage < len(self.stages) else []
         return rounds[round].closed if round < len(rounds) else None
+
+    # --- what a message names ----------------------------------------------------------------
+
+    def decided(self, number: int) -> Decision:
+        """The decision that a message names.
+
+        Raises NotYet before it was read, and Refused for a number that this run cannot come to.
+        """
+        if number > self.last_number:
+            raise Refused("out-of-line", f"decision {number}: the last can be {self.last_number}")
+        if number > self.number:
+            raise NotYet(lambda: self.number >= number, f"decision {number}")
+        return self.decisions[number]
+
+    def begun(self, stage: int) -> Stage:
+        """The stage that a message names.
+
+        Raises NotYet before it began, and Refused for one that this run cannot come to.
+        """
+        if stage >= self.most_stages:
+            raise Refused("out-of-line", f"stage {stage}: there are at most {self.most_stages}")
+        if stage >= len(self.stages):
+            raise NotYet(lambda: len(self.stages) > stage, f"stage {stage}")
+        return self.stages[stage]
+
+    @property
+    def most_stages(self) -> int:
+        """How many stages this run can come to: by RunOpened alone, whatever else was read."""
+        assert self.opened is not None
+        return self.opened.configuration.stages + MOST_ADDED
+
+    @property
+    def last_number(self) -> int:
+        """The largest number that a decision of this run can have.
+
+        Behind RunOpened stand at most so many StageAdded, and of each stage HeadGrown, StageClosed
+        and two for each round.
+        """
+        assert self.opened is not None
+        each = 2 + 2 * self.opened.configuration.rounds_per_stage
+        return MOST_ADDED + each * self.most_stages
 
     # --- hearing ---------------------------------------------------------------------------
 
@@ -255,11 +302,14 @@ class RoundsLine:
         self.stages[-1].closed = end
 
     def _add(self, added: StageAdded) -> None:
-        known = set(self.entities)
+        known, named = set(self.entities), {look.entity for look in added.looks}
+        self._must(len(named) == len(added.looks), added, "an entity is named twice")
+        self._must(self._additions < MOST_ADDED, added, f"the {MOST_ADDED + 1}th addition")
         for look in added.looks:
             self._must(look.entity in known, added, f"{look.entity} is not known")
         for look in added.looks:
             self._pending(look.entity)[look.entity] = look
+        self._additions += 1
 
     def _pending(self, entity: str) -> dict[str, Look]:
         """The first added stage that has not begun and does not name the entity yet."""

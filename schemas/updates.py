@@ -10,6 +10,8 @@ from schemas.tensors import Spec, check, values_of
 
 Expected = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
 """Group → tensor → dtype and shape."""
+NOTHING_TO_TRAIN_ON = "no image to train on"
+"""Why an answer comes without content although no training failed."""
 
 
 def checked_update(

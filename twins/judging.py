@@ -25,12 +25,14 @@ Drawn = TypeVar("Drawn")
 class Judging:
     """From a mark to a verdict."""
 
-    __slots__ = ("_begun", "_knows")
+    __slots__ = ("_begun", "_knows", "_said")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
         self._begun = -1
         """The last stage whose judging began, and needs not begin again in this process."""
+        self._said = -1
+        """The last stage on which it said a verdict."""
 
     def answers(self) -> Iterator[Answer]:
         """Judge the stage that is due, once its model and its images are there."""
@@ -65,13 +67,17 @@ class Judging:
 
     def waits(self) -> Iterator[str]:
         """What the stage that is due still lacks, in words."""
-        stage = self._knows.due
+        stage, marks = self._knows.due, self._knows.stream.marks
         if stage is None:
             return
         if self.up_to(stage) is None:
-            yield f"{self._knows.entity}: the mark of stage {stage}"
+            scheduled = stage < self._knows.shared.configuration.stages
+            images = f"the images of stage {stage}"
+            yield f"the mark of stage {stage}" if scheduled and stage not in marks else images
         elif self._knows.shared.line.judges(stage) is None:
-            yield f"{self._knows.entity}: StageClosed({stage - 1})"
+            yield f"StageClosed({stage - 1})"
+        elif self._said == stage:
+            yield f"its verdict on stage {stage}, to read it back"
 
     def _task(self, library: Library, stage: int, model: ModelName, up_to: int) -> Task:
         knows = self._knows
@@ -100,6 +106,7 @@ class Judging:
         """The verdict, unless a copy of this twin was quicker."""
         up_to, model = self.up_to(stage), self._knows.shared.line.judges(stage)
         if self._knows.line.judged < stage and up_to is not None and model is not None:
+            self._said = stage
             verdict = self._verdict(stage, up_to, model, result)
             yield Say(self._knows.topic("classes"), verdict)
 

@@ -32,12 +32,14 @@ _NO_HERD: Mapping[str, NDArray[Any]] = {
 class Memory:
     """From a change to the state that says it."""
 
-    __slots__ = ("_begun", "_knows")
+    __slots__ = ("_begun", "_knows", "_said")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
         self._begun = -1
         """The number of the last change that began, and needs not begin again in this process."""
+        self._said = -1
+        """The number of the last change of which it said a state."""
 
     def next_change(self) -> Change | None:
         """The next one that is not in this twin's state."""
@@ -60,11 +62,19 @@ class Memory:
         else:
             yield from self.done(change.number, Result({}, {}))
 
+    def waits(self, change: Change) -> Iterator[str]:
+        """What the next change still lacks, in words."""
+        counted = isinstance(self._knows.shared.line.decisions[change.number], RoundClosed)
+        if self._said == change.number:
+            yield f"its state behind decision {change.number}, to read it back"
+        elif counted and not self._knows.diary.holds_kept(change.kept):
+            yield f"its StrategyKept, which decision {change.number} counts"
+
     def _keep(self, change: Change) -> Iterator[Answer]:
         """What the counted update would keep becomes state, once it is there to be named."""
         diary = self._knows.diary
         if diary.state is not None and diary.holds_kept(change.kept):
-            self._begun = change.number
+            self._begun = self._said = change.number
             changed = {**change._asdict(), "exemplars": diary.named()}
             yield diary.say_state(diary.state.model_copy(update=changed))
 
@@ -100,6 +110,7 @@ class Memory:
         change, diary = self.next_change(), self._knows.diary
         if change is None or change.number != number:
             return
+        self._said = number
         images, exemplars = self._to_settle(change.stage), diary.named()
         if images:
             exemplars = truncated(exemplars, most(self._knows))

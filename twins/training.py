@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import Groups, ModelUpdate, RoundOpened, TwinState
+from schemas.updates import NOTHING_TO_TRAIN_ON
 from twins.knowledge import Knowledge
 from twins.prototypes import round_places, round_prototypes
 from twins.slots import compared, slots
@@ -19,12 +20,14 @@ from twins.slots import compared, slots
 class Training:
     """From an open round to an answer."""
 
-    __slots__ = ("_begun", "_knows")
+    __slots__ = ("_begun", "_knows", "_said")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
         self._begun = -1
         """The number of the last RoundOpened whose training began in this process."""
+        self._said = -1
+        """The number of the last RoundOpened that it answered."""
 
     def answers(self) -> Iterator[Answer]:
         """Train for the round that is open, if it asks this twin and has no answer yet."""
@@ -42,9 +45,16 @@ class Training:
                 wanted=lambda: self._asked(opened),
             )
         else:
+            self._said = opened.number
             nothing = [(None, "no image of this class is left")] * len(round_places(knows))
             yield from round_prototypes(knows, opened, nothing, {})
-            yield self._withhold(opened, "no image to train on")
+            yield self._withhold(opened, NOTHING_TO_TRAIN_ON)
+
+    def waits(self) -> Iterator[str]:
+        """Its answer to the open round, once it was said."""
+        opened = self._knows.shared.line.open_round
+        if opened is not None and self._said == opened.number and self._asked(opened):
+            yield f"its answer to round {opened.stage}.{opened.round}, to read it back"
 
     def _asked(self, opened: RoundOpened) -> bool:
         """Whether the round is open and no valid answer of this twin is in the log."""
@@ -92,6 +102,7 @@ class Training:
         assert isinstance(opened, RoundOpened)
         if not self._asked(opened):
             return
+        self._said = number
         places = result.values.get("places", ())
         yield from round_prototypes(knows, opened, places, result.groups)
         if "reason" in result.values:

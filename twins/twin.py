@@ -82,11 +82,9 @@ class Twin:
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
         line, knows = self._knows.shared.line, self._knows
-        if line.number < state.number or knows.unread:
-            raise NotYet(
-                lambda: line.number >= state.number and not knows.unread,
-                f"decision {state.number}, and what {self.entity} judged before it",
-            )
+        line.decided(state.number)
+        if knows.unread:
+            raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
         says = Change(state.number, state.stage, state.current, state.learned, state.kept)
         if says != knows.history.after(state.number - 1):
             raise Refused("out-of-line", f"{state.identity} is not what that decision made of it")
@@ -107,6 +105,8 @@ class Twin:
         if knows.shared.line.opened is None:
             return
         yield from self._join()
+        if knows.line.stopped:
+            return  # a later program judges here, and this one does not know what
         if knows.unread or knows.stream.position < knows.judged_to:
             return  # what was judged, by a copy perhaps, has to be read before anything rests on it
         change = self._memory.next_change()
@@ -136,5 +136,22 @@ class Twin:
                 yield from self._prototypes.done(int(id[2]), result)
 
     def waits(self) -> Iterator[str]:
-        """What it waits for, in words."""
-        return self._judging.waits()
+        """What it waits for, in words: the first of all that it needs. Work is no waiting."""
+        return (f"{self.entity}: {what}" for what in self._waits())
+
+    def _waits(self) -> Iterator[str]:
+        """In the order in which `answers` asks for it."""
+        knows, line = self._knows, self._knows.line
+        if line.stopped:
+            yield f"a later program (its line stops at {line.stopped.detail})"
+        elif line.number < 0:
+            yield "its EntityJoined"
+        elif knows.unread:
+            yield f"its verdict on stage {knows.due}, on which others have gone on"
+        elif knows.stream.position < knows.judged_to:
+            yield f"image {knows.judged_to - 1} of its stream; {knows.stream.position} have come"
+        elif change := self._memory.next_change():
+            yield from self._memory.waits(change)
+        else:
+            yield from self._judging.waits()
+            yield from self._training.waits()

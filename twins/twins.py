@@ -9,7 +9,6 @@ from learning.strategies.choice import sent_tensors
 from schemas.errors import Refused
 from schemas.messages import (
     Decision,
-    EntityJoined,
     ExemplarImage,
     ImageBatch,
     ModelUpdate,
@@ -18,8 +17,8 @@ from schemas.messages import (
     StrategyKept,
     StreamMarked,
     TeacherChosen,
+    TwinDecision,
     TwinState,
-    WindowJudged,
 )
 from schemas.topics import Names, parted
 from schemas.updates import checked_update
@@ -86,7 +85,7 @@ class Twins:
                 twin = self._by_topic[arrived.place.topic]
                 twin.hear_own(arrived, own)
                 self._stirred.add(twin.entity)
-            case EntityJoined() | WindowJudged() as verdict:
+            case TwinDecision() as verdict:
                 self._shared.verdicts.hear(self._site, verdict, arrived)
                 self._stirred.add(verdict.entity)
             case TeacherChosen() as choice:
@@ -141,9 +140,7 @@ class Twins:
         """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
         line = self._shared.line
         self._of_this_run(update.run)
-        if update.opened > line.number:
-            raise NotYet(lambda: line.number >= update.opened, f"decision {update.opened}")
-        opened = line.decisions[update.opened]
+        opened = line.decided(update.opened)
         if opened != line.open_round or not isinstance(opened, RoundOpened):
             return
         if update.base == opened.base and self._sound(update, opened):

@@ -18,7 +18,7 @@ from aggregator.aggregator import Aggregator
 from infra.promises import Arrived, Place, Trim
 from infra.shelf import Shelf
 from schemas.codec import LENGTH, Record, cut, pack
-from schemas.errors import ConfigurationError, Diverged
+from schemas.errors import ConfigurationError, Diverged, RunFailed
 from schemas.messages import (
     GlobalModel,
     HeadGrown,
@@ -31,6 +31,7 @@ from schemas.messages import (
     StageClosed,
 )
 from schemas.tensors import model_sha256
+from schemas.updates import NOTHING_TO_TRAIN_ON
 from tests.aggregator.desk import (
     CLASSES,
     MODELS,
@@ -245,6 +246,37 @@ def test_two_such_rounds_end_the_run_as_diverged() -> None:
         desk.settle()
 
 
+def test_two_rounds_without_an_image_end_the_run_and_blame_no_learning_rate() -> None:
+    """Nobody announced a class: the remedy is in n_lab and images_per_class, which are named."""
+    desk = Desk(n_lab=8, images_per_class=5)
+    desk.join(NORTH, SOUTH)
+    desk.judge(NORTH)
+    desk.judge(SOUTH)
+    desk.answer(*(desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)))
+    last = [desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)]
+    with pytest.raises(RunFailed) as caught:
+        desk.answer(*last)
+
+    said = str(caught.value)
+    assert not isinstance(caught.value, Diverged)
+    assert said.startswith("nothing to train on: stage 0, round 1: ")
+    assert "0 classes were announced" in said
+    assert "n_lab (8)" in said
+    assert "images_per_class is 5" in said
+    assert "learning_rate" not in said
+
+
+def test_a_run_of_which_one_training_fails_is_told_by_that_one() -> None:
+    """The north never has an image; the south's numbers are the reason."""
+    desk = Desk()
+    desk.begin()
+    desk.answer(desk.nothing(NORTH, NOTHING_TO_TRAIN_ON), desk.nothing(SOUTH, "fc.bias[0] is nan"))
+    last = [desk.nothing(each, NOTHING_TO_TRAIN_ON) for each in (NORTH, SOUTH)]
+
+    with pytest.raises(Diverged, match=r"local/south: fc\.bias\[0\] is nan"):
+        desk.answer(*last)
+
+
 def test_one_content_in_between_and_the_run_goes_on() -> None:
     """Twice in a row is diverged; twice with a model between is not."""
     desk = Desk(rounds_per_stage=3)
@@ -359,6 +391,37 @@ def test_of_two_answers_of_one_entity_the_first_valid_one_counts() -> None:
     assert dict(closed.counted)[NORTH] == pack(first).hash
     assert (desk.model(closed.model)["bn1.weight"] - base["bn1.weight"]).tolist() == [1.0]
     assert desk.letters == []
+
+
+def test_an_answer_to_a_round_that_no_run_has_is_set_aside_at_once() -> None:
+    """Nobody waits for decision 2^50; the twin's true answer counts as ever."""
+    desk = Desk()
+    desk.begin()
+    far = desk.update(NORTH, opened=2**50)
+    desk.answer(far)
+
+    assert desk.letters == [("out-of-line", far.identity)]
+    desk.round()
+    assert isinstance(desk.rounds[-2], RoundClosed)
+
+
+def test_an_answer_to_a_round_that_never_comes_is_set_aside_when_the_run_is_over() -> None:
+    """An injection might have brought it; at the end the letter says what it waited for."""
+    desk = Desk(keep_rounds="all")
+    desk.begin()
+    ahead = desk.update(NORTH, opened=500)
+    desk.answer(ahead)
+    assert desk.letters == []
+
+    desk.round()
+    desk.round()
+    desk.choose(1)
+    desk.begin(1)
+    desk.round()
+    desk.round()
+
+    assert desk.aggregator.over
+    assert desk.letters == [("out-of-line", ahead.identity)]
 
 
 def test_an_answer_waits_for_the_decision_that_it_answers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,9 +179,12 @@ def test_the_doctor_finds_this_machine_fit(place: Path) -> None:
     assert all(check["remedy"] for check in found["checks"] if not check["fine"])
 
 
+TENSOR = r"(?:\w+\.)+(?:weight|bias|running_mean|running_var)"
+
+
 def test_a_run_that_diverges_ends_with_1_and_is_remembered(place: Path) -> None:
-    """A learning rate without measure: what, where, and a smaller one as the remedy, in a command
-    that can be copied."""
+    """A learning rate without measure: what, where, which tensor of whose, and a smaller one as the
+    remedy, in a command that can be copied."""
     process = begin(place, "run", "tiny", "--run-dir", "wild", "-o", "learning_rate=1e30", *SMALLER)
     _, errors = process.communicate(timeout=PATIENCE)
 
@@ -188,6 +192,8 @@ def test_a_run_that_diverges_ends_with_1_and_is_remembered(place: Path) -> None:
 
     assert process.returncode == 1
     assert "diverged: stage 0, round 1, learning rate" in errors
+    named = re.search(rf"\((local/entity-\d+): [a-z-]+: ({TENSOR})\[\d+\] is ", errors)
+    assert named, errors
     assert errors.splitlines()[-1].startswith("next: fedtwin run tiny -o")
     assert errors.splitlines()[-1].endswith(" --run-dir wild --fresh")
     assert "-o learning_rate=0.5 " in errors.splitlines()[-1]

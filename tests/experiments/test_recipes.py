@@ -74,6 +74,29 @@ def test_the_encoder_has_a_row_for_every_class_of_the_schedule(tmp_path: Path) -
     opening_of(recipe("smoke", overrides={"encoder_classes": 10}), digits)
 
 
+@pytest.mark.parametrize(
+    ("keys", "most"),
+    [
+        ({"images_per_class": 5}, 5),
+        ({"images_per_class": 12, "n_lab": 13}, 12),
+        ({"images_per_class": 10, "image_share": "disjoint", "iid": 1.0}, 3),
+    ],
+)
+def test_a_recipe_in_which_nobody_can_ever_announce_a_class_is_refused(
+    tmp_path: Path, keys: dict[str, object], most: int
+) -> None:
+    """n_lab is 8 unless it is said; of 10 images that four clients share one gets at most 3."""
+    digits = load("digits", tmp_path, image_size=8)
+
+    with pytest.raises(ConfigurationError) as caught:
+        opening_of(recipe("tiny", overrides=keys), digits)
+    assert f"n_lab is {keys.get('n_lab', 8)}, and no entity gets more than {most}" in str(
+        caught.value
+    )
+    opening_of(recipe("tiny", overrides=keys | {"n_lab": most}), digits)
+    opening_of(recipe("tiny", overrides=keys | {"detector": "entropy"}), digits)
+
+
 def test_classes_can_be_assigned_by_a_file(tmp_path: Path) -> None:
     """Numbers in the file are class uids; the schedule follows it and draws nothing."""
     file = tmp_path / "classes.yaml"

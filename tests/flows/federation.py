@@ -241,10 +241,10 @@ def messages(log: Transport, topic: str) -> list[tuple[Message, str]]:
     return found
 
 
-def decided(log: Transport) -> RoundsLine:
+def decided(log: Transport, names: Names = NAMES) -> RoundsLine:
     """The line `rounds` as far as it stands in the log."""
     line = RoundsLine()
-    for message, hash in messages(log, NAMES.federation("rounds")):
+    for message, hash in messages(log, names.federation("rounds")):
         if isinstance(message, Decision):
             line.hear(message, hash)
     return line

@@ -59,7 +59,7 @@ class Littered:
     junk: set[tuple[str, int]] = field(default_factory=set)
     """Where junk lies."""
     silent: set[tuple[str, int]] = field(default_factory=set)
-    """Junk that nobody need report: it is passed over, waits for ever or never becomes whole."""
+    """Junk that nobody need report: it is passed over, or never becomes whole."""
     _decided: set[str] = field(default_factory=set)
 
     def append(self, topic: str, records: Sequence[Record]) -> int:
@@ -306,19 +306,36 @@ def update_that_does_not_fit(true: ModelUpdate, chance: random.Random) -> Made:
 
 
 def update_to_come(true: ModelUpdate, chance: random.Random) -> Made:
-    """To a round that nobody has opened: it waits."""
-    return true.model_copy(update={"opened": true.opened + 10**6}), True
+    """To a round that nobody opens: it waits for one until the end, or no run has so many."""
+    ahead = chance.choice((50, 10**6, 2**50))
+    return true.model_copy(update={"opened": true.opened + ahead}), False
+
+
+def gradient_to_come(true: PrototypeGradient, chance: random.Random) -> Made:
+    """Of a stage that never begins, or that no run has."""
+    ahead = chance.choice((5, 10**6, 2**50))
+    return true.model_copy(update={"stage": true.stage + ahead}), False
+
+
+def state_to_come(true: TwinState, chance: random.Random) -> Made:
+    """Of a decision that nobody takes, or that no run has."""
+    ahead = chance.choice((100, 10**6, 2**50))
+    return true.model_copy(update={"number": true.number + ahead}), False
 
 
 def gradient_that_does_not_fit(true: PrototypeGradient, chance: random.Random) -> Made:
-    """At a place that nobody asks for, or with content and a reason; or of another class."""
-    gradient = {name: -tensor for name, tensor in true.groups.get("gradient", {}).items()}
+    """At a place that nobody asks for, or with content and a reason."""
     ways: list[dict[str, Any]] = [
         {"place": true.place + 50},
         {"reason": "for no reason", "groups": {"gradient": {"x": np.zeros(1, np.float32)}}},
-        {"groups": {"gradient": gradient}, "reason": None},
     ]
     return true.model_copy(update=chance.choice(ways)), False
+
+
+def gradient_of_another_class(true: PrototypeGradient, chance: random.Random) -> Made:
+    """It tells each class but its own."""
+    gradient = {name: -tensor for name, tensor in true.groups.get("gradient", {}).items()}
+    return true.model_copy(update={"groups": {"gradient": gradient}, "reason": None}), False
 
 
 def choice_that_does_not_fit(true: Decision, chance: random.Random) -> Made:
@@ -388,6 +405,9 @@ _WAYS: tuple[tuple[Any, Callable[[Any, random.Random], Made]], ...] = (
     (ModelUpdate, update_that_does_not_fit),
     (ModelUpdate, update_to_come),
     (PrototypeGradient, gradient_that_does_not_fit),
+    (PrototypeGradient, gradient_of_another_class),
+    (PrototypeGradient, gradient_to_come),
+    (TwinState, state_to_come),
     (TwinState, state_that_does_not_fit),
     (ImageBatch, batch_that_does_not_fit),
     (ImageBatch, batch_ahead),

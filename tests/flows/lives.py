@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from infra.points import Hook
 from infra.promises import Result, Task
@@ -22,6 +24,7 @@ from infra.workers import Function
 from schemas.configuration import Configuration
 from schemas.errors import RunFailed
 from schemas.messages import ModelUpdate, RoundClosed, RoundOpened
+from schemas.topics import Names
 from tests.flows.federation import NAMES, Told, decided, in_file, messages
 
 KILLED = -signal.SIGKILL
@@ -48,14 +51,41 @@ def forked(life: Callable[[], int]) -> int:
     """Live in a child; gives its exit code, or minus the signal that ended it."""
     pid = os.fork()
     if pid == 0:
-        code = 70
-        try:
-            code = life()
-        except BaseException:
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            os._exit(code)
+        _live(life)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def struck(life: Callable[[Hook], int], moments: int, pause: float) -> int:
+    """Live in a child that is killed from outside, whatever it does just then.
+
+    So many moments of its run are waited for, then so many seconds. Gives its exit code if it has
+    ended by itself before that, or minus the signal that ended it.
+    """
+    ours, its = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        _live(lambda: life(lambda point: _beat(its)))
+    os.close(its)
+    with os.fdopen(ours, "rb") as beats:
+        beats.read(moments)
+        time.sleep(pause)
+        os.kill(pid, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _beat(pipe: int) -> None:
+    os.write(pipe, b".")
+
+
+def _live(life: Callable[[], int]) -> NoReturn:
+    code = 70
+    try:
+        code = life()
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(code)
 
 
 def until_the_end(live: Callable[[int], int]) -> int:
@@ -101,12 +131,12 @@ def begun(path: Path) -> Counter[Training]:
     return Counter((int(stage), int(round), entity) for stage, round, entity in lines)
 
 
-def answered(path: Path) -> set[Training]:
+def answered(path: Path, names: Names = NAMES) -> set[Training]:
     """The trainings whose answer is in the log, or was counted."""
     log = Log(path)
     try:
-        line, found = decided(log), set()
-        for message, _ in messages(log, NAMES.of_site("updates", "local")):
+        line, found = decided(log, names), set()
+        for message, _ in messages(log, names.of_site("updates", "local")):
             assert isinstance(message, ModelUpdate)
             opened = line.decisions[message.opened]
             assert isinstance(opened, RoundOpened)

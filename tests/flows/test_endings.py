@@ -10,9 +10,11 @@ import msgpack
 import pytest
 
 from infra.promises import Result, Task
+from infra.serve import Surroundings, System
+from infra.shelf import Shelf
 from infra.store.sqlite import SqliteStore
 from infra.transport.embedded import Embedded as Log
-from infra.workers import Function
+from infra.workers import Function, Inline
 from schemas.codec import LENGTH, Record, cut, piece
 from schemas.errors import Diverged, Stalled
 from schemas.messages import RoundClosed
@@ -32,6 +34,7 @@ from tests.flows.federation import (
     small,
 )
 from tests.flows.learner import FAKES, silent
+from twins.twins import Twins
 
 
 class Swallowing(Log):
@@ -63,15 +66,35 @@ STORIES = [
         "StreamMarked", NAMES.of_entity("samples", EAST),
         [f"twins waits for {EAST}: the mark of stage 0", f"verdicts of stage 0 by {EAST} since"],
     ),
-    ("ModelUpdate", NAMES.of_site("updates", "local"), ["updates of round 0.0 by local/ent"]),
+    (
+        "ModelUpdate", NAMES.of_site("updates", "local"),
+        ["updates of round 0.0 by local/ent", ": its answer to round 0.0, to read it back"],
+    ),
+    (
+        "TwinState", NAMES.of_entity("twin-state", EAST),
+        [f"twins waits for {EAST}: its state behind decision 1, to read it back"],
+    ),
     (
         "PrototypeGradient", NAMES.of_site("prototypes", "local"),
         ["prototypes of stage 0: local/ent", "at place 0", "the teacher of stage 1"],
     ),
 ]  # fmt: skip
 MORE = [
-    ("EntityJoined", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
-    ("WindowJudged", NAMES.of_site("classes", "local"), ["verdicts of stage 0 by local/ent"]),
+    (
+        "EntityJoined",
+        NAMES.of_site("classes", "local"),
+        ["verdicts of stage 0 by local/ent", f"twins waits for {EAST}: its EntityJoined"],
+    ),
+    (
+        "WindowJudged",
+        NAMES.of_site("classes", "local"),
+        ["verdicts of stage 0 by local/ent", f"{EAST}: its verdict on stage 0, to read it back"],
+    ),
+    (
+        "ImageBatch",
+        NAMES.of_entity("samples", EAST),
+        [f"twins waits for {EAST}: the images of stage 0"],
+    ),
     ("TeacherChosen", NAMES.federation("teachers"), ["the teacher of stage 1"]),
     ("RunOpened", NAMES.federation("rounds"), ["producers waits for RunOpened"]),
 ]
@@ -120,10 +143,46 @@ def test_a_verdict_of_a_later_program_ends_a_run_that_needs_it_and_says_so() -> 
         f"aggregator waits for verdicts of stage 0 by {EAST} (its line stops at WindowJudged of"
         " schema 2; this program reads schema 1) since "
     ) in str(end.value)
+    assert (
+        f"twins waits for {EAST}: a later program (its line stops at WindowJudged of schema 2; this"
+        " program reads schema 1) since "
+    ) in str(end.value)
     assert [(each.reason, each.topic) for each in letters(run)] == [
         ("newer-schema", NAMES.of_site("classes", "local"))
     ]
     assert [run.observer.verdicts.judged(each) for each in (NORTH, EAST, SOUTH)] == [0, -1, 0]
+
+
+def test_a_twin_writes_nothing_behind_a_later_program_in_its_line(folder: Path) -> None:
+    """Begun anew it reads what it cannot understand, and does not judge that stage again."""
+    for log_of in (Ahead, Log, Log):
+        log = log_of(folder / "run.sqlite")
+        with pytest.raises(Stalled):
+            put_together(small(stages=2), log).system.run()
+        log.close()
+
+    log = Log(folder / "run.sqlite")
+    written = log.read(NAMES.of_site("classes", "local"), 0, LIMIT)
+    log.close()
+    assert [each.record.headers["ce_subject"] for each in written].count(EAST) == 2
+
+
+def test_a_twin_whose_verdict_others_have_read_says_that_it_has_not() -> None:
+    """Of a run that is over the east's twin finds everything but its own verdicts."""
+    whole, log = Log(), Log()
+    put_together(small(stages=2), whole).system.run()
+    for topic in whole.topics():
+        for stored in whole.read(topic, whole.first(topic), 2**40):
+            if not stored.record.key.startswith(f"WindowJudged/{EAST}"):
+                log.append(topic, [stored.record])
+    shelf = Shelf(log, NAMES.federation("models"), LIMIT)
+    alone = System([Twins(NAMES, "local", shelf)], Surroundings(log, shelf, LIMIT), Inline({}))
+    while alone.step():
+        pass
+
+    said = [wait.what for wait in alone.waits()]
+    assert f"twins waits for {EAST}: its verdict on stage 0, on which others have gone on" in said
+    assert not [what for what in said if NORTH in what]
 
 
 def _speechless(*rounds: tuple[int, int]) -> Mapping[str, Function]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from tests.flows.federation import (
     in_file,
     letters,
     outcome,
+    put_together,
     small,
 )
+from tests.flows.junk import Littered
 from tests.flows.learner import FAKES
 
 FEW, MORE, MANY = range(3), range(3, 10), range(100, 164)
@@ -63,11 +66,20 @@ def test_a_finished_run_has_nothing_left_to_do(quiet: Outcome, folder: Path) -> 
     assert outcome(in_file(small(), path, Told(functions={}))) == quiet
 
 
-def test_with_every_cache_off(quiet: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shelf loads nearly every model anew, and the log looks again where nothing was."""
-    monkeypatch.setattr(shelf, "HELD", 1)
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two that hold what flows: the shelf's newest models, and which topics are quiet.
+
+    Workers hold nothing from one task to the next. What roles have computed once (rebuilt
+    prototypes, sums of a round) is state, which a second copy computes for itself.
+    """
+    monkeypatch.setattr(shelf, "HELD", 0)
     monkeypatch.setattr(Log, "_nothing_since", lambda log, topic, place: False)
 
+
+@pytest.mark.usefixtures("no_cache")
+def test_with_every_cache_off(quiet: Outcome) -> None:
+    """The shelf loads every model anew, and the log looks again where nothing was."""
     assert finished(small()) == quiet
 
 
@@ -127,5 +139,41 @@ def test_real_trainings_do_not_depend_on_the_schedule(
         from experiments.worker import FUNCTIONS
 
         return outcome(disturbed(TINY, seed, copies=2, dataset=digits(), functions=FUNCTIONS))
+
+    assert told_by_child(run, tmp_path) == trained
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_cache")
+def test_real_trainings_are_the_same_with_every_cache_off(trained: Outcome, folder: Path) -> None:
+    """Neither the shelf nor the log remembers anything, in a file and with real nets."""
+
+    def run() -> Outcome:
+        from experiments.worker import FUNCTIONS
+
+        told = Told(functions=FUNCTIONS)
+        return outcome(in_file(TINY, folder / "run.sqlite", told, dataset=digits()))
+
+    assert told_by_child(run, folder) == trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_real_trainings_do_not_depend_on_junk(trained: Outcome, tmp_path: Path, seed: int) -> None:
+    """Junk under honest names around every record: the same decisions, teachers and model.
+
+    What is set aside is junk, and there was some.
+    """
+
+    def run() -> Outcome:
+        from experiments.worker import FUNCTIONS
+
+        log = Littered(Log(), random.Random(seed), 0.3)
+        run = put_together(TINY, log, Told(functions=FUNCTIONS), dataset=digits())
+        run.system.run()
+        aside = {(letter.topic, letter.offset) for letter in letters(run)}
+        assert len(aside) > 20
+        assert aside <= log.junk
+        return outcome(run)
 
     assert told_by_child(run, tmp_path) == trained

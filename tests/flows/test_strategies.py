@@ -19,10 +19,12 @@ from learning.strategies import STRATEGIES
 from learning.strategies.fedka import FEDKA
 from learning.strategies.strategy import MODEL, Groups, RoundMean, Sent
 from schemas.codec import Record, pack, piece, unpack
+from schemas.errors import Stalled
 from schemas.messages import GlobalModel, ModelUpdate, RoundClosed, StrategyKept, TwinState
 from schemas.tensors import groups_sha256, model_sha256
 from tests.flows.digits import digits, told_by_child
 from tests.flows.federation import (
+    EAST,
     LIMIT,
     NAMES,
     Outcome,
@@ -39,6 +41,7 @@ from tests.flows.federation import (
 )
 from tests.flows.learner import FAKES, chance_of
 from tests.flows.lives import Fuse, answered, begun, lived, until_the_end
+from tests.flows.test_endings import Swallowing
 from tests.learning.test_strategies import STEERED
 
 # --- every method of the list ---------------------------------------------------------------------
@@ -149,6 +152,20 @@ def test_a_twin_s_diary_counts_once_its_update_is_counted(drifting: Outcome) -> 
         own = [message for message, _ in messages(log, NAMES.of_entity("twin-state", entity))]
         assert [each.update for each in own if isinstance(each, StrategyKept)] == [hash]
         assert [each.kept for each in own if isinstance(each, TwinState)] == [hash]
+
+
+def test_a_twin_that_misses_what_its_method_keeps_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its answer was counted, and what goes with it never came: it names the decision."""
+    monkeypatch.setitem(STRATEGIES, DRIFTING.name, DRIFTING)
+    log = Swallowing(tmp_path / "run", "StrategyKept", NAMES.of_entity("twin-state", EAST))
+    configuration = small(stages=2, strategy=DRIFTING.name)
+    with pytest.raises(Stalled) as end:
+        put_together(configuration, log, Told(functions=KEEPING)).system.run()
+    log.close()
+
+    assert f"twins waits for {EAST}: its StrategyKept, which decision " in str(end.value)
 
 
 def test_a_method_s_groups_reach_everyone_with_the_model(drifting: Outcome) -> None:

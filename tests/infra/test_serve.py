@@ -98,6 +98,8 @@ class Made:
     asked: int = 0
     """How often it was asked for answers."""
     missing: str = ""
+    asked_about: list[int] = field(default_factory=list)
+    """Numbers of decisions that something waits for, as often as that was asked."""
 
     def __post_init__(self) -> None:
         self.topics = [*self.lines, *(each for each in self.topics if each not in self.lines)]
@@ -369,6 +371,93 @@ def test_what_was_let_go_while_it_had_to_wait_is_not_waited_for(how: str) -> Non
     reader.run()
 
     assert role.identities == [joined(0).identity]
+
+
+def waiting(*, over: bool, lines: Sequence[str] = ()) -> Made:
+    """A role for which every update waits for its decision, and none comes."""
+    role = Made(lines=lines, topics=[UPDATES], owns=[UPDATES], until=lambda role: over)
+
+    def has_come(number: int) -> bool:
+        role.asked_about.append(number)
+        return False
+
+    def judge(arrived: Arrived) -> None:
+        if isinstance(arrived.message, ModelUpdate):
+            number = arrived.message.opened
+            raise NotYet(lambda: has_come(number), f"decision {number}")
+
+    role.judge = judge
+    return role
+
+
+def test_however_many_wait_for_the_same_it_is_asked_about_once() -> None:
+    """Five hundred updates wait for three decisions: a look asks three questions."""
+    log = Embedded()
+    write(log, UPDATES, *(update(i % 3, numbers=1) for i in range(500)))
+    role = waiting(over=False)
+    reader = system(log, role)
+    while reader.step():
+        pass
+    role.asked_about.clear()
+
+    reader.step()
+
+    assert sorted(role.asked_about) == [0, 1, 2]
+
+
+def test_what_waits_in_vain_is_told_at_the_end_and_heard_all_the_same_when_it_comes() -> None:
+    """The letter says for what; what it is about is judged only by what it named."""
+    log = Embedded()
+    write(log, UPDATES, update(7), update(8))
+    system(log, waiting(over=True)).run()
+
+    assert [(each.reason, each.offset) for each in letters(log)] == [
+        ("out-of-line", 0), ("out-of-line", 1),
+    ]  # fmt: skip
+    assert letters(log)[0].detail == f"{update(7).identity} waited in vain for decision 7"
+    later = Made(topics=[UPDATES], owns=[UPDATES])
+    system(log, later).run()
+    assert len(later.heard) == 2
+    assert len(letters(log)) == 2
+
+
+def test_while_a_role_has_work_what_waits_for_it_is_no_dead_letter() -> None:
+    """What it waits for may come."""
+    log = Embedded()
+    write(log, UPDATES, update(7))
+    reader = system(log, waiting(over=False))
+    while reader.step():
+        pass
+
+    assert not letters(log)
+
+
+def test_what_waits_is_told_of_before_it_is_let_go() -> None:
+    """A trim takes the first of two updates, which both wait."""
+    log = Embedded()
+    write(log, UPDATES, update(7), update(8))
+    role = waiting(over=False)
+    reader = system(log, role)
+    reader.step()
+    role.todo.append(Trim(UPDATES, 1))
+    while reader.step():
+        pass
+
+    assert (log.first(UPDATES), [each.offset for each in letters(log)]) == (1, [0])
+
+
+def test_what_waits_for_a_decision_that_stands_there_unread_is_not_let_go() -> None:
+    """The line went on after it was read: the update may name just that, and stays for now."""
+    log = Embedded()
+    write(log, UPDATES, update(7), update(8))
+    role = waiting(over=False, lines=[CLASSES])
+    reader = system(log, role)
+    while reader.step():
+        pass
+    role.todo += [Say(CLASSES, joined(0)), Trim(UPDATES, 2)]
+    reader.step()
+
+    assert (log.first(UPDATES), letters(log)) == (0, [])
 
 
 # --- what is not valid ----------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_a_producer_that_starts_again_goes_on_where_the_log_ends() -> None:
 def test_all_holders_of_a_class_get_all_of_its_images_unless_they_share_them() -> None:
     """Full: twenty images each. Disjoint: together twenty, none twice."""
     for share, each_gets in (("full", IMAGES_EACH), ("disjoint", None)):
-        schedule = opened(image_share=share).schedule
+        schedule = opened(image_share=share, n_lab=1).schedule
         uid = schedule.stages[0].classes[0]
         holders = schedule.stages[0].holders(uid)
         got = [

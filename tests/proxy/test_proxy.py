@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.recipes import recipe
 from experiments.system import SITE, opening_of
-from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task
+from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score, Task, Trim
 from learning.encoder import encoder_shapes
 from producers.images import Dataset, Part
 from proxy.proxy import Proxy
@@ -80,6 +80,7 @@ def decisions(rounds: int = 2, **overrides: Any) -> list[Message]:
             "iid": 1.0,
             "rounds_per_stage": rounds,
             "warmup": 0,
+            "n_lab": 1,
             **overrides,
         },
     )
@@ -199,6 +200,7 @@ class Story:
         self.held: dict[Place, Message] = {}
         self.kept: list[Keep] = []
         self.scores: list[Score] = []
+        self.trims: list[Trim] = []
         self.offset = 0
 
     def tell(self, *messages: Message) -> None:
@@ -246,6 +248,8 @@ class Story:
                 self.kept.append(answer)
             elif isinstance(answer, Score):
                 self.scores.append(answer)
+            elif isinstance(answer, Trim):
+                self.trims.append(answer)
 
 
 def rebuilt(task: Task) -> NDArray[np.float32]:
@@ -464,6 +468,17 @@ def test_what_is_not_valid_changes_nothing(bad: PrototypeGradient, reason: str) 
     assert story.said == quiet.said
 
 
+def test_a_gradient_of_a_stage_that_no_run_has_is_refused_at_once() -> None:
+    """Nobody waits for stage 2^50; for the next one it waits."""
+    story = Story()
+    story.tell(*decisions())
+    story.tell(gradients()[0].model_copy(update={"stage": 2**50}))
+    assert (story.refused, story.later) == (["out-of-line"], [])
+
+    story.tell(gradients()[0].model_copy(update={"stage": 1}))
+    assert (story.refused, len(story.later)) == (["out-of-line"], 1)
+
+
 def test_a_gradient_with_a_number_that_is_not_finite_is_not_valid() -> None:
     """One NaN in the first convolution."""
     bad = gradient(1, 0, SOUTH)
@@ -472,6 +487,24 @@ def test_a_gradient_with_a_number_that_is_not_finite_is_not_valid() -> None:
     story.tell(*decisions(), bad)
 
     assert story.refused == ["not-finite"]
+
+
+def test_a_gradient_that_is_refused_holds_up_no_trim() -> None:
+    """Noise that claims to be of stage 1 lies before the gradients of stage 0: all of them go."""
+    junk = gradient(1, 0, NORTH).model_copy(update={"stage": 1})
+    story = Story()
+    story.tell(*decisions(), junk, *gradients())
+    last, expected = story.offset, ((NORTH, ("2",)),)
+    story.tell(
+        HeadGrown(
+            run=RUN, number=7, stage=1, rows={"2": 2, "3": 3}, prototypes=expected, model=name(4)
+        )
+    )
+    story.finish({2: 0.9, 3: 0.4})
+    story.tell(*story.said)
+
+    assert story.refused == ["label-rules-disagree"]
+    assert story.trims == [Trim(NAMES.of_site("prototypes", SITE), last + 1)]
 
 
 def test_a_second_proxy_that_reads_the_choice_keeps_silent() -> None:

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import line as line_of
 from schemas.codec import pack
 from schemas.errors import Refused
+from schemas.limits import MOST_ADDED
 from schemas.line import NotYet, RoundsLine, TeachersLine, VerdictLine, VerdictLines
 from schemas.messages import (
     Decision,
@@ -270,6 +272,60 @@ def test_an_injection_during_the_schedule_waits_for_its_end() -> None:
     assert line.marked(1) == (NORTH, SOUTH)
     assert line.marked(2) == (NORTH,)
     assert line.open_round == HONEST[2]
+
+
+def test_an_entity_is_named_once_in_an_addition() -> None:
+    """So each adds at most one stage."""
+    assert "named twice" in refusal(read(HONEST), addition(13, (NORTH, 8), (NORTH, 12)))
+
+
+def test_stages_are_added_only_so_often() -> None:
+    """The thousandth addition counts, one more does not; and none adds more than a stage."""
+    line = read((*HONEST, *(addition(13 + i, (NORTH, i)) for i in range(MOST_ADDED))))
+
+    assert line.total_stages == line.most_stages == 2 + MOST_ADDED
+    assert "the 1001th addition" in refusal(line, addition(13 + MOST_ADDED, (NORTH, 1)))
+
+
+# --- what a message may name ----------------------------------------------------------------------
+
+
+def test_a_number_that_no_run_of_this_schedule_has_is_not_waited_for() -> None:
+    """1 for RunOpened, 1000 additions, and 1002 stages of 6 decisions: numbers up to 7012."""
+    line = read((FIRST,))
+
+    assert line.last_number == 1000 + 6 * 1002 == 7012
+    assert line.decided(0) == FIRST
+    with pytest.raises(NotYet, match="decision 7012"):
+        line.decided(7012)
+    with pytest.raises(Refused, match="decision 7013: the last can be 7012"):
+        line.decided(7013)
+    with pytest.raises(NotYet, match="stage 1001"):
+        line.begun(1001)
+    with pytest.raises(Refused, match="stage 1002: there are at most 1002"):
+        line.begun(1002)
+
+
+def test_what_may_be_named_does_not_change_with_what_was_read() -> None:
+    """The first reader knows of no addition, the second of ten: they refuse the same."""
+    before, after = (
+        read((FIRST,)),
+        read((*HONEST, *(addition(13 + i, (NORTH, i)) for i in range(10)))),
+    )
+
+    assert (before.last_number, before.most_stages) == (after.last_number, after.most_stages)
+
+
+def test_the_longest_run_comes_just_to_the_last_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one addition allowed: two stages, the added one, and every decision that can stand."""
+    monkeypatch.setattr(line_of, "MOST_ADDED", 1)
+    line = read((*HONEST, addition(13, (NORTH, 8))))
+    grown = growth(14, 2, 7, rows={"4": 4})
+    line = read((grown, opening(15, 2, 0, 7), closing(16, 2, 0, 8), opening(17, 2, 1, 8)), line)
+    line = read((closing(18, 2, 1, 9), end(19, 2, 9)), line)
+
+    assert line.over
+    assert line.number == line.last_number == 19
 
 
 # --- teachers -------------------------------------------------------------------------------------
