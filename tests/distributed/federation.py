@@ -136,11 +136,14 @@ class Federation:
         opening = opening_of(configuration, digits())
         self._opening = folder / "opening.json"
         write_opening(opening, self._opening)
+        self._topics: list[str] = []
         for cluster, address in (("federation", self.kafka), ("site", self.site_kafka)):
             settings = KafkaSettings(address)
+            entities = opening.schedule.entities
+            planned = plan(self.names, cluster, [SITE], entities, settings)  # type: ignore[arg-type]
+            self._topics += [each.name for each in planned]
             with closing(Administration(settings)) as administration:
-                entities = opening.schedule.entities
-                administration.apply(plan(self.names, cluster, [SITE], entities, settings))  # type: ignore[arg-type]
+                administration.apply(planned)
 
     # --- programs -------------------------------------------------------------------------------
 
@@ -252,6 +255,10 @@ class Federation:
         """The run's topics, read by nobody's rules."""
         with closing(Kafka(KafkaSettings(address or self.kafka))) as transport:
             yield transport
+
+    def topics(self) -> list[str]:
+        """Every topic of the run, in both clusters."""
+        return self._topics
 
     def decided(self) -> RoundsLine:
         """The decisions, as a reader folds them."""
