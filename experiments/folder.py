@@ -45,9 +45,11 @@ PROTOTYPES = "prototypes-*.safetensors*"
 """With a star at the end for one that was being written when its runner was killed."""
 LOCK_TRIES, LOCK_WAIT = 5, 0.05
 """A look at the lock holds it for a moment, so a runner asks more than once; seconds."""
+OPENING, LOGS = "opening.json", "logs"
+"""Of a run over Kafka: what it was opened with, and what its programs said."""
 FILES = (
     "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
-    "metrics.csv", "model.safetensors", "report.html",
+    "metrics.csv", "model.safetensors", "report.html", OPENING,
 )  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 BF16 = ("avx512_bf16", "amx_bf16")
@@ -145,7 +147,11 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        several = [file for form in (EVENTS, PROTOTYPES) for file in sorted(self.path.glob(form))]
+        several = [
+            file
+            for form in (EVENTS, PROTOTYPES, f"{LOGS}/*.log")
+            for file in sorted(self.path.glob(form))
+        ]
         begun = [self.path / f"{name}.new" for name in FILES]  # by who was killed while writing it
         return [self.path / name for name in FILES] + begun + several
 

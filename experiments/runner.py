@@ -74,7 +74,7 @@ def start(
     `fresh` replaces a run that is there; nothing is touched before all else has been found right.
     Raises ConfigurationError, DataError, RunFailed.
     """
-    _check(configuration)
+    check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = load_data(configuration, place, local.data_dir)
     opening = opened_with(configuration, dataset)
@@ -89,7 +89,7 @@ def start(
         check_disk(folder, estimate, run_folder.size)
         announce(estimate)
         run_folder.remove_files()
-        run_folder.write_manifest(_begun(configuration, dataset, place, local))
+        run_folder.write_manifest(begun_with(configuration, dataset, place, local))
         return _run(run_folder, opening, dataset, local, watch)
 
 
@@ -103,10 +103,10 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
     run_folder = RunFolder(folder)
     manifest = run_folder.read_manifest()
     with run_folder.locked():
-        if over := _over(run_folder):
+        if over := over_already(run_folder):
             return over
         configuration = run_folder.configuration()
-        _check(configuration)
+        check_machine(configuration)
         place = run_folder.data_name(local.data_dir)
         dataset = load_data(configuration, place, local.data_dir)
         check_data(place, dataset, manifest)
@@ -142,7 +142,7 @@ def load_data(configuration: Configuration, place: str, data_dir: Path) -> Datas
     )
 
 
-def _begun(
+def begun_with(
     configuration: Configuration, dataset: Dataset, place: str, local: Local
 ) -> dict[str, Any]:
     """The manifest of a run that begins."""
@@ -166,7 +166,7 @@ def _begun(
     }
 
 
-def _over(folder: RunFolder) -> Outcome | None:
+def over_already(folder: RunFolder) -> Outcome | None:
     """What a run came to that was finished and has had nothing injected since."""
     manifest = folder.read_manifest()
     if manifest["state"] != "done":
@@ -182,7 +182,7 @@ def _over(folder: RunFolder) -> Outcome | None:
 def _run(
     folder: RunFolder, opening: Opening, dataset: Dataset, local: Local, watch: Watch
 ) -> Outcome:
-    spent = _Spent(folder.read_manifest())
+    spent = Spent(folder.read_manifest())
     gallery = Gallery(folder, shown=_shows(dataset, local))
     metrics = Metrics(folder.path)
     start_worker = local.start_worker or spawned(
@@ -210,13 +210,13 @@ def _run(
                 watch(run)
 
             run.system.run(after_each_step)
-            return _finish(folder, run, dataset, gallery, metrics, spent, local.hook)
+            return finish(folder, run, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            _note_ending(folder, ended, spent, metrics)
+            note_ending(folder, ended, spent, metrics)
             raise
 
 
-def _note_ending(folder: RunFolder, ended: BaseException, spent: _Spent, metrics: Metrics) -> None:
+def note_ending(folder: RunFolder, ended: BaseException, spent: Spent, metrics: Metrics) -> None:
     """Write down how far a run came that was not seen through."""
     with suppress(FedtwinError):  # a full disk must not hide what happened
         folder.write_manifest({**folder.read_manifest(), **_ending(ended), **spent.so_far()})
@@ -239,7 +239,7 @@ def _shows(dataset: Dataset, local: Local) -> bool:
     return dataset.public if local.report_prototypes is None else local.report_prototypes
 
 
-class _Spent:
+class Spent:
     """Seconds and trainings of a run, those of earlier sessions included unless one was killed."""
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
@@ -259,13 +259,13 @@ class _Spent:
         }
 
 
-def _finish(
+def finish(
     folder: RunFolder,
     run: Watched,
     dataset: Dataset,
     gallery: Gallery,
     metrics: Metrics,
-    spent: _Spent,
+    spent: Spent,
     hook: Hook,
 ) -> Outcome:
     """Write down what the run came to; the manifest last, for it says that the rest is there."""
@@ -348,7 +348,7 @@ def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:
         raise ConfigurationError(str(error)) from None
 
 
-def _check(configuration: Configuration) -> None:
+def check_machine(configuration: Configuration) -> None:
     """What the configuration alone cannot know."""
     try:
         chosen(configuration.strategy, configuration.switches, configuration.teacher)

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
 T = TypeVar("T")
+Compression = Literal["gzip", "zstd"]
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
 TELLING = re.compile(
@@ -64,7 +65,7 @@ class KafkaSettings:
     cert_file: Path | None = None
     key_file: Path | None = None
     """PEM files by which a broker knows us; so encrypted."""
-    compression: Literal["gzip", "zstd"] | None = None
+    compression: Compression | None = None
     """Of what we write. Models are noise, and images were compressed before."""
     replication: int = 1
     """Copies of each topic that we make."""
