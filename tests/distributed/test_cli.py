@@ -44,9 +44,9 @@ def _named(kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_over_kafka_from_its_first_topic_to_its_last(
     tmp_path: Path, kafka: KafkaSettings
 ) -> None:
-    """Two processes of everything; show, replay, topics; and who comes second to a name."""
+    """Two processes share the twins; show, replay, topics; and who comes second to a name."""
     run = tmp_path / "run"
-    many = ("--twins", "2", "--aggregators", "2", "--proxies", "2")
+    many = ("--twins", "2")
     words = ("run", "tiny", "--transport", "kafka", "--seed", SEED, "--run-dir", run, *KEYS, *many)
     ended = told(*words)
 

@@ -59,7 +59,7 @@ def test_a_standby_goes_on_when_the_first_is_killed_for_good(
     found: Found, role: str, point: str, times: int
 ) -> None:
     """No election and no lock: the second says what the first has not, and the run ends as ever."""
-    run = found()
+    run = found(tiny(standby_after=1.0))
     run.start_all(role)
     first = run.start(role, kill=(point, times))
     run.start(role, "--standby", name=f"{role}-2")
