@@ -60,6 +60,12 @@ class Letters:
         self._places: dict[str, int] = {}
         self._written: dict[tuple[str, str], set[int]] = {}
         """Topic of letters, and topic → offsets that somebody set aside."""
+        self._there: dict[str, deque[tuple[int, str, int]]] = {}
+        """Topic of letters → of each its place, and what it is about: to forget what is gone."""
+
+    def __len__(self) -> int:
+        """How many it remembers: as many as there are in the log."""
+        return sum(map(len, self._there.values()))
 
     def tell_of(self, topic: str, offset: int) -> bool:
         """Whether there is a letter about what lies there."""
@@ -76,12 +82,21 @@ class Letters:
                 continue
             for stored in found:
                 self._places[letters] = stored.offset + 1
-                self._note(letters, stored.record.key.split("/"))
+                self._note(letters, stored.offset, stored.record.key.split("/"))
+            self._forget(letters)
 
-    def _note(self, letters: str, key: list[str]) -> None:
+    def _note(self, letters: str, place: int, key: list[str]) -> None:
         match key:
             case ["DeadLetter", topic, offset, _] if offset.isdecimal():
                 self._written.setdefault((letters, topic), set()).add(int(offset))
+                self._there.setdefault(letters, deque()).append((place, topic, int(offset)))
+
+    def _forget(self, letters: str) -> None:
+        """Letters that were let go: who comes by what they are about will write another."""
+        there, first = self._there.get(letters, deque()), self._transport.first(letters)
+        while there and there[0][0] < first:
+            _, topic, offset = there.popleft()
+            self._written[letters, topic].discard(offset)
 
 
 @dataclass
