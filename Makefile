@@ -16,7 +16,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint 
 STAMP := .venv/.fedtwin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage check up down bench clean ci-setup
+.PHONY: help demo test test-fast coverage check up down bench chaos same-bytes clean ci-setup
 MAKEFLAGS += --no-print-directory
 
 help:
@@ -28,6 +28,8 @@ help:
 	@echo "make up         start Kafka and Redis on this machine; addresses in .services.json"
 	@echo "make down       end them; their data stays until make clean"
 	@echo "make bench      the measurements of benchmarks/"
+	@echo "make chaos      every role of a run over Kafka killed at every point, and its services"
+	@echo "make same-bytes one recipe in one process, over Kafka in many ways, and replayed"
 	@echo "make clean      take away .venv, caches, services with their data, runs of the demo"
 	@echo "make ci-setup   install what the machine lacks (Debian, as root), then the project"
 
@@ -49,7 +51,19 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/fedtwin demo $(ARGS)
-	@echo "make demo: the run is in $$(ls -td runs/demo-*/ | head -n 1), with its report.html."
+	@echo "make demo: that was a whole run; the lines above name its folder and its report."
+
+# Kafka and Redis as `make up` brings them, or as the environment names them. This takes a while.
+chaos: $(STAMP)
+	@$(BIN)/python -m infra.native up
+	@$(BIN)/pytest -q tests/distributed
+	@$(BIN)/python -m tests.distributed.chaos $(ARGS)
+	@echo "make chaos: every role was killed at every point; the table is above."
+
+# Real images: CIFAR-100 in FEDTWIN_DATA_DIR or the cache.
+same-bytes: $(STAMP)
+	@$(BIN)/python -m infra.native up
+	@$(BIN)/python -m tests.distributed.same_bytes $(ARGS)
 
 bench: $(STAMP)
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
@@ -113,8 +127,16 @@ ci-setup:
 	else echo "make ci-setup: missing, and only root can apt-get install it:$$missing" >&2; fi
 	@$(MAKE) -s $(STAMP)
 
+# Services run on without .venv, and to end them takes no package: only then may their folder go.
+END := import sys; from pathlib import Path; from infra.native.programs import stop; \
+	[stop(Path(each).parent) for each in sys.argv[1:]]
+
 clean:
-	@if [ -d .native ] && [ -x $(BIN)/python ]; then $(BIN)/python -m infra.native down; fi
+	@python=$(BIN)/python; [ -x $$python ] || python=$(PYTHON); \
+	for each in .native/*/program.json; do \
+		[ ! -e "$$each" ] || $$python -c '$(END)' "$$each" \
+			|| { echo "make clean: what $$each names runs on, and everything is left" >&2; exit 1; }; \
+	done
 	@rm -rf .venv .native .services.json build dist *.egg-info runs/demo-* .coverage* htmlcov
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

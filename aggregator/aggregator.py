@@ -201,7 +201,7 @@ class Aggregator:
         self._stirred = self._lacks_model  # it may come without being heard
         yield from self._set_aside()
         if self._said <= self.line.number and not self._wait_for_others():
-            decided = self._decide()
+            decided = self.decide()
             if decided is not None:
                 content, decision = decided
                 self._said = decision.number
@@ -265,8 +265,8 @@ class Aggregator:
         marked = ((stage, e) for stage in range(t + 1) for e in self.line.marked(stage))
         return list(dict.fromkeys(e for stage, e in marked if self._verdicts.judged(e) < stage))
 
-    def _decide(self) -> tuple[list[Answer], Decision] | None:
-        """The next decision, behind the content that it names."""
+    def decide(self) -> tuple[list[Answer], Decision] | None:
+        """The next decision, behind the content that it names; what it rests on has to be there."""
         line, stage = self.line, self.line.stage
         if line.opened is None:
             return self._open_run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from aggregator.aggregator import Opening
 from aggregator.opening import write_opening
 from experiments import runner
 from experiments.estimate import Estimate, check_disk, estimated
-from experiments.folder import RunFolder
+from experiments.folder import LOGS, OPENING, RunFolder
 from experiments.gallery import Gallery
+from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.processes import Processes, Wanted
 from experiments.recorded import Recorded
@@ -25,10 +26,10 @@ from experiments.runner import Local, Outcome
 from experiments.system import SITE, Watch, Watched
 from infra.program import serve, surroundings
 from infra.serve import System
-from infra.settings import Settings, read_settings
+from infra.settings import Service, Settings, read_settings
 from infra.slots import Shared, Slots
 from infra.store.redis import RedisStore
-from infra.topics import Administration, plan
+from infra.topics import Administration, Cluster, plan
 from infra.transport.clusters import connect, kafka_settings
 from infra.workers import WorkerProcesses, spawned
 from producers.datasets import placed
@@ -37,8 +38,6 @@ from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError, FedtwinError
 from schemas.topics import Names
 
-OPENING = "opening.json"
-LOGS = "logs"
 GONE = 30.0  # seconds in which topics that were taken away are gone
 
 
@@ -53,8 +52,7 @@ class Federation:
     def found(cls, wanted: Wanted) -> Federation:
         """With the services that the environment or `make up` names. Raises ServiceError."""
         settings = read_settings()
-        for service in (settings.kafka, settings.site_kafka, settings.redis):
-            assert service.address
+        _ = settings.kafka, settings.site_kafka, settings.redis  # each says when it is missing
         return cls(settings, wanted)
 
 
@@ -72,10 +70,10 @@ def start(
 
     The run's topics are made here; `fresh` takes away those of a run of the same name.
     """
-    runner._check(configuration)
+    runner.check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = runner.load_data(configuration, place, local.data_dir)
-    opening = runner._opening(configuration, dataset)
+    opening = runner.opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
@@ -84,7 +82,7 @@ def start(
                 f"{folder} holds a run already: `fedtwin resume {folder}` goes on with it, --fresh"
                 " replaces it, --run-dir takes another folder"
             )
-        manifest = runner._begun(configuration, dataset, place, local)
+        manifest = runner.begun_with(configuration, dataset, place, local)
         manifest |= {"transport": "kafka", "processes": asdict(federation.wanted)}
         names = Names(str(manifest["run"]))
         check_disk(folder, estimate, run_folder.size)
@@ -102,14 +100,15 @@ def resume(
     run_folder = RunFolder(folder)
     manifest = run_folder.read_manifest()
     with run_folder.locked():
-        if over := runner._over(run_folder):
+        if over := runner.over_already(run_folder):
             return over
         configuration = run_folder.configuration()
-        runner._check(configuration)
+        runner.check_machine(configuration)
         place = run_folder.data_name(local.data_dir)
         dataset = runner.load_data(configuration, place, local.data_dir)
         runner.check_data(place, dataset, manifest)
-        opening = runner._opening(configuration, dataset)
+        opening = runner.opened_with(configuration, dataset)
+        run_folder.write_manifest(runner.again(manifest))
         return _run(run_folder, opening, dataset, local, federation, watch)
 
 
@@ -120,13 +119,16 @@ def _prepare(federation: Federation, names: Names, opening: Opening, *, fresh: b
         with closing(RedisStore(settings.redis, names.run, prefix=names.prefix)) as store:
             for model in store.list():
                 store.forget(model)
-    for cluster, service in (("federation", settings.kafka), ("site", settings.site_kafka)):
+    clusters: tuple[tuple[Cluster, Service], ...] = (
+        ("federation", settings.kafka),
+        ("site", settings.site_kafka),
+    )
+    for cluster, service in clusters:
         kafka = kafka_settings(service)
         with closing(Administration(kafka)) as administration:
             if cluster == "federation" or settings.site_kafka != settings.kafka:
                 _make_way(administration, names, service.address, fresh=fresh)
-            planned = plan(names, cluster, [SITE], opening.schedule.entities, kafka)  # type: ignore[arg-type]
-            administration.apply(planned)
+            administration.apply(plan(names, cluster, [SITE], opening.schedule.entities, kafka))
 
 
 def _make_way(administration: Administration, names: Names, address: str, *, fresh: bool) -> None:
@@ -150,8 +152,9 @@ def _run(
     watch: Watch,
 ) -> Outcome:
     """Watch until the run is over and every model was scored; then write down what it came to."""
-    spent, names = runner._Spent(folder.read_manifest()), folder.names()
+    spent, names = runner.Spent(folder.read_manifest()), folder.names()
     configuration, observer = opening.configuration, Observer(names, SITE, dataset)
+    gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
     start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
     with (
         closing(connect(federation.settings, site=True, hook=local.hook)) as transport,
@@ -163,6 +166,7 @@ def _run(
 
         def each_turn(system: System) -> None:
             programs.look()
+            metrics.look(observer)
             watch(Watched(system, observer, around.shelf))
 
         try:
@@ -177,12 +181,9 @@ def _run(
             )
             programs.settle()
             watched = Watched(system, observer, around.shelf)
-            return runner._finish(folder, watched, dataset, Gallery(folder, shown=False), spent)
+            return runner.finish(folder, watched, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            failed = isinstance(ended, FedtwinError)
-            state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
-            with suppress(FedtwinError):  # a full disk must not hide what happened
-                folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
+            runner.note_ending(folder, ended, spent, metrics)
             raise
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.api import RUNS, cores
+from experiments.check import Check
 from experiments.folder import has_bf16, processor
 from infra.transport.embedded import Embedded as Log
 from producers.datasets import holdings
@@ -24,6 +25,7 @@ from schemas.errors import FedtwinError
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 6)
+OLDEST_JAVA = 17
 NEEDED_MEMORY = 2 * 10**9
 NEEDED_DISK = 10**9
 """Bytes for the smaller recipes; `run` says what a larger one takes."""
@@ -36,19 +38,6 @@ print(json.dumps({
 }))
 """
 TORCH_SECONDS = 120
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    found: str
-    fine: bool
-    needed: bool
-    """By the embedded system; what is not needed is told for information."""
-    cause: str = ""
-    remedy: str = ""
 
 
 def checks(data_dir: Path) -> Iterator[Check]:
@@ -158,17 +147,33 @@ def _data(data_dir: Path) -> Iterator[Check]:
 
 
 def _services() -> Iterator[Check]:
-    """What only distributed runs use."""
-    for program, remedy in (
-        ("java", "install a Java runtime of version 17 or newer"),
-        ("redis-server", "install Redis"),
-    ):
-        where = shutil.which(program)
-        yield _optional(program, where, f"{program} is not on the path", remedy)
-    for module in ("kafka", "redis"):
-        there = "installed" if importlib.util.find_spec(module) else None
-        cause = f"the Python package of {module} is not installed"
-        yield _optional(f"{module} client", there, cause, "pip install 'fedtwin[kafka]'")
+    """What only runs over Kafka use."""
+    yield _java()
+    where = shutil.which("redis-server")
+    cause = "redis-server is not on the path"
+    yield _optional("redis-server", where, cause, "install Redis, or name a server elsewhere")
+    missing = [name for name in ("kafka", "crc32c", "redis") if not importlib.util.find_spec(name)]
+    cause = f"not installed: {', '.join(missing)}"
+    there = None if missing else "kafka-python with crc32c, redis"
+    yield _optional("clients", there, cause, "pip install 'fedtwin[kafka]'")
+    if not missing:
+        from experiments.services import services
+
+        yield from services()
+
+
+def _java() -> Check:
+    """Only `make up` needs it."""
+    java, remedy = shutil.which("java"), f"install a Java runtime of version {OLDEST_JAVA} or newer"
+    if java is None:
+        return Check("java", "not here", False, False, "java is not on the path", remedy)
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    version = int(found[1]) if found else 0
+    if version < OLDEST_JAVA:
+        cause = f"{java} is Java {version}, Kafka needs {OLDEST_JAVA}"
+        return Check("java", f"Java {version}", False, False, cause, remedy)
+    return Check("java", f"Java {version}: {java}", True, False)
 
 
 def _optional(name: str, found: str | None, cause: str, remedy: str) -> Check:

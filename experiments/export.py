@@ -1,10 +1,11 @@
-"""A finished model for others: safetensors or ONNX, with a page of facts beside it."""
+"""A finished model for others: safetensors and ONNX, each with a page of facts beside it."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,41 @@ if TYPE_CHECKING:
 
 FORMATS = ("safetensors", "onnx")
 OPSET = 18
+ONNX_NEEDS = ("onnx", "onnxscript")
+"""Packages of the extra."""
+FACTS = "fedtwin"
+"""Under which an ONNX file itself holds the page of facts, as JSON."""
 
 
-def export(model: Path, out: Path, format: str) -> Path:
-    """Write a model.safetensors to `out` in a format; its facts go to the file that is returned.
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and the page beside it."""
+
+    format: str
+    model: str
+    facts: str
+
+
+def export_all(model: Path, out: Path) -> list[Exported]:
+    """Write a model.safetensors to `out` in every format that this installation can write.
+
+    Their names differ in their endings. Raises what `export` raises.
+    """
+    stem = out.with_suffix("") if out.suffix.removeprefix(".") in FORMATS else out
+    formats = [each for each in FORMATS if each != "onnx" or lacking() is None]
+    return [export(model, stem.with_name(f"{stem.name}.{each}"), each) for each in formats]
+
+
+def lacking() -> str | None:
+    """What ONNX takes and is not installed, and how to get it; None where nothing is missing."""
+    missing = [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return f"onnx needs {' and '.join(missing)}: pip install 'fedtwin[onnx]'"
+
+
+def export(model: Path, out: Path, format: str) -> Exported:
+    """Write a model.safetensors to `out` in a format, and its facts to a file beside it.
 
     Raises DataError for a model that cannot be read, ConfigurationError for another format, where
     `out` cannot be written to, and where ONNX is asked for and not installed.
@@ -28,8 +60,8 @@ def export(model: Path, out: Path, format: str) -> Path:
     if format not in FORMATS:
         raise ConfigurationError(f"--format is {' or '.join(FORMATS)}, not {format!r}")
     read = read_model(model)
-    if format == "onnx":
-        _must_have_onnx()
+    if format == "onnx" and (missing := lacking()):
+        raise ConfigurationError(f"--format {missing}, or take --format safetensors")
     beside = out.with_name(f"{out.name}.json")
     try:
         if format == "onnx":
@@ -41,7 +73,7 @@ def export(model: Path, out: Path, format: str) -> Path:
         raise ConfigurationError(f"{out} is the model itself: name another --out") from None
     except OSError as error:
         raise cannot_write(out, error) from None
-    return beside
+    return Exported(format, str(out), str(beside))
 
 
 def facts(model: Model, format: str) -> dict[str, Any]:
@@ -95,15 +127,6 @@ def facts(model: Model, format: str) -> dict[str, Any]:
     }
 
 
-def _must_have_onnx() -> None:
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigurationError(
-            f"--format onnx needs {' and '.join(missing)}: pip install 'fedtwin[onnx]', or take"
-            " --format safetensors"
-        )
-
-
 def normalised(model: Model) -> nn.Module:
     """The net behind its normalisation: from uint8 images (N, c, H, W) to logits (N, C)."""
     import torch
@@ -125,20 +148,21 @@ def normalised(model: Model) -> nn.Module:
 
 
 def _write_onnx(model: Model, out: Path) -> None:
-    """As a graph that takes any number of images."""
+    """As a graph that takes any number of images, its facts in its metadata."""
     import torch
 
     data = model.data
     example = torch.zeros((2, data.channels, data.height, data.width), dtype=torch.uint8)
-    torch.onnx.export(
+    program = torch.onnx.export(
         normalised(model),
         (example,),
-        str(out),
         input_names=["images"],
         output_names=["logits"],
         opset_version=OPSET,
         dynamic_shapes={"images": {0: torch.export.Dim("count", min=1)}},
-        external_data=False,
         verbose=False,
         dynamo=True,
     )
+    assert program is not None  # where no file was named
+    program.model.metadata_props[FACTS] = json.dumps(facts(model, "onnx"), ensure_ascii=False)
+    program.save(str(out), external_data=False)

@@ -14,13 +14,14 @@ import platform
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from experiments.observer import Observer
 from infra.promises import Answer, Arrived, Result, Role
@@ -33,7 +34,7 @@ from producers.entity import SOURCE
 from schemas.configuration import Configuration, configuration
 from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
 from schemas.line import RoundsLine
-from schemas.messages import Decision, ModelName, StreamMarked, Tensors, TwinState
+from schemas.messages import Decision, ImageBatch, ModelName, StreamMarked, Tensors, TwinState
 from schemas.schedule import SITE
 from schemas.tensors import model_sha256
 from schemas.topics import Names
@@ -44,10 +45,15 @@ PROTOTYPES = "prototypes-*.safetensors*"
 """With a star at the end for one that was being written when its runner was killed."""
 LOCK_TRIES, LOCK_WAIT = 5, 0.05
 """A look at the lock holds it for a moment, so a runner asks more than once; seconds."""
+OPENING, LOGS = "opening.json", "logs"
+"""Of a run over Kafka: what it was opened with, and what its programs said."""
 FILES = (
     "run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "manifest.json", "metrics.jsonl",
-    "metrics.csv", "model.safetensors", "report.html",
+    "metrics.csv", "model.safetensors", "report.html", OPENING,
 )  # fmt: skip
+CPUINFO = Path("/proc/cpuinfo")
+BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of which either computes in bfloat16."""
 LIBRARIES = ("torch", "numpy", "msgpack", "pydantic", "blake3", "zstandard")
 DEFAULT_BYTES = 256 * 1024 * 1024
 """The largest message that a reader takes who has not read RunOpened yet."""
@@ -91,15 +97,8 @@ class RunFolder:
 
         Raises DiskFull, and ConfigurationError where the folder cannot be written to.
         """
-        fresh = self.manifest.with_suffix(".new")
-        try:
-            with fresh.open("w") as file:
-                json.dump({"version": VERSION, **manifest}, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.manifest)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        text = json.dumps({"version": VERSION, **manifest}, indent=2)
+        write_whole(self.manifest, text.encode())
 
     def configuration(self) -> Configuration:
         """The configuration that the run was begun with."""
@@ -122,7 +121,7 @@ class RunFolder:
 
     @property
     def running(self) -> bool:
-        """Whether a runner holds the lock now."""
+        """Whether a runner holds the lock now. Raises DataError where nobody can tell."""
         try:
             with (self.path / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -130,6 +129,11 @@ class RunFolder:
             return False
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise DataError(
+                f"{self.path / 'lock'} cannot be read ({error.strerror}), so nobody can tell"
+                " whether the run goes on: have its owner let you read it"
+            ) from None
         return False
 
     @property
@@ -143,8 +147,13 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        several = [file for form in (EVENTS, PROTOTYPES) for file in sorted(self.path.glob(form))]
-        return [self.path / name for name in FILES] + several
+        several = [
+            file
+            for form in (EVENTS, PROTOTYPES, f"{LOGS}/*.log")
+            for file in sorted(self.path.glob(form))
+        ]
+        begun = [self.path / f"{name}.new" for name in FILES]  # by who was killed while writing it
+        return [self.path / name for name in FILES] + begun + several
 
     def names(self) -> Names:
         """The names of the run's topics."""
@@ -213,6 +222,21 @@ class RunFolder:
         self._listen(hear, *(names.of_entity(each, entity) for each in ("samples", "twin-state")))
         return stage in marks
 
+    def sources(self, entity: str) -> set[str]:
+        """The sources of all that ever streamed to an entity, whole or in part."""
+        found: set[str] = set()
+
+        def hear(arrived: Arrived) -> None:
+            match arrived.message:
+                case ImageBatch(source=source):
+                    found.add(source)
+                case TwinState(sources=sources):  # also of what was trimmed since
+                    found.update(sources)
+
+        names = self.names()
+        self._listen(hear, *(names.of_entity(each, entity) for each in ("samples", "twin-state")))
+        return found
+
     def _listen(self, hear: Callable[[Arrived], None], *topics: str) -> None:
         if self.log.exists():
             with closing(self.opened()) as log:
@@ -229,16 +253,22 @@ class RunFolder:
         """The model as safetensors, with its registry in the metadata.
 
         Its `sha256` there is that of these tensors, without what a strategy keeps beside them.
+        Raises DiskFull, and ConfigurationError where the folder cannot be written to.
         """
         # not ascontiguousarray, which makes a row of a single number
         arrays = {key: np.asarray(array, order="C") for key, array in tensors.items()}
-        fresh = self.model.with_suffix(".new")
-        try:
-            sha256 = model_sha256(tensors)
-            save_file(arrays, str(fresh), {**facts, "version": str(name.version), "sha256": sha256})
-            fresh.replace(self.model)
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        own = {"version": str(name.version), "sha256": model_sha256(tensors)}
+        write_whole(self.model, as_safetensors(arrays, {**facts, **own}))
+
+
+def is_done(manifest: Mapping[str, Any], line: RoundsLine) -> bool:
+    """Whether a run is over, and its folder tells of all that it came to.
+
+    A manifest may be older than the log: one that was done before an injection, say.
+    """
+    if manifest["state"] != "done" or not line.over or line.model is None:
+        return False
+    return bool(manifest["model_sha256"] == line.model.sha256)
 
 
 class _Listener:
@@ -263,6 +293,59 @@ class _Listener:
 
     def waits(self) -> list[str]:
         return []
+
+
+def as_safetensors(tensors: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> bytes:
+    """Tensors and what is to be known of them, as the same bytes whenever they are the same.
+
+    By itself the library writes its metadata in another order each time.
+    """
+    content = save(dict(tensors), dict(facts))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file, so that it is never half written, not even when the power goes.
+
+    Raises DiskFull, and ConfigurationError where the folder cannot be written to.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        _settle(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()  # half a file takes room that somebody has to make
+        raise cannot_write(path.parent, error) from None
+
+
+def add_to(path: Path, content: bytes) -> None:
+    """Write on at the end of a file. Raises what `write_whole` raises."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path.parent, error) from None
+
+
+def _settle(folder: Path) -> None:
+    """Have the disk remember which files a folder holds."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network's disk may not know how
+            os.fsync(held)
+    finally:
+        os.close(held)
 
 
 def cannot_write(path: Path, error: OSError) -> FedtwinError:
@@ -295,19 +378,26 @@ def software() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name and the vector instructions that decide how floats are summed."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    told = _cpuinfo()
+    if not told:
         return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = facts.get("flags", "").split()
-    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return f"{facts.get('model name', platform.machine())} ({' '.join(vectors)})"
+    flags = told.get("flags", "").split()
+    vectors = [flag for flag in ("avx2", "avx512f", *BF16) if flag in flags]
+    return f"{told.get('model name', platform.machine())} ({' '.join(vectors)})"
 
 
 def has_bf16() -> bool:
     """Whether the processor computes in bfloat16 by itself."""
-    return "bf16" in processor()
+    return not set(BF16).isdisjoint(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux tells of the last processor; nothing elsewhere."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
 
 
 def _version(name: str) -> str:

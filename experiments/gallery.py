@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from experiments.folder import PROTOTYPES, RunFolder, cannot_write
+from experiments.folder import PROTOTYPES, RunFolder, as_safetensors, write_whole
 from experiments.report import Prototypes
 from experiments.system import Embedded
 from proxy.proxy import Proxy
@@ -80,15 +79,10 @@ def _rebuilt(proxy: Proxy) -> Iterator[tuple[Key, Images]]:
 
 
 def _write(folder: Path, key: Key, images: Images) -> None:
-    """A file for each stage or round, written as a whole or not at all."""
+    """A file for each stage or round."""
     file = folder / f"prototypes-{key[0]:03d}-{key[1]:03d}.safetensors"
-    fresh = file.with_name(f"{file.name}.new")
     facts = {"key": json.dumps(key), "classes": json.dumps([uid for uid, _ in images])}
-    try:
-        save_file({"images": np.stack([image for _, image in images])}, str(fresh), facts)
-        fresh.replace(file)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
+    write_whole(file, as_safetensors({"images": np.stack([image for _, image in images])}, facts))
 
 
 def _read(file: Path) -> dict[Key, Images]:

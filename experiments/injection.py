@@ -25,6 +25,10 @@ from schemas.line import RoundsLine
 from schemas.messages import Look, Message, RunOpened, StageAdded, StreamMarked
 from schemas.schedule import SITE, sorted_uids
 
+MARK = "#"
+"""Between the name of a source and the hash of what it holds."""
+LONGEST_NAME = 180
+"""Characters, so that the hash has room behind it."""
 TRIES = 20
 PAUSE, PAUSES = 1.0, 600
 """Between two looks at a schedule that still streams, in seconds, and the most of them."""
@@ -60,24 +64,27 @@ def inject(
 ) -> Injection:
     """Stream images (N, C, H, W) with their class uids to an entity of a run folder.
 
-    The source is a hash of entity, images and classes unless it is named. What came from this
-    source already is not added again: so an injection that was broken off is simply repeated.
-    While a runner still streams what the schedule has for the entity, it waits: `pause` is called
-    between two looks. Raises ConfigurationError for an entity or images that the run does not have
-    and for a run that was stopped in the middle of that, DataError for a folder that holds no run.
+    The source is a hash of entity, images and classes. If it is named, that hash stands behind its
+    name, so that other images under one name are never mixed. What came from this source already is
+    not added again: so an injection that was broken off is simply repeated. While a runner still
+    streams what the schedule has for the entity, it waits: `pause` is called between two looks.
+    Raises ConfigurationError for an entity or images that the run does not have, for a name under
+    which other images came, and for a run that was stopped in the middle of that, DataError for a
+    folder that holds no run.
     """
     run_folder = RunFolder(folder)
     line = run_folder.decided()
     opened = opened_in(line, folder)
     entity = known_entity(line, entity)
     _check(opened, images, uids)
-    source = _named(source) or _hash(entity, images, uids)
+    name, source = _named(source, _hash(entity, images, uids))
     stage = _stage_of(line, entity, source)
     added = stage is None
     if stage is None:
+        _check_name(run_folder, line, entity, name, source)
         _after_the_schedule(run_folder, opened, entity, pause)
         stage = _add(run_folder, entity, images, uids, source)
-    return Injection(entity, source, len(images), sorted_uids(set(uids)), stage, added)
+    return Injection(entity, name, len(images), sorted_uids(set(uids)), stage, added)
 
 
 def opened_in(line: RoundsLine, folder: Path) -> RunOpened:
@@ -187,15 +194,34 @@ def _check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) ->
         )
 
 
-def _named(source: str | None) -> str | None:
-    if source == SOURCE:
+def _named(name: str | None, digest: str) -> tuple[str, str]:
+    """The name of a source, and how the log knows it."""
+    if name is None:
+        return f"inject-{digest}", f"inject-{digest}"
+    if name == SOURCE:
         raise ConfigurationError(
             f"{SOURCE!r} is the source of the run's own schedule: name another"
         )
-    return source
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise ConfigurationError(
+            f"the name of a source has 1 to {LONGEST_NAME} characters, all of them printable; it"
+            f" has {len(name)}"
+        )
+    return name, f"{name}{MARK}{digest}"
+
+
+def _check_name(folder: RunFolder, line: RoundsLine, entity: str, name: str, source: str) -> None:
+    """Raises ConfigurationError when other images came under this name, or began to."""
+    looks = {looks[entity].source for looks in line.added if entity in looks}
+    others = (looks | folder.sources(entity)) - {source}
+    if any(other.rpartition(MARK)[0] == name for other in others):
+        raise ConfigurationError(
+            f"{entity} has other images from {name!r} already: give those again, where that was"
+            " broken off, or name another --source"
+        )
 
 
 def _hash(entity: str, images: NDArray[np.uint8], uids: Sequence[str]) -> str:
     seen = hashlib.sha256("\0".join((entity, *uids)).encode())
     seen.update(np.ascontiguousarray(images).data)
-    return f"inject-{seen.hexdigest()[:16]}"
+    return seen.hexdigest()[:16]

@@ -1,7 +1,8 @@
 """A run's rounds as files that other programs read: metrics.jsonl, metrics.csv, TensorBoard events.
 
-Each is written anew from what the log says, so a run that was resumed has every round once. `KEYS`
-documents what a line holds; a key without a value is null in JSON and empty in CSV.
+Each says what the log says, so a run that was resumed has every round once, and they are kept up
+with a run, so that it can be watched. `KEYS` documents what a line holds; a key without a value is
+null in JSON and empty in CSV.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import csv
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.measures import Measures, RoundMeasures
+from experiments.folder import add_to, write_whole
+from experiments.measures import Measures, RoundMeasures, measure
+from experiments.observer import Observer
 
 Value = float | int | None
 Line = Mapping[str, Value]
@@ -66,16 +69,60 @@ MORE_KEYS: Mapping[str, tuple[str, str]] = {
 JSONL, CSV = "metrics.jsonl", "metrics.csv"
 TENSORBOARD = "tensorboard"
 EVENTS = "events.out.tfevents.0.fedtwin"
-"""One name, so that writing anew replaces the file: TensorBoard shows the union of all it finds."""
+"""One name, so that a session replaces the last one's file: TensorBoard shows all that it finds."""
 
 
-def write_metrics(folder: Path, measures: Measures) -> None:
-    """Write the three into a run's folder, each as a whole: a reader never meets half of one."""
-    lines = [_line(measures, each) for each in measures.rounds]
-    _replace(folder / JSONL, "".join(json.dumps(line) + "\n" for line in lines).encode())
-    _replace(folder / CSV, _table(lines).encode())
-    (folder / TENSORBOARD).mkdir(exist_ok=True)
-    _replace(folder / TENSORBOARD / EVENTS, _events(lines))
+class Metrics:
+    """The three files of a run's folder, as far as it is.
+
+    A file that only grew is appended to, so that who reads on in it (TensorBoard, `tail -f`) sees
+    what comes; anything else is replaced as a whole, so that nobody meets half of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: dict[Path, bytes] = {}
+        self._times: list[float] = []
+        self._observer: Observer | None = None
+        self._heard, self._scored = -1, -1
+
+    def look(self, observer: Observer) -> None:
+        """Write what has been scored since the last look; quick, for it is asked every turn.
+
+        Raises DiskFull, and ConfigurationError where the folder cannot be written to.
+        """
+        self._observer = observer
+        if len(observer.measured) != self._heard and observer.line.opened is not None:
+            self._heard = len(observer.measured)
+            scored = sum(name.startswith("model/") for name in observer.measured)
+            if scored != self._scored:
+                self._scored = scored
+                self.last()
+
+    def last(self) -> None:
+        """Write what was there at the last look, also of rounds that nobody has scored."""
+        if self._observer is not None and self._observer.line.opened is not None:
+            self.write(measure(self._observer, {}, 0.0))
+
+    def write(self, measures: Measures) -> None:
+        """Write the three. Raises what `look` raises."""
+        lines = [_line(measures, each) for each in measures.rounds]
+        while len(self._times) <= len(lines):  # TensorBoard wants times, and a log has none
+            self._times.append(time.time())
+        self._bring(JSONL, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._bring(CSV, _table(lines).encode())
+        self._bring(f"{TENSORBOARD}/{EVENTS}", _events(lines, self._times))
+
+    def _bring(self, name: str, content: bytes) -> None:
+        """Bring a file to what it is to hold."""
+        path = self._folder / name
+        before = self._written.get(path, b"")
+        as_we_left_it = path.exists() and path.stat().st_size == len(before)
+        if not (before and as_we_left_it and content.startswith(before)):
+            write_whole(path, content)
+        elif content != before:
+            add_to(path, content[len(before) :])
+        self._written[path] = content
 
 
 def _line(measures: Measures, each: RoundMeasures) -> Line:
@@ -107,24 +154,23 @@ def _table(lines: list[Line]) -> str:
     return text.getvalue()
 
 
-def _events(lines: list[Line]) -> bytes:
-    """TensorBoard's file of scalars, one step for each round."""
+def _events(lines: list[Line], times: Sequence[float]) -> bytes:
+    """TensorBoard's file of scalars: when it was begun, and one step for each round."""
     # Imported here: half a second that `fedtwin --help` has no use for. None of it needs torch.
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    now = time.time()  # TensorBoard wants a time of each event, and a log has none
     held = io.BytesIO()
     writer = RecordWriter(held)
-    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    writer.write(Event(wall_time=times[0], file_version="brain.Event:2").SerializeToString())
     for step, line in enumerate(lines):
         values = [
             Summary.Value(tag=f"{heading}/{name}", simple_value=value)
             for name, value in line.items()
             if value is not None and (heading := _heading(name)) != PLACE
         ]
-        event = Event(wall_time=now, step=step, summary=Summary(value=values))
+        event = Event(wall_time=times[step + 1], step=step, summary=Summary(value=values))
         writer.write(event.SerializeToString())
     return held.getvalue()
 
@@ -132,9 +178,3 @@ def _events(lines: list[Line]) -> bytes:
 def _heading(name: str) -> str:
     known = KEYS.get(name)
     return (known or next(MORE_KEYS[start] for start in MORE_KEYS if name.startswith(start)))[0]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_bytes(content)
-    fresh.replace(path)

@@ -65,8 +65,8 @@ class Observer:
 
     @property
     def over(self) -> bool:
-        """The run is over, and every model that closed a round was scored."""
-        return self.line.over and not self._unscored()
+        """The run is over, and every model that closed a round was scored, if that is to be."""
+        return self.line.over and not (self._dataset and self._unscored())
 
     def hear(self, arrived: Arrived) -> None:
         match arrived.message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -121,6 +122,27 @@ def recipe(name: str, preset: str | None = None, overrides: Values | None = None
         raise ConfigurationError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     values = {"recipe": name, **RECIPES[name], **(PRESETS[preset] if preset else {})}
     return configuration(_spelled_out(_merged(values, overrides or {})))
+
+
+def departures(own: Configuration) -> dict[str, Any]:
+    """The keys in which a configuration differs from its recipe: `recipe` makes it of them again.
+
+    All keys that it sets where the recipe is not known by name.
+    """
+    whole = own.model_dump(mode="json")
+    tail = {"organ_tail": True} if own.organ_tail else {}
+    usual = (
+        recipe(own.recipe, overrides=tail).model_dump(mode="json")
+        if own.recipe in RECIPES
+        else {"recipe": own.recipe}
+    )
+    return tail | {key: value for key, value in whole.items() if value != usual.get(key)}
+
+
+def more_cautious(own: Configuration) -> float:
+    """The learning rate to take where this one has diverged: a tenth, or the recipe's if lower."""
+    tenth = float(f"{own.learning_rate / 10:.1g}")
+    return min(tenth, recipe(own.recipe).learning_rate) if own.recipe in RECIPES else tenth
 
 
 def _spelled_out(values: dict[str, object]) -> dict[str, object]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.folder import write_whole
 from experiments.measures import GROUPS, Measures, Outcome
 from experiments.numbers import NOTHING, duration, lost, nats, percent, points, size
 
@@ -89,7 +90,8 @@ def write_report(
     """Write report.html into a run's folder, and say where it is.
 
     Rebuilt prototypes are nearly the images that they come from (docs/method.md 6.7): give them
-    only when everybody may see those, otherwise None.
+    only when everybody may see those, otherwise None. Raises DiskFull, and ConfigurationError where
+    the folder cannot be written to.
     """
     # Imported here because together they take a second that reading a run has no use for.
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -123,9 +125,8 @@ def write_report(
         outcomes=OUTCOME_NAMES,
         reasons=REASONS,
     )
-    fresh = folder / f"{REPORT}.new"
-    fresh.write_text(text, encoding="utf-8")
-    return fresh.replace(folder / REPORT)
+    write_whole(folder / REPORT, text.encode())
+    return folder / REPORT
 
 
 # --- what the page shows --------------------------------------------------------------------------

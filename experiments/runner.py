@@ -14,10 +14,10 @@ from typing import Any
 
 from aggregator.aggregator import Opening
 from experiments.estimate import Estimate, check_disk, estimated
-from experiments.folder import RunFolder, cannot_write, has_bf16, software
+from experiments.folder import RunFolder, has_bf16, is_done, software
 from experiments.gallery import Gallery
 from experiments.measures import Measures, measure
-from experiments.metrics import write_metrics
+from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.report import write_report
 from experiments.system import Embedded, Watched, embedded, opening_of
@@ -29,7 +29,7 @@ from learning.strategies.choice import chosen
 from producers.datasets import load, placed
 from producers.images import Dataset
 from schemas.configuration import Configuration
-from schemas.errors import ConfigurationError, DataError, FedtwinError
+from schemas.errors import ConfigurationError, DataError, Diverged, FedtwinError
 from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
@@ -74,10 +74,10 @@ def start(
     `fresh` replaces a run that is there; nothing is touched before all else has been found right.
     Raises ConfigurationError, DataError, RunFailed.
     """
-    _check(configuration)
+    check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
     dataset = load_data(configuration, place, local.data_dir)
-    opening = _opening(configuration, dataset)
+    opening = opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
     with run_folder.locked():
@@ -89,7 +89,7 @@ def start(
         check_disk(folder, estimate, run_folder.size)
         announce(estimate)
         run_folder.remove_files()
-        run_folder.write_manifest(_begun(configuration, dataset, place, local))
+        run_folder.write_manifest(begun_with(configuration, dataset, place, local))
         return _run(run_folder, opening, dataset, local, watch)
 
 
@@ -103,17 +103,23 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
     run_folder = RunFolder(folder)
     manifest = run_folder.read_manifest()
     with run_folder.locked():
-        if over := _over(run_folder):
+        if over := over_already(run_folder):
             return over
         configuration = run_folder.configuration()
-        _check(configuration)
+        check_machine(configuration)
         place = run_folder.data_name(local.data_dir)
         dataset = load_data(configuration, place, local.data_dir)
         check_data(place, dataset, manifest)
         data = manifest["data"]
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
-        run_folder.write_manifest({**manifest, **found})
-        return _run(run_folder, _opening(configuration, dataset), dataset, local, watch)
+        run_folder.write_manifest(again(manifest) | found)
+        return _run(run_folder, opened_with(configuration, dataset), dataset, local, watch)
+
+
+def again(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that somebody goes on with: however it ended before is over."""
+    kept = {key: value for key, value in manifest.items() if key != "why"}
+    return {**kept, "state": "begun"}
 
 
 def check_data(place: str, dataset: Dataset, manifest: Mapping[str, Any]) -> None:
@@ -136,7 +142,7 @@ def load_data(configuration: Configuration, place: str, data_dir: Path) -> Datas
     )
 
 
-def _begun(
+def begun_with(
     configuration: Configuration, dataset: Dataset, place: str, local: Local
 ) -> dict[str, Any]:
     """The manifest of a run that begins."""
@@ -160,13 +166,13 @@ def _begun(
     }
 
 
-def _over(folder: RunFolder) -> Outcome | None:
+def over_already(folder: RunFolder) -> Outcome | None:
     """What a run came to that was finished and has had nothing injected since."""
     manifest = folder.read_manifest()
     if manifest["state"] != "done":
         return None
     seen = folder.observed()
-    if not seen.line.over or seen.line.model is None:
+    if seen.line.model is None or not is_done(manifest, seen.line):
         return None
     wall = manifest["wall_seconds"]
     measures = measure(seen, manifest["seconds"], wall, manifest["trainings"])
@@ -176,8 +182,9 @@ def _over(folder: RunFolder) -> Outcome | None:
 def _run(
     folder: RunFolder, opening: Opening, dataset: Dataset, local: Local, watch: Watch
 ) -> Outcome:
-    spent = _Spent(folder.read_manifest())
+    spent = Spent(folder.read_manifest())
     gallery = Gallery(folder, shown=_shows(dataset, local))
+    metrics = Metrics(folder.path)
     start_worker = local.start_worker or spawned(
         "experiments.worker", opening.configuration.threads
     )
@@ -199,16 +206,32 @@ def _run(
 
             def after_each_step() -> None:
                 gallery.look(run)
+                metrics.look(run.observer)
                 watch(run)
 
             run.system.run(after_each_step)
-            return _finish(folder, run, dataset, gallery, spent)
+            return finish(folder, run, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
-            failed = isinstance(ended, FedtwinError)
-            state = {"state": "failed", "why": str(ended)} if failed else {"state": "stopped"}
-            with suppress(FedtwinError):  # a full disk must not hide what happened
-                folder.write_manifest({**folder.read_manifest(), **state, **spent.so_far()})
+            note_ending(folder, ended, spent, metrics)
             raise
+
+
+def note_ending(folder: RunFolder, ended: BaseException, spent: Spent, metrics: Metrics) -> None:
+    """Write down how far a run came that was not seen through."""
+    with suppress(FedtwinError):  # a full disk must not hide what happened
+        folder.write_manifest({**folder.read_manifest(), **_ending(ended), **spent.so_far()})
+        metrics.last()
+
+
+def _ending(ended: BaseException) -> dict[str, str]:
+    """The manifest's state of a run that was not seen through, and why if it was not a person."""
+    match ended:
+        case Diverged():
+            return {"state": "diverged", "why": str(ended)}
+        case FedtwinError():
+            return {"state": "failed", "why": str(ended)}
+        case _:
+            return {"state": "stopped"}
 
 
 def _shows(dataset: Dataset, local: Local) -> bool:
@@ -216,7 +239,7 @@ def _shows(dataset: Dataset, local: Local) -> bool:
     return dataset.public if local.report_prototypes is None else local.report_prototypes
 
 
-class _Spent:
+class Spent:
     """Seconds and trainings of a run, those of earlier sessions included unless one was killed."""
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
@@ -236,13 +259,20 @@ class _Spent:
         }
 
 
-def _finish(
-    folder: RunFolder, run: Watched, dataset: Dataset, gallery: Gallery, spent: _Spent
+def finish(
+    folder: RunFolder,
+    run: Watched,
+    dataset: Dataset,
+    gallery: Gallery,
+    metrics: Metrics,
+    spent: Spent,
+    hook: Hook,
 ) -> Outcome:
-    """Write down what the run came to."""
+    """Write down what the run came to; the manifest last, for it says that the rest is there."""
     line = run.observer.line
     assert line.model is not None
     assert line.opened is not None
+    hook("finish:model")
     folder.write_model(line.model, run.shelf.model(line.model), registry(run.observer, dataset))
     past = spent.so_far()
     measures = measure(run.observer, past["seconds"], past["wall_seconds"], past["trainings"])
@@ -255,14 +285,11 @@ def _finish(
         "model_sha256": line.model.sha256,
         "state": "done",
     }
-    manifest.pop("why", None)
-    try:
-        write_metrics(folder.path, measures)
-        write_report(folder.path, measures, manifest, gallery.prototypes)
-    except OSError as error:
-        if error.errno is None:
-            raise  # not the system's: a template that is missing, say
-        raise cannot_write(folder.path, error) from None
+    hook("finish:metrics")
+    metrics.write(measures)
+    hook("finish:report")
+    write_report(folder.path, measures, manifest, gallery.prototypes)
+    hook("finish:manifest")
     folder.write_manifest(manifest)
     wall = past["wall_seconds"]
     return Outcome(folder.path, measures, line.model.version, line.model.sha256, wall)
@@ -313,14 +340,15 @@ def _novelty(observer: Observer) -> dict[str, float]:
     }
 
 
-def _opening(configuration: Configuration, dataset: Dataset) -> Opening:
+def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:
+    """What a run of these is opened with. Raises ConfigurationError for data too small."""
     try:
         return opening_of(configuration, dataset)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 
 
-def _check(configuration: Configuration) -> None:
+def check_machine(configuration: Configuration) -> None:
     """What the configuration alone cannot know."""
     try:
         chosen(configuration.strategy, configuration.switches, configuration.teacher)

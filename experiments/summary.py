@@ -12,15 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, is_done
 from experiments.measures import Measures, measure
 from experiments.observer import Observer
 from schemas.line import RoundsLine
 
 SCHEMA = 1
 Json = dict[str, Any]
-Status = Literal["running", "done", "failed", "stopped"]
-"""`stopped`: interrupted, killed or injected into; resume goes on. So it does where it `failed`."""
+Status = Literal["running", "done", "failed", "diverged", "stopped"]
+"""`stopped`: interrupted, killed or injected into; resume goes on. So it does where it `failed`;
+what `diverged` would only do so again, and is begun anew with a smaller learning_rate."""
 
 
 def summary(folder: Path) -> Json:
@@ -116,7 +117,7 @@ def _names(folder: RunFolder, manifest: Mapping[str, Any], line: RoundsLine) -> 
         "schema": SCHEMA,
         "run": manifest["run"],
         "status": status,
-        "why": manifest.get("why") if status == "failed" else None,
+        "why": manifest.get("why") if status in ("failed", "diverged") else None,
         **{key: configuration[key] for key in ("recipe", "strategy", "seed")},
     }
 
@@ -124,9 +125,13 @@ def _names(folder: RunFolder, manifest: Mapping[str, Any], line: RoundsLine) -> 
 def _status(folder: RunFolder, manifest: Mapping[str, Any], line: RoundsLine) -> Status:
     if folder.running:
         return "running"
-    if manifest["state"] == "done" and line.over:
+    if is_done(manifest, line):
         return "done"
-    return "failed" if manifest["state"] == "failed" else "stopped"
+    match manifest["state"]:
+        case "failed" | "diverged" as ended:
+            return ended
+        case _:
+            return "stopped"
 
 
 def _measured(measures: Measures) -> Json:

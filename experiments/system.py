@@ -106,7 +106,7 @@ def _can_be_announced(configuration: Configuration, dataset: Dataset, schedule: 
 
 def embedded(
     opening: Opening,
-    dataset: Dataset,
+    dataset: Dataset | None,
     transport: Transport,
     store: ModelStore,
     workers: Workers,
@@ -116,7 +116,10 @@ def embedded(
     copies: int = 1,
     order: Callable[[Sequence[Session]], Sequence[Session]] = lambda sessions: sessions,
 ) -> Embedded:
-    """Put the roles of a recipe together, each `copies` times."""
+    """Put the roles of a recipe together, each `copies` times.
+
+    Without a data set nobody streams and nothing is scored: the log holds the samples already.
+    """
     names = Names(run)
     max_bytes = largest_message(opening.configuration, opening.data)
     shelf = Shelf(transport, names.federation("models"), max_bytes)
@@ -126,11 +129,10 @@ def embedded(
     observer = Observer(names, SITE, dataset)
     aggregators = [Aggregator(names, [SITE], opening, shelf) for _ in range(copies)]
     proxies = [Proxy(names, [SITE]) for _ in range(copies)]
+    most = opening.configuration.images_per_class
+    streams = [Producers(names, SITE, dataset, most) for _ in range(copies)] if dataset else []
     roles: list[Role] = [
-        *(
-            Producers(names, SITE, dataset, opening.configuration.images_per_class)
-            for _ in range(copies)
-        ),
+        *streams,
         *(Twins(names, SITE, shelf) for _ in range(copies)),
         *aggregators,
         *proxies,

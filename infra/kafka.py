@@ -8,10 +8,11 @@ log, and keep it off the terminal where nobody has asked for it.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,8 +22,15 @@ from pydantic import SecretStr
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
 T = TypeVar("T")
+Compression = Literal["gzip", "zstd"]
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
+TELLING = re.compile(
+    r"(Connection|Bootstrap connection to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$", re.DOTALL
+)
+"""How the client says why it could not connect."""
+VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
+"""What it also says of a broker that has told it the reason just before."""
 AGAIN = 0.2  # seconds between two tries while a broker is away
 REFUSALS = (
     errors.AuthorizationError,
@@ -47,8 +55,9 @@ class KafkaSettings:
     """host:port of one broker or of several, separated by commas."""
     user: str = ""
     password: SecretStr | None = None
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """How user and password are proved; unused without a user."""
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    """How user and password are proved; unused without a user. PLAIN shows the password to the
+    broker and, unless it is encrypted, to everybody between; some hosted clusters want it."""
     encrypted: bool = False
     """Speak TLS also where no certificate file is named: the system's authorities are trusted."""
     ca_file: Path | None = None
@@ -56,7 +65,7 @@ class KafkaSettings:
     cert_file: Path | None = None
     key_file: Path | None = None
     """PEM files by which a broker knows us; so encrypted."""
-    compression: Literal["gzip", "zstd"] | None = None
+    compression: Compression | None = None
     """Of what we write. Models are noise, and images were compressed before."""
     replication: int = 1
     """Copies of each topic that we make."""
@@ -69,8 +78,9 @@ class KafkaSettings:
     delivery_timeout: float = 30.0
     """Seconds after which a record that is not acknowledged is given up, and sent by another
     connection; at least `request_timeout`."""
-    keep_bytes: int = field(default=64 * 1024 * 1024)
-    """Of what was read last, so that several readers of a topic fetch it once."""
+    keep_bytes: int = 64 * 1024 * 1024
+    """Of what was read last: for several readers of a topic, and for messages in pieces, which are
+    read a second time when the last piece is there."""
 
     @property
     def protocol(self) -> str:
@@ -111,11 +121,10 @@ class Overheard(logging.Handler):
 
     def reason(self, since: float) -> str:
         """What it complained of last since a moment (`time.time`); empty if it did not."""
-        said = [each for each in list(self._said) if each.created >= since]
-        telling = [each for each in said if each.getMessage().startswith("Connection failed: ")]
-        for each in reversed(telling or said):
-            return each.getMessage().removeprefix("Connection failed: ")
-        return ""
+        said = [each.getMessage() for each in list(self._said) if each.created >= since]
+        told = [found["reason"] for each in said if (found := TELLING.match(each))]
+        telling = [each for each in told if not VAGUE.search(each)]
+        return (telling or told or said or [""])[-1]
 
 
 OVERHEARD = Overheard()
@@ -134,6 +143,8 @@ def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -
         return make(**settings.client() | more)
     except (errors.KafkaError, OSError) as error:
         reason = OVERHEARD.reason(since) or str(error)
+        if settings.user and VAGUE.search(reason):  # a broker may hang up before it has told why
+            reason += "; a wrong user or password may look like this"
         raise ServiceError(
             f"Kafka at {settings.servers} cannot be reached ({settings.protocol}): {reason}"
         ) from None

@@ -162,10 +162,11 @@ class Pulse:
     """
 
     def __init__(
-        self, system: System, transport: Transport, names: Names, *, role: str, process: str
+        self, system: System, around: Surroundings, names: Names, *, role: str, process: str
     ) -> None:
         self._system = system
-        self._transport = transport
+        self._transport = around.transport
+        self._hook = around.hook
         self._topic = names.federation("metrics")
         self._role, self._process = role, process
         self._place: int | None = None
@@ -188,6 +189,7 @@ class Pulse:
             waits=tuple((wait.what, wait.seconds) for wait in self._system.waits()[:MOST_WAITS]),
         )
         self._transport.append(self._topic, records(beat, source=self._role)[1])
+        self._hook("beat")
 
     def somebody_works(self, now: float) -> bool:
         """Whether another program has said of late that it works."""
@@ -223,7 +225,8 @@ def serve(
     is missing. Time in which a service was away does not count.
     """
     system = System([role], around, workers)
-    pulse = Pulse(system, around.transport, names, role=role.name, process=process)
+    pulse = Pulse(system, around, names, role=role.name, process=process)
+    around.hook("began")
     quiet_since = turn = around.clock()
     while not system.over:
         each_turn(system)

@@ -190,6 +190,8 @@ class Session:
                 if topic not in self._targets:
                     self._targets[topic] = self._around.transport.end(topic)
             self._caught_up = all(self._reached(*target) for target in self._targets.items())
+            if self._caught_up:
+                self._around.hook("caught-up")
         return self._caught_up
 
     def _reached(self, topic: str, target: int) -> bool:
@@ -377,7 +379,7 @@ class Session:
 
         Whoever is honest names a decision only after it was written, so it was read by now. But to
         wait is no judgement, and here is none either: nobody's answer hangs on a letter, and should
-        the run go on, what is still there is heard in its turn (docs/decisions/0010).
+        the run go on, what is still there is heard in its turn (docs/decisions/0011).
         """
         for place, what in waiting:
             offset = place.offsets[0]

@@ -15,7 +15,11 @@ from pydantic_core import ErrorDetails
 
 from schemas.errors import ConfigurationError
 
-Positive = Annotated[int, Field(ge=1)]
+LARGEST = 2**53 - 1
+"""Of all whole numbers: messages hold 64 bits, and up to this every reader of JSON is exact."""
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -37,7 +41,7 @@ class Perturb(Frozen):
     """How a prototype's pixels are altered before its gradient is taken (docs/method.md 6.2)."""
 
     mode: Literal["latent_noise", "code", "none"] = "latent_noise"
-    steps: Annotated[int, Field(ge=0)] = 50
+    steps: Count = 50
     step: Rate = 0.2
     gamma: Weight = 0.1
 
@@ -57,7 +61,7 @@ class Configuration(Frozen):
     classes_per_stage: Positive | tuple[Positive, ...] = 10
     rounds_per_stage: Positive = 10
     clients: Positive = 30
-    new_clients: Annotated[int, Field(ge=0)] = 5
+    new_clients: Count = 5
     clients_per_round: Positive = 5
     iid: Share = 0.6
     transition_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
@@ -73,10 +77,10 @@ class Configuration(Frozen):
 
     # training (docs/method.md 5)
     strategy: str = "fedka"
-    seed: int = 2021
+    seed: Seed = 2021
     threads: Positive = 1
     local_epochs: Positive = 5
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = 32
     """At least 2, for batch normalisation cannot normalise one image."""
     learning_rate: Rate = 2.0
     lr_schedule: Literal["lineage", "step", "constant", "cosine"] = "lineage"
@@ -108,7 +112,7 @@ class Configuration(Frozen):
     """Which old model teaches."""
 
     # memory (docs/method.md 4)
-    memory: Annotated[int, Field(ge=0)] = 2000
+    memory: Count = 2000
 
     # new classes (docs/method.md 3)
     detector: Literal["hybrid", "entropy", "label", "lineage"] = "hybrid"
@@ -127,7 +131,7 @@ class Configuration(Frozen):
     proto_model: Literal["first_round", "local"] = "first_round"
     """Whose features choose a prototype: the model of the stage's first round, or the twin's."""
     perturb: Perturb = Perturb()
-    encoder_seed: int | None = None
+    encoder_seed: Seed | None = None
     encoder_classes: Positive | None = None
     """Rows of the encoder's last layer; None takes the data set's number of classes."""
     recon_steps: Positive = 1500
@@ -138,7 +142,7 @@ class Configuration(Frozen):
     """What is augmented for scoring: the finished reconstruction, never its way there."""
     aug_copies: Positive = 20
     proxy_eval: Literal["current", "all"] = "current"
-    warmup: Annotated[int, Field(ge=0)] | None = None
+    warmup: Count | None = None
     dp_noise_sigma: Rate | None = None
 
     # evaluation (docs/method.md 8)

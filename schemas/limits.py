@@ -12,7 +12,7 @@ MODELS = 4
 MOST_ADDED = 1000
 """How often stages may be added to a run: so that a number can be told that no decision ever has.
 
-A StageAdded adds at most one stage, for it names an entity once (docs/decisions/0010).
+A StageAdded adds at most one stage, for it names an entity once (docs/decisions/0011).
 """
 
 

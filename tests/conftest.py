@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,22 @@ from tests.services import Server, have
 
 
 def pytest_collection_finish() -> None:
+    """What holds from the first test on, when all that tests need has been imported."""
+    learn_in_one_thread()
+    keep_what_was_imported()
+
+
+def learn_in_one_thread() -> None:
+    """As every training of a run does (docs/method.md 5.9), and whatever else the machine does.
+
+    Torch's threads wait for each other at every step of a tiny net: beside another program that has
+    a core to itself they wait for seconds.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def keep_what_was_imported() -> None:
     """Keep what was imported out of every later garbage collection.
 
     Torch, scikit-learn and the tests are a million objects that live as long as the process:

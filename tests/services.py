@@ -7,21 +7,28 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Thread, Timer
 from typing import Any, TypeVar
 
 import pytest
 
+from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker, fetch, find_java
 from infra.native.programs import HOST, alone, free_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import REDIS, Service, read_settings
 from infra.store.redis import RedisStore, client
+from infra.topics import Administration
+from infra.transport.base import Stored, Transport
+from schemas.codec import Record
 from schemas.errors import ServiceError
+from schemas.topics import PREFIX, Names
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
@@ -120,3 +127,82 @@ def kafka_address() -> str:
 def new_run() -> str:
     """A name that no other test has."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def swept(settings: KafkaSettings, names: Names) -> None:
+    """A run is taken away, by a connection that knows nothing of what its broker went through."""
+    administration = Administration(settings)
+    administration.rm(names)
+    administration.close()
+
+
+class InRun:
+    """A log of a run of its own, which the test knows by another name: all share one broker."""
+
+    def __init__(self, inner: Transport, run: str, *, called: str) -> None:
+        self._inner = inner
+        self._own, self._called = f"{PREFIX}.{run}.", f"{PREFIX}.{called}."
+        self.wait, self.close = inner.wait, inner.close
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        return self._inner.append(self._there(topic), records)
+
+    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
+        return self._inner.read(self._there(topic), place, max_bytes)
+
+    def first(self, topic: str) -> int:
+        return self._inner.first(self._there(topic))
+
+    def end(self, topic: str) -> int:
+        return self._inner.end(self._there(topic))
+
+    def topics(self) -> list[str]:
+        names = [name for name in self._inner.topics() if name.startswith(self._own)]
+        return [name.replace(self._own, self._called) for name in names]
+
+    def forget(self, topic: str, *keys: str) -> None:
+        self._inner.forget(self._there(topic), *keys)
+
+    def trim(self, topic: str, before: int) -> None:
+        self._inner.trim(self._there(topic), before)
+
+    def _there(self, topic: str) -> str:
+        return topic.replace(self._called, self._own)
+
+
+# --- a broker of a test's own ---------------------------------------------------------------------
+
+
+def signalled(broker: Broker, how: signal.Signals) -> None:
+    """A broker is sent a signal, if it runs."""
+    if program := running(broker.folder):
+        os.kill(program.pid, how)
+
+
+def killed(broker: Broker) -> None:
+    """A broker is killed, and begins anew at once."""
+    signalled(broker, signal.SIGKILL)
+    while running(broker.folder):
+        time.sleep(0.01)
+    Thread(target=broker.start).start()
+
+
+def asleep(broker: Broker, seconds: float) -> None:
+    """A broker sleeps for a while."""
+    signalled(broker, signal.SIGSTOP)
+    Timer(seconds, signalled, [broker, signal.SIGCONT]).start()
+
+
+def at_times(
+    point: str, numbers: tuple[int, ...], act: Callable[[], None]
+) -> Callable[[str], None]:
+    """A hook that acts when a point is passed for the nth time."""
+    seen: list[str] = []
+
+    def hook(passed: str) -> None:
+        if passed == point:
+            seen.append(passed)
+            if len(seen) in numbers:
+                act()
+
+    return hook

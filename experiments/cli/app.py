@@ -1,20 +1,26 @@
-"""The commands by name, and what becomes of what goes wrong: one line, and an exit code."""
+"""The commands by name, and what becomes of what goes wrong: a line that says what, one that says
+what to do next, and an exit code."""
 
 from __future__ import annotations
 
 import errno
 import json
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from experiments.cli import data, doctor, inject, looks, model, runs
-from experiments.cli.words import JSON_ASKED, SCHEMA, in_a_line
-from schemas.errors import FedtwinError
+from experiments.cli import data, dlq, doctor, inject, looks, model, replay, runs, topics
+from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line
+from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
 
+WORDS = "fedtwin.words"
+"""In a context's `meta`: all that stands behind `fedtwin`."""
+NEXT = "next: "
 INTERRUPTED = 130
 EXIT_CODES = """
 \b
@@ -29,7 +35,15 @@ Exit codes:
 
 
 class Commands(TyperGroup):
-    """Tells of an error in one line on stderr, and ends with its exit code."""
+    """Tells of an error in one line on stderr, of a way on in the next, and ends with its code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            _misused(ctx, error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -41,10 +55,11 @@ class Commands(TyperGroup):
                 raise  # whoever read our output has enough
             _tell(ctx, error, f"{error}: is there room, and may you write there?", 1)
         except Exception as error:
+            _misused(ctx, error)
             if hasattr(error, "exit_code"):
-                raise  # typer's own, which it tells of itself
+                raise  # typer's own, for the end of a command
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            _tell(ctx, error, f"unexpected {text}; `fedtwin --debug ...` shows where", 1)
+            _tell(ctx, error, f"unexpected {text}", 1)
 
 
 def _known(error: FedtwinError | KeyboardInterrupt) -> tuple[str, int]:
@@ -53,17 +68,74 @@ def _known(error: FedtwinError | KeyboardInterrupt) -> tuple[str, int]:
     return "interrupted; what was written stands", INTERRUPTED
 
 
+def _misused(ctx: Any, error: Exception) -> None:
+    """Words that are no command or option of one: typer says so, in its own way."""
+    if hasattr(error, "format_message") and (text := in_a_line(error.format_message())):
+        error.show()  # type: ignore[attr-defined]
+        _end(ctx, error, text, error.exit_code)  # type: ignore[attr-defined]
+
+
 def _tell(ctx: Any, error: BaseException, text: str, code: int) -> NoReturn:
     if ctx.params.get("debug"):
         traceback.print_exception(error)
-    advice = getattr(error, "__notes__", [])
-    for line in (f"fedtwin: {text}", *advice):
-        print(line, file=sys.stderr)
-    if ctx.meta.get(JSON_ASKED):
-        status = "interrupted" if code == INTERRUPTED else "failed"
-        told = {"schema": SCHEMA, "status": status, "error": text, "exit_code": code}
-        print(json.dumps(told))
+    print(f"fedtwin: {text}", file=sys.stderr)
+    _end(ctx, error, text, code)
+
+
+def _end(ctx: Any, error: BaseException, text: str, code: int) -> NoReturn:
+    notes = list(getattr(error, "__notes__", []))
+    if not notes or not notes[-1].startswith(NEXT):
+        notes.append(NEXT + _way_on(error, text, ctx.meta[WORDS]))
+    print("\n".join(notes), file=sys.stderr)
+    if "--json" in ctx.meta[WORDS]:
+        print(json.dumps(_as_object(ctx, text, code)))
     raise typer.Exit(code)
+
+
+def _way_on(error: BaseException, text: str, words: Sequence[str]) -> str:
+    """What to do next: the first command that the text names, else what helps with its like."""
+    if named := re.search(r"`(fedtwin [^`]+)`", text):
+        return named[1]
+    match error:
+        case DataError():
+            return "put it right or name another; fedtwin data ls lists data sets, fedtwin ls runs"
+        case ServiceError():
+            return "start it or name another; fedtwin doctor looks for services"
+        case FedtwinError() | OSError() | KeyboardInterrupt() if not _is_usage(error):
+            return f"put that right, then again {command(*words)}"
+        case Exception() if not _is_usage(error):
+            return f"{command('--debug', *(w for w in words if w != '--debug'))} shows where"
+        case _ if not words:
+            return command("demo")
+        case _:
+            return f"{command(*_named(words), '--help')} shows what can be said"
+
+
+def _is_usage(error: BaseException) -> bool:
+    return isinstance(error, ConfigurationError) or hasattr(error, "format_message")
+
+
+def _named(words: Sequence[str]) -> Sequence[str]:
+    """Of all words those that name a command, such as `data ls`."""
+    command: Any = typer.main.get_command(app)
+    found: list[str] = []
+    for word in words:
+        if word in getattr(command, "commands", {}):
+            command = command.commands[word]
+            found.append(word)
+    return found
+
+
+def _as_object(ctx: Any, text: str, code: int) -> dict[str, Any]:
+    """The object of the run that a command was about if it came to begin, else the bare error."""
+    from experiments.summary import summary
+
+    ended = {"error": text, "exit_code": code}
+    try:
+        return summary(ctx.meta[BEGUN]) | ended
+    except (KeyError, FedtwinError):
+        status = "interrupted" if code == INTERRUPTED else "failed"
+        return {"schema": SCHEMA, "status": status, **ended}
 
 
 def _version(asked: bool) -> None:
@@ -107,6 +179,9 @@ app = typer.Typer(
 runs.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
+replay.add_to(app)
+topics.add_to(app)
+dlq.add_to(app)
 model.add_to(app)
 data.add_to(app)
 doctor.add_to(app)

@@ -12,7 +12,7 @@ from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, nex
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from experiments.doctor import Check
+    from experiments.check import Check
 
 
 def doctor(data: DataDir = None, as_json: AsJson = False) -> None:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import tables
-from experiments.cli.words import SCHEMA, AsJson, Run, answer, command, in_a_line, next_step, table
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    Run,
+    anew,
+    answer,
+    command,
+    in_a_line,
+    next_step,
+    table,
+)
 from experiments.numbers import NOTHING
 from schemas.errors import DataError
 
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def show(run: Run, as_json: AsJson = False) -> None:
-    """Show where a run stands: running, done, failed or stopped. It needs no lock.
+    """Show where a run stands: running, done, failed, diverged or stopped. It needs no lock.
 
     \b
     Examples:
@@ -45,6 +55,8 @@ def _advice(told: dict[str, Any]) -> str:
         return f"it goes on; look again with {command('show', told['run_dir'])}"
     if told["status"] == "done":
         return f"open {told['report']}, or fedtwin inject --help"
+    if told["status"] == "diverged":
+        return anew(Path(told["run_dir"]))
     going_on = command("resume", told["run_dir"])
     return f"mend what failed, then {going_on}" if told["status"] == "failed" else going_on
 

@@ -77,38 +77,52 @@ def _said(out: Console, told: dict[str, Any]) -> None:
 def export(
     run: RunOrModel,
     format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="safetensors or onnx.")
-    ] = "safetensors",
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="safetensors or onnx. Otherwise both."),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Otherwise fedtwin.FORMAT in this folder."),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Where to; of both formats without the ending. Otherwise fedtwin.FORMAT here.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's model for others.
 
-    Beside it goes a JSON with all that they have to know: classes, input, output, licence.
+    As safetensors, and as ONNX where the extra fedtwin[onnx] is installed. Beside each goes a JSON
+    with all that they have to know: classes, input, output, hash, licence.
 
     \b
     Examples:
-      fedtwin export runs/smoke-fedka-2021 --out digits.safetensors
+      fedtwin export runs/smoke-fedka-2021 --out digits
       fedtwin export runs/smoke-fedka-2021 --format onnx --out digits.onnx
     """
-    from experiments.export import export as exported
+    from experiments import export as to
     from experiments.prediction import model_file
 
-    target = out or Path(f"fedtwin.{format}")
-    beside = exported(model_file(run), target, format)
-    told = {"schema": SCHEMA, "format": format, "model": str(target), "facts": str(beside)}
+    model = model_file(run)
+    if format is None:
+        written, missing = to.export_all(model, out or Path("fedtwin")), to.lacking()
+    else:
+        written, missing = [to.export(model, out or Path(f"fedtwin.{format}"), format)], None
+    files = [asdict(each) for each in written]
+    told = {"schema": SCHEMA, "exported": files, "missing": missing}
     answer(told, as_json, lambda out: _exported(out, told))
 
 
 def _exported(out: Console, told: dict[str, Any]) -> None:
-    out.print(f"{told['model']}, and {told['facts']}: classes, input, output", soft_wrap=True)
-    if told["format"] == "safetensors":
-        next_step(out, f"{command('predict', told['model'])} IMAGE")
+    for each in told["exported"]:
+        out.print(f"{each['model']}, and {each['facts']}: classes, input, output", soft_wrap=True)
+    if told["missing"]:
+        out.print(f"not written: {told['missing']}", soft_wrap=True)
+    first = told["exported"][0]
+    if first["format"] == "safetensors":
+        next_step(out, f"{command('predict', first['model'])} IMAGE")
     else:
-        next_step(out, f"read {told['facts']}, then give {told['model']} uint8 images")
+        next_step(out, f"read {first['facts']}, then give {first['model']} uint8 images")
 
 
 def add_to(app: typer.Typer) -> None:

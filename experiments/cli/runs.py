@@ -11,11 +11,13 @@ import typer
 
 from experiments.cli import tables
 from experiments.cli.words import (
+    BEGUN,
     AsJson,
     DataDir,
     Quiet,
     Run,
     Workers,
+    anew,
     answer,
     command,
     console,
@@ -59,6 +61,7 @@ RunDir = Annotated[
 
 
 def demo(
+    ctx: typer.Context,
     strategy: Strategy = None,
     seed: Seed = None,
     override: Override = None,
@@ -70,7 +73,7 @@ def demo(
     """Run a small federation in about a minute, to its report.
 
     Twins learn handwritten digits, five classes and then five more. It needs no network and no
-    service, and begins anew each time.
+    service, and begins anew each time; only a demo's own folder is replaced.
 
     \b
     Examples:
@@ -80,10 +83,11 @@ def demo(
     """
     keys = _keys(override, strategy=strategy, seed=seed)
     machine = {"data_dir": data_dir(None), "workers": workers}
-    _start("demo", None, keys, machine, run_dir, fresh=True, quiet=quiet, as_json=as_json)
+    _start(ctx, "demo", None, keys, machine, run_dir, fresh=None, quiet=quiet, as_json=as_json)
 
 
 def run(
+    ctx: typer.Context,
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {RECIPES}")],
     strategy: Strategy = None,
     seed: Seed = None,
@@ -141,12 +145,13 @@ def run(
     machine = {"data_dir": data_dir(data), "workers": workers}
     wanted = _wanted(transport, twins, aggregators, proxies)
     _start(
-        recipe, preset, keys, machine, run_dir,
+        ctx, recipe, preset, keys, machine, run_dir,
         fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted,
     )  # fmt: skip
 
 
 def resume(
+    ctx: typer.Context,
     run: Run,
     data: DataDir = None,
     workers: Workers = None,
@@ -165,35 +170,43 @@ def resume(
     from experiments import api
 
     folder = data_dir(data) if data else None
+    ctx.meta[BEGUN] = run
     with _going_on(run), _watched(quiet) as (watch, _):
         told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
     answer(told, as_json, lambda out: _ended(out, told))
 
 
 def _start(
+    ctx: typer.Context,
     recipe: str,
     preset: str | None,
     keys: dict[str, Any],
     machine: dict[str, Any],
     run_dir: Path | None,
     *,
-    fresh: bool,
+    fresh: bool | None,
     quiet: bool,
     as_json: bool,
     wanted: Wanted | None = None,
 ) -> None:
-    """`wanted` are the processes of a run over Kafka."""
+    """Begin a run and see it through. `fresh` of None replaces a demo, and nothing else; `wanted`
+    are the processes of a run over Kafka."""
     from experiments import api, runner
     from experiments.recipes import recipe as configured
     from experiments.summary import summary
 
-    machine |= {key: keys.pop(key) for key in LOCAL_KEYS if key in keys}
+    machine = {
+        **{key: keys.pop(key) for key in LOCAL_KEYS if key in keys},
+        **{key: value for key, value in machine.items() if value is not None},
+    }
     configuration = configured(recipe, preset, keys)
     local = api.local_of(configuration, **machine)
     folder = run_dir or api.default_folder(configuration)
+    fresh = _is_a_demo(folder) if fresh is None else fresh
     with _going_on(folder), _watched(quiet) as (watch, notes):
 
         def announce(estimate: Estimate) -> None:
+            ctx.meta[BEGUN] = folder
             if not quiet:
                 _announce(notes, folder, estimate, local.workers)
 
@@ -207,6 +220,21 @@ def _start(
             distributed.start(configuration, folder, local, federation, **more)
     told = summary(folder)
     answer(told, as_json, lambda out: _ended(out, told))
+
+
+def _is_a_demo(folder: Path) -> bool:
+    """Whether a demo's run is to be replaced. Raises ConfigurationError for any other run."""
+    from experiments.folder import RunFolder
+
+    if not RunFolder(folder).exists:
+        return False
+    recipe = RunFolder(folder).configuration().recipe
+    if recipe != "demo":
+        raise ConfigurationError(
+            f"{folder} holds a run of {recipe}, and a demo begins anew only in place of a demo:"
+            f" `fedtwin resume {folder}` goes on with that run, --run-dir takes another folder"
+        )
+    return True
 
 
 def _wanted(transport: str, twins: int, aggregators: int, proxies: int) -> Wanted | None:
@@ -244,7 +272,7 @@ def _going_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except Diverged as ended:
-        ended.add_note("next: fedtwin run ... -o learning_rate=SMALLER --fresh")
+        ended.add_note(f"next: {anew(folder)}")
         raise
     except (ConfigurationError, DataError):
         raise  # their text says what to do

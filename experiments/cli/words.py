@@ -19,21 +19,15 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Of every JSON object that a command prints."""
-JSON_ASKED = "fedtwin.json"
+BEGUN = "fedtwin.begun"
+"""In a context's `meta`: the folder of the run that a command has begun or goes on with."""
 PIPED_WIDTH = 120
 """Columns of a table that no terminal shows."""
 
 
-def _remember(ctx: typer.Context, asked: bool) -> bool:
-    ctx.meta[JSON_ASKED] = asked
-    return asked
-
-
 AsJson = Annotated[
     bool,
-    typer.Option(
-        "--json", callback=_remember, help="Print one JSON object on stdout, and nothing else."
-    ),
+    typer.Option("--json", help="Print one JSON object on stdout, and nothing else."),
 ]
 DataDir = Annotated[
     Path | None,
@@ -121,6 +115,31 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
 def command(*words: str | Path) -> str:
     """A command that can be copied into a shell."""
     return shlex.join(["fedtwin", *map(str, words)])
+
+
+def anew(folder: Path) -> str:
+    """The command that begins a run that diverged again, more cautiously."""
+    from experiments.folder import RunFolder
+    from experiments.recipes import departures, more_cautious
+
+    manifest = RunFolder(folder).read_manifest()
+    own = RunFolder(folder).configuration()
+    keys = departures(own) | {"learning_rate": more_cautious(own)}
+    if manifest["report_prototypes"] is not None:
+        keys["report_prototypes"] = manifest["report_prototypes"]
+    given = [word for key, value in keys.items() for word in ("-o", f"{key}={_as_yaml(value)}")]
+    places = ["--run-dir", str(folder)]
+    if manifest.get("transport") == "kafka":
+        places += ["--transport", "kafka"]
+        places += [f"--{role}={number}" for role, number in manifest["processes"].items()]
+    if Path(manifest["data_dir"]) != data_dir(None):
+        places += ["--data-dir", manifest["data_dir"]]
+    return command("run", own.recipe, *given, *places, "--fresh")
+
+
+def _as_yaml(value: object) -> str:
+    """A value as `overrides` reads it, in one line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def next_step(out: Console, text: str) -> None:

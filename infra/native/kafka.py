@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.native.programs import HOST, Program, settle, start
@@ -46,19 +46,27 @@ class Broker:
     controller_port: int
     """Where the nodes agree with each other."""
     node: int = 1
+    door: tuple[int, int] | None = field(default=None, kw_only=True)
+    """A second port where clients connect, and the one that they are told to: of a relay, say."""
 
     @property
     def properties(self) -> str:
         """The text of its server.properties."""
+        listening = advertised = f"PLAINTEXT://{HOST}:{self.port}"
+        if self.door:
+            listening += f",DOOR://{HOST}:{self.door[0]}"
+            advertised += f",DOOR://{HOST}:{self.door[1]}"
         settings = {
             "process.roles": "broker,controller",
             "node.id": self.node,
             "controller.quorum.voters": f"{self.node}@{HOST}:{self.controller_port}",
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "listeners": f"{listening},CONTROLLER://{HOST}:{self.controller_port}",
+            "advertised.listeners": advertised,
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listener.security.protocol.map": (
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DOOR:PLAINTEXT"
+            ),
             "log.dirs": self.folder.absolute() / "data",
             "log.retention.ms": -1,
             "offsets.retention.minutes": 525600,  # a year; a rested federation keeps its place

@@ -14,8 +14,8 @@
     keys stay where they are, and a key may be written again.
  8. A topic that nobody wrote to is empty, not an error.
  9. `end` is not before the last record's end, as of the last time that its asker read, wrote or
-    waited, or later. Who reads until its place is not below `end` gets there, and has read all:
-    `end` goes back, at the latest by reading, where nothing but what was forgotten lies between.
+    waited, or a moment ago. Who reads until its place is not below `end` gets there, and has read
+    all: `end` goes back, at the latest by reading, where only what was forgotten lies between.
 10. A full disk of ours raises DiskFull; what was appended before stands, and when there is room
     again, so does what is appended then. A broker's full disk is a broker that is away: `append`
     waits.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from infra.kafka import KafkaSettings
+from infra.kafka import Compression, KafkaSettings
 from infra.points import Hook, no_hook
 from infra.settings import Service, Settings
 from infra.transport.base import Stored, Transport
@@ -59,9 +59,8 @@ class Clusters:
         return self._of[table_row(topic).cluster]
 
 
-def kafka_settings(service: Service, compression: str | None = None) -> KafkaSettings:
+def kafka_settings(service: Service, compression: Compression | None = None) -> KafkaSettings:
     """How to reach a service that the environment names."""
-    more = {"compression": compression} if compression else {}
     return KafkaSettings(
         service.address,
         user=service.user,
@@ -70,7 +69,7 @@ def kafka_settings(service: Service, compression: str | None = None) -> KafkaSet
         ca_file=service.ca_file,
         cert_file=service.cert_file,
         key_file=service.key_file,
-        **more,  # type: ignore[arg-type]
+        compression=compression,
     )
 
 

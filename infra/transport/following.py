@@ -118,8 +118,10 @@ class Feed:
         self._assigned: set[str] = set()
         self._opened: dict[str, int] = {}
         """Topics of which the consumer has to be told where they go on."""
+        self._called: set[str] = set()
         self._left: set[str] = set()
-        """Topics of which it has to be told that they do not."""
+        """Topics of which it has to be told that they go on where they were, or do not."""
+        self._only: str | None = None
 
     def open(self, topic: str, place: int) -> Window:
         """Follow a topic from a place on, whatever was known of it."""
@@ -132,7 +134,16 @@ class Feed:
         """Follow it no longer. Who reads it next visits what it has missed."""
         del self.windows[topic]
         self._opened.pop(topic, None)
+        self._called.discard(topic)
         self._left.add(topic)
+
+    def only(self, topic: str) -> None:
+        """Of all these, read on in one for now; the others keep their places."""
+        if self._only != topic:
+            self._left |= self.windows.keys() & {self._only}
+            self._left.discard(topic)
+            self._called.add(topic)
+            self._only = topic
 
     def take(self, window: Window, place: int, max_bytes: int) -> list[Stored]:
         """What a window holds from a place on."""
@@ -166,6 +177,13 @@ class Feed:
             place = self._consumer.position(TopicPartition(window.topic, 0), timeout_ms=100)
             window.next = max(window.next, place or 0)
 
+    def more(self, window: Window) -> int:
+        """Up to where a broker had something when it last answered, beyond what it then gave."""
+        if self.windows.get(window.topic) is not window or window.topic in self._opened:
+            return window.next
+        told = self._consumer.highwater(TopicPartition(window.topic, 0))
+        return max(window.next, told or 0)
+
     def close(self) -> None:
         """Within half a second, whatever the broker does."""
         self._consumer.close(autocommit=False, timeout_ms=500)
@@ -176,16 +194,16 @@ class Feed:
             self._assign(self._opened.keys() | set(self._known))
         for topic, place in self._opened.items():
             self._consumer.seek(TopicPartition(topic, 0), place)
-            self._consumer.resume(TopicPartition(topic, 0))
-        self._consumer.pause(*(TopicPartition(topic, 0) for topic in self._left & self._assigned))
-        self._opened.clear()
-        self._left.clear()
+        self._consumer.resume(*_partitions(self._opened.keys() | self._called))
+        self._consumer.pause(*_partitions(self._left & self._assigned))
+        for told in (self._opened, self._called, self._left):
+            told.clear()
 
     def _assign(self, topics: set[str]) -> None:
         """Take more topics on, at rest. None is given back: the client would forget its leader."""
-        new = [TopicPartition(topic, 0) for topic in topics - self._assigned]
+        new = _partitions(topics - self._assigned)
         self._assigned |= topics
-        self._consumer.assign([TopicPartition(topic, 0) for topic in self._assigned])
+        self._consumer.assign(_partitions(self._assigned))
         self._consumer.pause(*new)
         for partition in new:
             self._consumer.seek(partition, 0)
@@ -216,6 +234,10 @@ class Feed:
             before = window.size
             window.drop(over)
             over -= before - window.size
+
+
+def _partitions(topics: Iterable[str]) -> list[TopicPartition]:
+    return [TopicPartition(topic, 0) for topic in topics]
 
 
 def _stored(each: Any) -> Stored:

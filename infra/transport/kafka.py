@@ -1,9 +1,10 @@
 """The log on a Kafka cluster: each topic a topic of one partition, made beforehand (infra/topics).
 
 Two consumers read. One follows: every topic that was read to its end is in one long fetch, so a
-thousand quiet topics cost one request in half a second. The other visits what lies behind: it asks
-for one topic at a time, and never waits for something new. Who reads on comes from the second to
-the first without noticing. What was read last is kept, for the next reader of the same topic.
+thousand quiet topics cost a few requests a second. The other visits what lies behind: it asks for
+one topic at a time, and never waits for something new. Who reads on comes from the second to the
+first without noticing, and back when much comes at once. What was read last is kept, for the next
+reader of the same topic.
 
 Nothing here is for several threads. After a fork a process makes its own.
 """
@@ -25,12 +26,12 @@ from schemas.codec import Record
 from schemas.errors import ConfigurationError, RunFailed
 from schemas.topics import PREFIX
 
-ANSWER = 5.0  # seconds for a question: no longer than a program may take to stop
-FETCH = 0.5  # seconds in which a broker waits for something new
+ANSWER = 3.0  # seconds for a question: less than a program may take to stop
+FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to be taken on
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
 PAUSE = 0.002  # seconds between two looks at what came: a loop reads hundreds of topics
-VISITED_BYTES = 8 * 1024 * 1024
+FOLLOWED_BYTES = 16 * 1024 * 1024  # kept of what came by itself, so mostly small
 MADE = 5.0  # seconds in which a topic must be there that is written to
 
 
@@ -54,9 +55,9 @@ class Kafka:
         self._admin = connected(settings, KafkaAdminClient, request_timeout_ms=round(1000 * ANSWER))
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
-        self._followed = Feed(_consumer(settings, FETCH), settings.keep_bytes, known)
-        self._visited = Feed(_consumer(settings, VISIT), VISITED_BYTES, known)
-        self._sender = Sender(settings, self._outage, hook, known)
+        self._followed = Feed(_consumer(settings, FETCH), FOLLOWED_BYTES, known)
+        self._visited = Feed(_consumer(settings, VISIT), settings.keep_bytes, known)
+        self._sender = Sender(settings, self._outage, hook, self._offsets)
         self._next_look = 0.0
         self._came = False
         """Whether something came while nobody waited."""
@@ -82,6 +83,8 @@ class Kafka:
         if place < window.start:
             return self._behind(window, place, max_bytes)
         found = self._followed.take(window, place, max_bytes)
+        if not found and (more := self._followed.more(window)) > window.next:
+            return self._behind(self._followed.open(topic, more), place, max_bytes)
         if not found:
             self._look(window)
             found = self._followed.take(window, place, max_bytes)
@@ -154,8 +157,7 @@ class Kafka:
         if self._offsets.known.get(window.topic, 0) > window.next:
             before = window.next
             while window.next == before and not window.lost and time.monotonic() < now + SEEN:
-                self._came |= self._followed.poll(SEEN)
-                self._followed.look(window)
+                self._came |= self._polled(self._followed, window)
         elif now >= self._next_look:
             self._came |= self._followed.poll(0)
             self._next_look = time.monotonic() + PAUSE
@@ -174,18 +176,23 @@ class Kafka:
                 return self._followed.take(window, place, max_bytes)
             if time.monotonic() > until:
                 break
-            self._visited.poll(SEEN)
-            self._visited.look(visited)
+            self._polled(self._visited, visited)
         return found
 
+    def _polled(self, feed: Feed, window: Window) -> bool:
+        """Let something come; where nothing does, see whether there is nothing to come."""
+        came = feed.poll(SEEN)
+        if not came:
+            feed.look(window)
+        return came
+
     def _visit(self, topic: str, place: int) -> Window:
-        """The window of the one topic that is visited."""
+        """The window of a topic that is visited; what was visited before is kept, but at rest."""
         window = self._visited.windows.get(topic)
-        if window is not None and window.start <= place <= window.next and not window.lost:
-            return window
-        for other in list(self._visited.windows):
-            self._visited.leave(other)
-        return self._visited.open(topic, place)
+        if window is None or window.lost or not window.start <= place <= window.next:
+            window = self._visited.open(topic, place)
+        self._visited.only(topic)
+        return window
 
     def _check_place(self, topic: str, place: int) -> None:
         """Raises Trimmed where a topic begins later, RunFailed where it ends before a place."""

@@ -11,6 +11,7 @@ from kafka.admin import OffsetSpec
 
 from infra.kafka import Outage, refusal
 
+LASTS = 0.05  # seconds that what was said of an end is told again
 LOOK = 0.3  # seconds between two looks at topics that are not there yet
 
 
@@ -24,6 +25,7 @@ class Offsets:
         self._outage = outage
         self._fresh: set[str] = set()
         """Topics whose end was asked since anything happened."""
+        self._asked = 0.0
         self._missing: set[str] = set()
         self._looked = 0.0
 
@@ -31,12 +33,18 @@ class Offsets:
         """We read, wrote or waited: whatever was said of ends may be otherwise by now."""
         self._fresh.clear()
 
+    def reach(self) -> None:
+        """Wait until a broker answers."""
+        self._outage.insist(lambda: self._admin.describe_topics([]))
+
     def end(self, topic: str) -> int:
         """Behind whatever was written last, tombstones too; 0 of a topic that is not there.
 
         The second topic that is asked about brings the ends of all others that are known: who asks
         about all of them does so with two questions.
         """
+        if time.monotonic() > self._asked + LASTS:
+            self._fresh.clear()
         if topic not in self._fresh:
             others = self.known.keys() - self._fresh if self._fresh else set()
             self._ask({topic, *others})
@@ -82,6 +90,7 @@ class Offsets:
             self._missing |= topics
             self._found(topics)
         self._fresh |= topics
+        self._asked = time.monotonic()
 
     def _listed(self, wanted: dict[str, Any]) -> dict[Any, Any] | None:
         """What a broker says of offsets; None when one of the topics is not there."""

@@ -16,11 +16,12 @@ from kafka import KafkaProducer, errors
 
 from infra.kafka import REFUSALS, KafkaSettings, Outage, connected, refusal
 from infra.points import Hook
+from infra.transport.offsets import Offsets
 from schemas.errors import ServiceError
 
 GRACE = 5.0  # seconds beyond the client's own deadline, which it does not always keep
 SLICE = 0.25  # seconds between two looks at whether we are told to stop
-BLOCK = 5.0  # seconds in which a topic must be found, and a producer connected again
+BLOCK = 3.0  # seconds in which a topic must be found, and a producer connected again
 
 
 class Outgoing(NamedTuple):
@@ -66,13 +67,12 @@ class Sender:
     """Writes to topics of one cluster; the producer is made when it is needed."""
 
     def __init__(
-        self, settings: KafkaSettings, outage: Outage, hook: Hook, known: Collection[str] = ()
+        self, settings: KafkaSettings, outage: Outage, hook: Hook, offsets: Offsets
     ) -> None:
-        """`known` are topics that are there."""
         self._settings = settings
         self._outage = outage
         self._hook = hook
-        self._known = known
+        self._offsets = offsets
         self._producer: Producer | None = None
 
     def connect(self, **more: object) -> Producer:
@@ -100,12 +100,14 @@ class Sender:
             if isinstance(error, REFUSALS):
                 raise refusal(error, f"write to {topic}") from error
             self._outage.wait(error)
+            self._offsets.reach()  # before a producer is made: one that fails leaves files open
 
     def close(self) -> None:
         """End the connection; what was acknowledged stands, and nothing else is waited for."""
         if self._producer is not None:
-            self._producer.close(timeout=1)
-            self._producer = None
+            with suppress(errors.KafkaError):  # something was left, for we were interrupted
+                self._producer.close(timeout=1)
+            self._give_up()
 
     def _attempt(
         self, topic: str, outgoing: Sequence[Outgoing]
@@ -114,7 +116,7 @@ class Sender:
         offsets: list[int] = []
         try:
             producer = self.connect(bootstrap_timeout_ms=round(1000 * BLOCK))
-            producer.learn(topic, self._known)
+            producer.learn(topic, self._offsets.known)
             futures = [producer.send(topic, partition=0, **each._asdict()) for each in outgoing]
             self._hook("append:written")
             deadline = time.monotonic() + self._settings.delivery_timeout + GRACE

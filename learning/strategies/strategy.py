@@ -150,8 +150,6 @@ class RoundMean:
 
 LossTerm = Callable[["Step"], "Tensor"]
 Correction = Callable[[Mapping[str, "Tensor"]], None]
-WEIGHING = ("weight", "weight_clamp", "exponent")
-"""Switches that mean nothing to a method whose samples all weigh 1 (docs/method.md 5.4)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ once more, as another process would. What needs a service carries its marker:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -22,14 +22,13 @@ from infra.store.dispensable import Dispensable
 from infra.store.redis import RedisStore
 from infra.store.sqlite import SqliteStore
 from infra.topics import Administration, Planned, configs_of
-from infra.transport.base import Stored, Transport
+from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.kafka import Kafka
 from infra.transport.unkind import Unkind
-from schemas.codec import Record
 from schemas.errors import DiskFull
 from schemas.topics import BY_SCOPE, PREFIX, Names
-from tests.services import have, kafka_address, new_run, some_redis
+from tests.services import InRun, have, kafka_address, new_run, some_redis
 
 MADE = ("rounds", "models")
 """The topics in which every promise is asked."""
@@ -78,41 +77,6 @@ def unkind(folder: Path) -> OpenLog:
     return lambda: Unkind(Embedded(folder / "run.sqlite"), chance)
 
 
-class InRun:
-    """A log of a run of its own, which to a test is called `run`: all tests share one broker."""
-
-    def __init__(self, inner: Transport, run: str) -> None:
-        self._inner = inner
-        self._run = run
-        self.wait, self.close = inner.wait, inner.close
-
-    def append(self, topic: str, records: Sequence[Record]) -> int:
-        return self._inner.append(self._there(topic), records)
-
-    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
-        return self._inner.read(self._there(topic), place, max_bytes)
-
-    def first(self, topic: str) -> int:
-        return self._inner.first(self._there(topic))
-
-    def end(self, topic: str) -> int:
-        return self._inner.end(self._there(topic))
-
-    def topics(self) -> list[str]:
-        own = f"{PREFIX}.{self._run}."
-        names = self._inner.topics()
-        return [name.replace(own, "fedtwin.run.") for name in names if name.startswith(own)]
-
-    def forget(self, topic: str, *keys: str) -> None:
-        self._inner.forget(self._there(topic), *keys)
-
-    def trim(self, topic: str, before: int) -> None:
-        self._inner.trim(self._there(topic), before)
-
-    def _there(self, topic: str) -> str:
-        return topic.replace("fedtwin.run.", f"{PREFIX}.{self._run}.")
-
-
 def kafka(folder: Path) -> OpenLog:
     """A real broker. The topics are there before anybody writes, and all kept like `models`."""
     settings, run = have(lambda: KafkaSettings(kafka_address())), new_run()
@@ -121,7 +85,7 @@ def kafka(folder: Path) -> OpenLog:
     AFTERWARDS.callback(administration.rm, Names(run))
     configs = configs_of(BY_SCOPE["models", "federation"], settings)
     administration.apply([Planned(f"{PREFIX}.{run}.{name}", configs) for name in MADE])
-    return lambda: InRun(Kafka(settings), run)
+    return lambda: InRun(Kafka(settings), run, called="run")
 
 
 TRANSPORTS = [

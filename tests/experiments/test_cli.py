@@ -98,6 +98,7 @@ def test_nobody_waits_for_what_is_not_needed(module: str, heavy: tuple[str, ...]
         ("run tiny -o stages", 2, "key=value"),
         ("run tiny -o stages=[1", 2, "YAML"),
         ("run tiny -o clients=0", 2, "clients"),
+        ("run tiny --seed 99999999999999999999", 2, "seed should be less than"),
         ("run tiny -o stages=3", 2, "15 classes, but 10"),
         ("run tiny -o clients_per_round=9", 2, "9 of 4 clients"),
         ("run tiny -o reduction=sum -o learning_rate=2.0", 2, "at most 0.2"),
@@ -118,11 +119,13 @@ def test_nobody_waits_for_what_is_not_needed(module: str, heavy: tuple[str, ...]
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(words: str, code: int, said: str) -> None:
-    """One line on stderr that names the remedy, the documented exit code, and no run begun."""
+    """One line on stderr that names the remedy, one that says what to do next, the documented exit
+    code, and no run begun."""
     answered = fedtwin(*words.split())
 
-    (line,) = answered.stderr.splitlines()
+    line, further = answered.stderr.splitlines()
     assert line.startswith("fedtwin: ")
+    assert further.startswith("next: ")
     assert said in line
     assert answered.exit_code == code
     assert answered.stdout == ""
@@ -150,7 +153,8 @@ def test_a_run_folder_that_is_a_file_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["run", "run tiny --bogus", "run tiny --seed x", "fly", "predict"]
+    "words",
+    ["run", "run tiny --bogus", "run tiny --seed x", "fly", "predict", "data fetch", "--bogus ls"],
 )
 def test_words_that_are_no_command_end_with_2(words: str) -> None:
     """Typing errors are told as everywhere on a command line."""
@@ -158,17 +162,46 @@ def test_words_that_are_no_command_end_with_2(words: str) -> None:
 
     assert answered.exit_code == 2
     assert "Error" in answered.stderr
+    assert answered.stderr.splitlines()[-1].startswith("next: fedtwin ")
 
 
-def test_a_program_that_asked_for_json_gets_its_error_as_json() -> None:
-    """One object on the last line of stdout, also when nothing came of it."""
-    answered = fedtwin("resume", "nowhere", "--json")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("resume nowhere", 4),
+        ("demo -o stages=x", 2),
+        ("run", 2),
+        ("run tiny --workers 0", 2),
+        ("show --bogus", 2),
+        ("fly", 2),
+        ("--bogus ls", 2),
+    ],
+)
+def test_a_program_that_asked_for_json_gets_its_error_as_json(words: str, code: int) -> None:
+    """One object on the last line of stdout, also when nothing came of it, or words were wrong."""
+    answered = fedtwin(*words.split(), "--json")
 
     (line,) = answered.stdout.splitlines()
     error = json.loads(line)
     assert error.keys() == {"schema", "status", "error", "exit_code"}
-    assert (error["schema"], error["status"], error["exit_code"]) == (1, "failed", 4)
+    assert (error["schema"], error["status"], error["exit_code"]) == (1, "failed", code)
+    assert answered.exit_code == code
     assert error["error"] in answered.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "next_words"),
+    [
+        ("resume nowhere", "fedtwin ls"),
+        ("run cifar100-small", "fedtwin data fetch cifar100"),
+        ("data fetch cifar10", "fedtwin data fetch --help shows what can be said"),
+        ("run tiny -o width=4096", "put that right, then again fedtwin run tiny -o width=4096"),
+        ("show --bogus", "fedtwin show --help shows what can be said"),
+    ],
+)
+def test_the_last_line_after_a_failure_says_what_to_do_next(words: str, next_words: str) -> None:
+    """The command that the text names, or what helps with its like; it can be copied as it is."""
+    assert fedtwin(*words.split()).stderr.splitlines()[-1] == f"next: {next_words}"
 
 
 def test_a_mistake_of_ours_is_one_line_and_a_trace_for_who_asks() -> None:
@@ -178,8 +211,8 @@ def test_a_mistake_of_ours_is_one_line_and_a_trace_for_who_asks() -> None:
     short, long = fedtwin("show", "."), fedtwin("--debug", "show", ".")
 
     assert (short.exit_code, long.exit_code) == (1, 1)
-    assert len(short.stderr.splitlines()) == 1
-    assert "--debug" in short.stderr
+    _, further = short.stderr.splitlines()
+    assert further == "next: fedtwin --debug show . shows where"
     assert "Traceback" in long.stderr
 
 

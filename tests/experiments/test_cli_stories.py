@@ -111,9 +111,10 @@ def test_a_killed_run_ends_in_the_same_model(place: Path, whole: dict[str, Any])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on(place: Path, number: signal.Signals) -> None:
-    """Ctrl-C, or a machine that shuts down: exit code 130, and the command that goes on."""
+    """Ctrl-C, or a machine that shuts down: exit code 130, and the command that goes on; a program
+    gets the run's object as far as it is."""
     folder = f"ended-{number.name.lower()}"
-    process = begin(place, "run", "tiny", "--run-dir", folder)
+    process = begin(place, "run", "tiny", "--run-dir", folder, "--json")
     after_a_round(process)
     process.send_signal(number)
     out, errors = process.communicate(timeout=PATIENCE)
@@ -121,7 +122,12 @@ def test_an_interrupted_run_says_how_to_go_on(place: Path, number: signal.Signal
     stopped = told(place, "show", folder)
 
     assert process.returncode == 130
-    assert out == ""
+    found = json.loads(out)
+    assert (found.pop("error"), found.pop("exit_code")) == (
+        "interrupted; what was written stands",
+        130,
+    )
+    assert {key: stopped[key] for key in found} == found
     assert errors.splitlines()[-1] == f"next: fedtwin resume {folder}"
     assert "Traceback" not in errors
     assert stopped["status"] == "stopped"
@@ -138,7 +144,7 @@ def test_a_run_learns_a_class_that_comes_later(place: Path) -> None:
     digits = load("digits", place, image_size=16)
     Image.fromarray(digits.test.images[0, 0]).resize((40, 40)).save(place / "digit.png")
     asked = told(place, "predict", "later", "digit.png")
-    taken = told(place, "export", "later", "--out", "mine.safetensors")
+    taken = told(place, "export", "later", "--out", "mine")["exported"]
     again = told(place, "predict", "mine.safetensors", "digit.png")
 
     assert added["stage"] == 1
@@ -148,7 +154,8 @@ def test_a_run_learns_a_class_that_comes_later(place: Path) -> None:
     assert after["model_version"] > before["model_version"]
     assert asked["predictions"] == again["predictions"]
     assert asked["model_sha256"] == after["model_sha256"]
-    assert (place / taken["facts"]).exists()
+    assert [each["format"] for each in taken] == ["safetensors", "onnx"]
+    assert all((place / each["facts"]).exists() for each in taken)
 
 
 def test_python_returns_what_the_command_line_prints(place: Path) -> None:
@@ -175,8 +182,9 @@ def test_the_doctor_finds_this_machine_fit(place: Path) -> None:
 TENSOR = r"(?:\w+\.)+(?:weight|bias|running_mean|running_var)"
 
 
-def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path) -> None:
-    """A learning rate without measure: what, where, which tensor of whose, and the remedy."""
+def test_a_run_that_diverges_ends_with_1_and_is_remembered(place: Path) -> None:
+    """A learning rate without measure: what, where, which tensor of whose, and a smaller one as the
+    remedy, in a command that can be copied."""
     process = begin(place, "run", "tiny", "--run-dir", "wild", "-o", "learning_rate=1e30", *SMALLER)
     _, errors = process.communicate(timeout=PATIENCE)
 
@@ -186,6 +194,8 @@ def test_a_run_that_diverges_ends_with_1_and_is_remembered_as_failed(place: Path
     assert "diverged: stage 0, round 1, learning rate" in errors
     named = re.search(rf"\((local/entity-\d+): [a-z-]+: ({TENSOR})\[\d+\] is ", errors)
     assert named, errors
-    assert errors.splitlines()[-1].startswith("next: fedtwin run")
-    assert shown["status"] == "failed"
+    assert errors.splitlines()[-1].startswith("next: fedtwin run tiny -o")
+    assert errors.splitlines()[-1].endswith(" --run-dir wild --fresh")
+    assert "-o learning_rate=0.5 " in errors.splitlines()[-1]
+    assert shown["status"] == "diverged"
     assert "smaller learning_rate" in shown["why"]

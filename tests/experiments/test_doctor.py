@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import doctor
-from experiments.doctor import Check
+from experiments.check import Check
 
 
 def named(checks: list[Check], name: str) -> Check:

@@ -22,7 +22,7 @@ from tests.flows.learner import FAKES
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-THREE = two_stages(stages=3, classes_per_stage=3, rounds_per_stage=4)
+THREE = two_stages(stages=3, classes_per_stage=3)
 SLOTS = two_stages(
     **{**PRESETS["lineage_compat"], "perturb": {"mode": "none"}},
     stages=3, recon_steps=2, recon_init="grey", entropy_threshold=0.5,
@@ -43,7 +43,7 @@ def shown(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("configuration", "learns", "rounds"),
     [
-        pytest.param(THREE, FAKES, (6, 9), id="stage by stage"),
+        pytest.param(THREE, FAKES, (3, 5), id="stage by stage"),
         pytest.param(SLOTS, FUNCTIONS, (1, 3), id="round by round", marks=pytest.mark.slow),
     ],
 )

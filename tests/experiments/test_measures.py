@@ -493,10 +493,10 @@ def test_measuring_brings_no_torch() -> None:
         "import sys, experiments.measures, experiments.metrics, experiments.report,"
         " experiments.figures\n"
         "from tests.experiments.told import story\n"
-        "from experiments.metrics import write_metrics\n"
+        "from experiments.metrics import Metrics\n"
         "from pathlib import Path; import tempfile\n"
         "found = experiments.measures.measure(story().observer, {}, 1.0)\n"
-        "with tempfile.TemporaryDirectory() as folder: write_metrics(Path(folder), found)\n"
+        "with tempfile.TemporaryDirectory() as folder: Metrics(Path(folder)).write(found)\n"
         "print('torch' in sys.modules)"
     )
 

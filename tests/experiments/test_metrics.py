@@ -11,12 +11,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.measures import measure
-from experiments.metrics import CSV, EVENTS, JSONL, KEYS, MORE_KEYS, TENSORBOARD, write_metrics
+from experiments.metrics import CSV, EVENTS, JSONL, KEYS, MORE_KEYS, TENSORBOARD, Metrics
 from tests.experiments.told import Told, right, story
 
 
 def written(folder: Path, told: Told) -> list[dict[str, Any]]:
-    write_metrics(folder, measure(told.observer, {}, 1.0))
+    Metrics(folder).write(measure(told.observer, {}, 1.0))
     return [json.loads(line) for line in (folder / JSONL).read_text().splitlines()]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
+from experiments import export
 from experiments.export import facts
 from experiments.folder import RunFolder
 from experiments.prediction import Model, model_file, probabilities, read_model, read_pictures
@@ -237,7 +238,8 @@ def test_an_exported_model_takes_its_facts_along(tmp_path: Path) -> None:
     """The same bytes, and a page: classes by row, input, output, novelty, licence."""
     file = written(tmp_path, weights())
 
-    found = told("export", file, "--out", tmp_path / "mine.safetensors")
+    words = ("--format", "safetensors", "--out", tmp_path / "mine.safetensors")
+    (found,) = told("export", file, *words)["exported"]
 
     assert (tmp_path / "mine.safetensors").read_bytes() == file.read_bytes()
     page = json.loads(Path(found["facts"]).read_text())
@@ -246,6 +248,48 @@ def test_an_exported_model_takes_its_facts_along(tmp_path: Path) -> None:
     assert page["novelty"]["limit"] == 0.75
     assert page["data"]["licence"] == "CC0"
     assert load_file(tmp_path / "mine.safetensors").keys() == weights().keys()
+
+
+def test_without_the_extra_safetensors_are_written_and_the_rest_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing, and how to get it; who asks for ONNX alone gets exit code 2."""
+    monkeypatch.setattr(export, "ONNX_NEEDS", ("no_such_package",))
+    file = written(tmp_path, weights())
+
+    shown = fedtwin("export", file, "--out", tmp_path / "mine")
+    found = told("export", file, "--out", tmp_path / "mine.onnx")
+    alone = fedtwin("export", file, "--format", "onnx", "--out", tmp_path / "mine.onnx")
+
+    assert "no_such_package: pip install 'fedtwin[onnx]'" in shown.stdout
+    assert shown.stdout.splitlines()[-1].startswith("next: fedtwin predict")
+    assert [each["model"] for each in found["exported"]] == [str(tmp_path / "mine.safetensors")]
+    assert "fedtwin[onnx]" in found["missing"]
+    assert alone.exit_code == 2
+    assert "pip install 'fedtwin[onnx]'" in alone.stderr
+    assert not (tmp_path / "mine.onnx").exists()
+
+
+@pytest.mark.slow  # the exporter takes its time
+def test_a_model_is_exported_in_both_formats(tmp_path: Path) -> None:
+    """Classes, preprocessing and hash are in each page, and in the ONNX file itself."""
+    pytest.importorskip("onnxscript", reason="the extra is not installed: fedtwin[onnx]")
+    onnx = pytest.importorskip("onnx")
+    file = written(tmp_path, weights())
+
+    found = told("export", file, "--out", tmp_path / "mine.safetensors")
+
+    assert found["missing"] is None
+    pages = [json.loads(Path(each["facts"]).read_text()) for each in found["exported"]]
+    names = [Path(each["model"]).name for each in found["exported"]]
+    assert names == ["mine.safetensors", "mine.onnx"]
+    for page in pages:
+        assert [each["uid"] for each in page["classes"]] == list(CLASSES)
+        assert page["model"]["sha256"] == model_sha256(weights())
+        assert page["input"]["mean"] == [0.5]
+    graph = onnx.load(str(tmp_path / "mine.onnx"))
+    (inside,) = [each.value for each in graph.metadata_props if each.key == "fedtwin"]
+    assert json.loads(inside) == pages[1]
 
 
 def test_the_page_of_each_format_says_what_the_model_expects() -> None:

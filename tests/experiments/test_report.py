@@ -171,6 +171,7 @@ def test_without_prototypes_no_image_is_shown(page: Page) -> None:
     assert not [alt for alt in page.pictures() if "prototype of" in alt]
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_prototypes_come_with_the_honest_sentence(tmp_path: Path) -> None:
     """Gray and colour are shown as rebuilt; values out of [0, 1] are cut off and do not wrap."""
     gray = np.array([[[0.0, 1.01], [0.5, -0.2]]])
@@ -187,6 +188,7 @@ def test_prototypes_come_with_the_honest_sentence(tmp_path: Path) -> None:
     assert pixels(shown["rebuilt prototype of class bear"])[0, 0].tolist() == [255, 0, 0]
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_prototypes_stand_in_the_order_of_their_classes(tmp_path: Path) -> None:
     """They come twin by twin; on the page those of one class are beside each other."""
     dot = np.zeros((1, 2, 2), np.float32)
@@ -197,6 +199,7 @@ def test_prototypes_stand_in_the_order_of_their_classes(tmp_path: Path) -> None:
     assert [name.split()[-1] for name in names] == ["apple", "bear", "bear"]
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_prototypes_that_are_not_at_hand_are_missed_by_stage(tmp_path: Path) -> None:
     """Choices rested on them, nobody kept them: the page names their stages, and shows the rest."""
     told = Told("ab", "cd", "ef")
@@ -215,6 +218,7 @@ def test_prototypes_that_are_not_at_hand_are_missed_by_stage(tmp_path: Path) -> 
     assert "rebuilt prototype of class c" in second.pictures()
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_a_run_in_its_midst_is_called_so(tmp_path: Path) -> None:
     """It failed in stage 0: the page says that it is not over, why, and what is there so far."""
     told = Told("ab", "cd", rounds=2)
@@ -237,6 +241,7 @@ def test_a_run_without_a_round_has_a_report(tmp_path: Path) -> None:
     assert page.of("img") == []
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_a_method_without_a_teacher_says_so(tmp_path: Path) -> None:
     """Fine-tuning has two stages and nobody who taught."""
     told = Told("ab", "cd", strategy="fedavg")
@@ -254,6 +259,7 @@ def test_a_method_without_a_teacher_says_so(tmp_path: Path) -> None:
     assert "Forgetting 100.0 points" in page.text
 
 
+@pytest.mark.usefixtures("blank_figures_here")
 def test_names_from_outside_are_words_and_nothing_else(tmp_path: Path) -> None:
     """A class, a reason and a file name that look like HTML are shown as they are written."""
     evil = '<script>alert("a & b")</script>'

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import folder as folders
 from experiments import runner
 from experiments.api import default_folder, local_of
-from experiments.folder import RunFolder
+from experiments.folder import RunFolder, has_bf16
+from experiments.metrics import EVENTS, TENSORBOARD
 from experiments.recipes import recipe
 from experiments.summary import details, glance, summary
 from experiments.system import Embedded
@@ -39,6 +41,7 @@ KEYS = {
     "model_version", "model_sha256", "run_dir", "report",
 }  # fmt: skip
 """What programs read; a key may be added, none may go or change its meaning."""
+BF16 = ("-o", "precision=bf16")
 OF_A_STAGE = {"stage", "classes", "accuracy", "macro_f1", "best_round_accuracy"}
 TIMES = {"wall_seconds", "images_per_second", "seconds"}
 
@@ -205,6 +208,18 @@ def test_a_look_at_the_lock_does_not_keep_a_runner_away(done: Path) -> None:
         assert RunFolder(done).running
 
 
+def test_a_lock_that_cannot_be_read_is_named(done: Path) -> None:
+    """Whether the run goes on cannot be told then: exit code 4, and nothing about room."""
+    (done / "lock").unlink()
+    (done / "lock").mkdir()
+
+    answered = fedtwin("show", done)
+
+    assert answered.exit_code == 4
+    assert "lock cannot be read" in answered.stderr
+    assert "room" not in answered.stderr
+
+
 def test_a_run_is_not_replaced_unless_asked(done: Path) -> None:
     """The same done again: exit code 2, and three ways out in one line."""
     answered = fedtwin("run", "tiny", "--run-dir", done)
@@ -213,27 +228,73 @@ def test_a_run_is_not_replaced_unless_asked(done: Path) -> None:
     assert all(way in answered.stderr for way in ("fedtwin resume", "--fresh", "--run-dir"))
 
 
-@pytest.mark.parametrize("wrong", ["stages=9", "dataset=npz:none.npz", "width=4096"])
-def test_a_run_that_cannot_begin_leaves_the_old_one_in_place(done: Path, wrong: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ("stages=9", 2),
+        ("seed=99999999999999999999", 2),
+        ("dataset=npz:none.npz", 4),
+        ("width=4096", 1),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_the_old_one_in_place(
+    done: Path, wrong: str, code: int
+) -> None:
     """--fresh replaces a run by one that begins, not by a mistake."""
     model = (done / "model.safetensors").read_bytes()
 
     answered = fedtwin("run", "tiny", "--run-dir", done, "--fresh", "-o", wrong)
 
-    assert answered.exit_code in (1, 2, 4)
+    assert answered.exit_code == code
     assert (done / "model.safetensors").read_bytes() == model
     assert summary(done)["status"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("flags", "able"),
+    [("fpu avx2 avx512f avx512_bf16", True), ("fpu amx_bf16 avx2", True), ("fpu avx2 f16c", False)],
+)
+def test_half_precision_takes_a_processor_that_has_it(
+    done: Path, monkeypatch: pytest.MonkeyPatch, flags: str, able: bool
+) -> None:
+    """Without the instructions: one line, exit code 2, and the old run stays; fp32 always runs."""
+    (done / "cpuinfo").write_text(f"model name\t: Abacus bf16 edition\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(folders, "CPUINFO", done / "cpuinfo")
+
+    answered = fedtwin("run", "tiny", "--run-dir", done, "--fresh", *BF16, "-o", "stages=9")
+
+    assert has_bf16() is able
+    assert answered.exit_code == 2
+    said = answered.stderr.splitlines()[0]
+    assert ("precision=bf16 needs a processor" in said) is not able
+    assert ("classes" in said) is able  # what is wrong next: there are not so many stages
+    assert summary(done)["status"] == "done"
+
+
+def test_where_nothing_tells_of_the_processor_it_lacks_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside Linux, say."""
+    monkeypatch.setattr(folders, "CPUINFO", tmp_path / "nothing")
+
+    assert not has_bf16()
+
+
 def test_a_fresh_run_replaces_the_old_one_and_nothing_else(done: Path) -> None:
-    """Files that are not the run's own stay where they are."""
+    """Files that are not the run's own stay where they are; what a kill left half written goes."""
     old = summary(done)
-    (done / "notes.txt").write_text("mine")
+    mine = {"notes.txt", "notes.new"}
+    half = {f"{name}.new" for name in ("manifest.json", "model.safetensors", "metrics.jsonl")}
+    for name in (*mine, *half, f"{TENSORBOARD}/{EVENTS}.new"):
+        (done / name).write_text("mine")
 
     runner.start(two_stages(seed=7), done, local(done), fresh=True)
 
     assert summary(done)["model_sha256"] != old["model_sha256"]
-    assert (done / "notes.txt").read_text() == "mine"
+    left = {
+        each.name for each in done.rglob("*") if each.is_file() and each.read_bytes() == b"mine"
+    }
+    assert left == mine
 
 
 def test_a_log_that_is_no_log_is_named(done: Path) -> None:
@@ -363,6 +424,7 @@ def test_too_few_images_of_a_class_are_told_of(done: Path) -> None:
         ("--entity entity-000 --classes 7 --as 7=", "1 to 200 characters"),
         ("--entity entity-000 --classes 7 --npz a --folder b", "one of"),
         ("--entity entity-000 --classes 7 --source schedule", "name another"),
+        (f"--entity entity-000 --classes 7 --source {'x' * 201}", "1 to 180 characters"),
         ("--entity entity-000 --classes 7 --dataset digit", "did you mean 'digits'"),
     ],
 )

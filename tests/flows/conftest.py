@@ -1,13 +1,7 @@
-"""What flows compare with, and where they keep their files: in memory where a machine can.
-
-`kill -9` takes nothing from a file in memory that it would leave on a disk, and hundreds of appends
-that each wait for a disk would tell nothing about order.
-"""
+"""What flows compare with, and where they keep their files."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +9,14 @@ import pytest
 
 from tests.flows.digits import learned, told_by_child
 from tests.flows.federation import Outcome, finished, small
-
-IN_MEMORY = Path("/dev/shm")
+from tests.memory import in_memory
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for one test."""
-    if not os.access(IN_MEMORY, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as made:
-        yield Path(made)
+    """A folder for one test, in memory where there is one."""
+    with in_memory(otherwise=tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

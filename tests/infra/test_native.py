@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,41 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def awake(folder: Path) -> Callable[[], bool]:
     """Whether the folder's program has said that it is awake."""
     return lambda: "awake" in (folder / "log.txt").read_text()
+
+
+# --- make -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """As much of a checkout as ending services takes, without .venv."""
+    packages = ("infra/__init__.py", "infra/native/__init__.py", "schemas/__init__.py")
+    for name in ("Makefile", *packages, "infra/native/programs.py", "schemas/errors.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def clean(checkout: Path, *words: str) -> int:
+    """Say `make clean` there; its exit code."""
+    return subprocess.run(["make", "clean", *words], cwd=checkout, capture_output=True).returncode
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_services_are_ended_before_their_folder_goes(checkout: Path) -> None:
+    """Also where .venv is gone: nobody would find them again, and their ports stay taken."""
+    folder = checkout / ".native" / "kafka"
+    program = start(SLEEPS, folder, ())
+
+    kept = clean(checkout, "PYTHON=false")
+    found = running(folder)
+    gone = clean(checkout, f"PYTHON={sys.executable}")
+
+    assert kept != 0
+    assert found == program
+    assert gone == 0
+    assert not (checkout / ".native").exists()
+    assert os.waitstatus_to_exitcode(os.waitpid(program.pid, 0)[1]) == -signal.SIGTERM
 
 
 # --- programs -------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import infra
-from infra.points import POINTS, Hook, no_hook
+from infra.points import POINTS, PROGRAMS, Hook, no_hook
 from infra.promises import (
     Answer,
     Arrived,
@@ -1251,7 +1251,7 @@ def test_every_point_has_a_name_in_the_list_and_every_name_a_point() -> None:
         if node.args and isinstance(node.args[0], ast.Constant)
     }
 
-    assert called == set(POINTS)
+    assert called == {*POINTS, *PROGRAMS}
 
 
 def test_a_run_comes_by_every_point() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from learning.augmentation import Transform
+from learning.lesson import Lesson
 from learning.nets import from_weights, to_weights
 from learning.objective import LocalObjective, teacher_of
 from learning.scoring import accuracy, evaluate
-from learning.shapes import Weights, is_parameter
+from learning.shapes import Weights, grown, is_parameter
 from learning.strategies import STRATEGIES
 from learning.strategies.fedka import FEDKA
+from learning.strategies.strategy import Objective, Strategy
 from learning.training import learn
 from tests.learning.lessons import first_stage, lesson, models, same
 
@@ -211,41 +214,85 @@ def test_half_precision_is_near_full_precision_and_gives_full_weights() -> None:
     assert half.metrics["loss"] == pytest.approx(full.metrics["loss"], rel=0.05)
 
 
-THIRD: dict[str, Any] = {"stage": 2, "stage_of_row": (0, 1, 2, 2), "epochs": 1}
+def third_stage(strategy: Strategy) -> Lesson:
+    """Forty images of six classes, two of each stage, for a client that has met three of four.
+
+    All of them in one step, which tells switches apart as well as three do. The head of the model
+    is enlarged, so that its gaps differ enough for weights to be clamped.
+    """
+    teacher = models()[1]
+    base = grown(teacher, 2, np.random.default_rng(2))
+    return lesson(
+        strategy,
+        teacher=teacher,
+        base=base | {"fc.weight": 32 * base["fc.weight"]},
+        rows=np.arange(40) % 6,
+        stage_of_row=(0, 0, 1, 1, 2, 2),
+        stage=2,
+        learned=3,
+        epochs=1,
+        batch_size=40,
+    )
 
 
 @cache
-def in_a_third_stage() -> Weights:
-    """What the defaults learn there."""
-    return learn(lesson("fedka", **THIRD)).weights
+def in_a_third_stage(switch: str, value: Any) -> Weights:
+    """What FedKA learns there with one switch thrown."""
+    return learn(third_stage(FEDKA.under(**{switch: value}))).weights
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
-        {"family": "softmax"},
-        {"family": "softmax", "reduction": "sum", "sd_mode": "slice_onehot", "weight_clamp": None},
-        {"weight": "cumulative", "weight_clamp": None},
-        {"weight": "old_new", "exponent": "one"},
-        {"sd_mode": "joint", "sd_temperature": 2.0},
-        {"sd_mode": "slice"},
-        {"sd_mode": "bce"},
-        {"ad_class": "own", "ad_norm": "l2sq"},
-        {"ad_class": "truth", "cam_relu": False},
-        {"ad_class": "student", "alpha_grad": "detached"},
-        {"ad_layers": ("layer2",)},
-        {"ad_layers": ("layer3", "layer4"), "alpha_grad": "detached"},
-        {"cls_rows": "current"},
-    ],
-)
-def test_every_switch_makes_another_model_of_finite_numbers(switches: dict[str, Any]) -> None:
-    """In a third stage each differs from the default, and the same lesson gives it again."""
-    changed = FEDKA.under(**switches)
-    model = learn(lesson(changed, **THIRD)).weights
+SWITCHED: list[tuple[str, Any]] = [
+    ("family", "softmax"),
+    ("reduction", "sum"),
+    ("alpha", 1.0),
+    ("beta", 0.5),
+    ("gamma", 0.5),
+    ("cls_rows", "current"),
+    ("weight", "product"),
+    ("weight", "old_new"),
+    ("weight", "cumulative"),
+    ("weight", "none"),
+    ("weighted", ("classification", "semantic")),
+    ("weight_clamp", None),
+    ("exponent", "stage"),
+    ("exponent", "one"),
+    ("sd_mode", "joint"),
+    ("sd_mode", "slice"),
+    ("sd_mode", "slice_onehot"),
+    ("sd_mode", "bce"),
+    ("sd_temperature", 2.0),
+    ("ad_layers", ("layer2",)),
+    ("ad_layers", ("layer3", "layer4")),
+    ("ad_class", "student"),
+    ("ad_class", "truth"),
+    ("ad_class", "own"),
+    ("ad_norm", "l2sq"),
+    ("alpha_grad", "detached"),
+    ("cam_relu", False),
+]
+
+
+@pytest.mark.parametrize(("switch", "value"), SWITCHED)
+def test_every_switch_makes_another_model_of_finite_numbers(switch: str, value: Any) -> None:
+    """In a third stage each alone differs from the default, and the same lesson gives it again."""
+    model = in_a_third_stage(switch, value)
 
     assert all(np.isfinite(tensor).all() for tensor in model.values())
-    assert not same(model, in_a_third_stage())
-    assert same(model, learn(lesson(changed, **THIRD)).weights)
+    assert not same(model, in_a_third_stage("alpha", 2.0))
+    assert same(model, learn(third_stage(FEDKA.under(**{switch: value}))).weights)
+
+
+def test_no_switch_is_left_out_and_none_stands_for_another() -> None:
+    """All were thrown, but for the one that counts without a teacher; no two models are the same.
+
+    Of a value that is read as another's both would make one model.
+    """
+    models = {in_a_third_stage(*each)["conv1.weight"].tobytes() for each in SWITCHED}
+
+    assert {switch for switch, _ in SWITCHED} | {"alpha_alone"} == {
+        switch.name for switch in fields(Objective)
+    }
+    assert len(models) == len(SWITCHED)
 
 
 def test_looking_at_earlier_layers_does_not_move_the_statistics() -> None:

@@ -1,12 +1,21 @@
 """The adaptive weight w = d^p / mean of d^p over its group (docs/method.md 5.4)."""
 
+from math import log
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from learning.losses import adaptive_weights, difficulty_exponent, gaps, membership
-from learning.strategies.strategy import Exponent, Weighting
+from learning.losses import (
+    adaptive_weights,
+    classification,
+    difficulty_exponent,
+    gaps,
+    membership,
+)
+from learning.strategies.strategy import Exponent, Family, Weighting
 
 # Eight samples of three stages: d, and the stage of each sample's class. With p = 2/3, d^p is
 # 1/4, 4/9, 1/4 | 1/4, 1/9 | 1/4, 4/9, 1/9.
@@ -106,16 +115,56 @@ def test_a_stage_that_is_fully_learned_weighs_one() -> None:
     assert weights.tolist() == pytest.approx([1.0, 1.0, 0.5, 1.5])
 
 
+# Two samples of row 0, logits (0, 0) and (ln 3, 0): P is 1/2 and 3/4 in either family, d is 1/2
+# and 1/4. The loss -ln P has the slope -d at the logit of row 0. With p = 1 the weights are
+# d / (3/8), 4/3 and 2/3. Were w no constant, mean(w l) = (d0 l0 + d1 l1) / (d0 + d1) would have the
+# slopes d1 (l0 - l1) / (3/4)^2 and d0 (l1 - l0) / (3/4)^2 at the gaps besides, l0 - l1 = ln(3/2),
+# and a gap has the slope -d (1 - d) at its logit: -1/4 and -3/16. So -ln(3/2)/9 and ln(3/2)/6 more.
+TWO_LOGITS = [[0.0, 0.0], [log(3), 0.0]]
+BOTH_OF_ROW_0 = torch.tensor([0, 0])
+IN_ONE_STAGE = membership([0], 0, "stage").double()[BOTH_OF_ROW_0]
+
+
+def two_logits() -> Tensor:
+    return torch.tensor(TWO_LOGITS, dtype=torch.float64, requires_grad=True)
+
+
+def slopes(weights: Tensor, logits: Tensor, family: Family = "bce") -> list[float]:
+    """Of the weighted loss, at the logits of row 0."""
+    losses = classification(logits, BOTH_OF_ROW_0, family=family, reduction="sum")
+    (slope,) = torch.autograd.grad((weights * losses).mean(), logits)
+    found: list[float] = slope[:, 0].tolist()
+    return found
+
+
+@pytest.mark.parametrize("family", ["bce", "softmax"])
+def test_no_gradient_flows_through_a_gap(family: Family) -> None:
+    """Weighed by its own gap a sample's slope is -d * d / 2: -1/8 and -1/32.
+
+    A gap that remembered its logit would add the loss times -d (1 - d) / 2: -ln 2 / 8 to the first.
+    """
+    logits = two_logits()
+
+    gap = gaps(logits, BOTH_OF_ROW_0, family=family)
+
+    assert slopes(gap, logits, family) == pytest.approx([-1 / 8, -1 / 32])
+
+
 def test_no_gradient_flows_through_a_weight() -> None:
-    """Neither gaps nor weights remember the logits that they came from."""
-    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    rows = torch.tensor([0, 1, 0, 1])
+    """Also where gaps remember their logits: -(4/3)(1/2)/2 = -1/3 and -(2/3)(1/4)/2 = -1/12, the
+    slopes under the constants 4/3 and 2/3. A weight that remembered too would have others.
+    """
+    logits = two_logits()
+    remembering = (-logits[:, 0]).sigmoid()
 
-    gap = gaps(logits, rows)
-    weights = adaptive_weights(gap, membership([0, 1], 1, "stage")[rows], 0.5)
+    weights = adaptive_weights(remembering, IN_ONE_STAGE, 1.0, clamp=None)
 
-    assert not gap.requires_grad
-    assert not weights.requires_grad
+    assert slopes(weights, logits) == pytest.approx([-1 / 3, -1 / 12])
+    assert slopes(torch.tensor([4 / 3, 2 / 3]).double(), logits) == pytest.approx([-1 / 3, -1 / 12])
+    quotient = remembering / remembering.mean()
+    assert slopes(quotient, logits) == pytest.approx(
+        [-1 / 3 - log(3 / 2) / 9, -1 / 12 + log(3 / 2) / 6]
+    )
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

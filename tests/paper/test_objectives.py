@@ -12,6 +12,9 @@ d; the teacher gives (ln 3, 0, 0, 0), sigmoids (3/4, 1/2, 1/2, 1/2), to all.
 The client learned 4 classes and meets 2 new ones in stage 2, so p = 4/6 = 2/3 = t/(t+1) in both
 readings. Weights are worked out in test_adaptive_weights.py. With sigmoids the true row costs
 -ln(1-d) and each other row ln 2.
+
+In the softmax family a logit of ln(4(1-d)/d) at the true row gives the same gaps, and so the same
+weights: 4(1-d)/d against four rows of 1 is a share of 1-d, and each other row has d/4.
 """
 
 from dataclasses import replace
@@ -22,12 +25,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.recipes import recipe
 from learning.augmentation import Transform
 from learning.lesson import Lesson
 from learning.nets import ResNet18
 from learning.objective import LocalObjective
 from learning.shapes import first_model, grown
 from learning.strategies import STRATEGIES
+from learning.strategies.choice import chosen
 from learning.strategies.fedavg import FEDAVG
 from learning.strategies.fedka import FEDKA
 from learning.strategies.strategy import Objective, Strategy
@@ -60,6 +65,18 @@ BLOCKS = [
     UNDECIDED / 4,
     UNDECIDED / 4,
     UNDECIDED / 4,
+]
+# KL(teacher || student) among all four old rows, by 4: (3, 1, 1, 1)/6 against (7, 1, 1, 1)/10, ...
+UNSHAPEN = 1 / 2 * log(4 / 3)  # against 1/4 each: 1/2 ln 2 + 1/2 ln(2/3)
+JOINT = [
+    (1 / 2 * log(5 / 7) + 1 / 2 * log(5 / 3)) / 4,
+    (1 / 2 * log(43 / 16) + 1 / 6 * log(43 / 114) + 1 / 3 * log(43 / 48)) / 4,  # (8, 19, 8, 8)/43
+    (1 / 2 * log(5 / 7) + 1 / 2 * log(5 / 3)) / 4,
+    (1 / 2 * log(5) + 1 / 6 * log(5 / 21) + 1 / 3 * log(5 / 3)) / 4,  # (1, 1, 7, 1)/10
+    (1 / 2 * log(29 / 2) + 1 / 6 * log(29 / 156) + 1 / 3 * log(29 / 6)) / 4,  # (1, 1, 1, 26)/29
+    UNSHAPEN / 4,
+    UNSHAPEN / 4,
+    UNSHAPEN / 4,
 ]
 # Student maps point to (.6, .8), the teacher's to (.8, .6): (0.2 + 0.2) / 2 cells. The last
 # sample's teacher looks nowhere.
@@ -103,21 +120,39 @@ LWM = replace(
 
 
 class Recited(ResNet18):
-    """A net that recites given maps and logits; its map of class 0 is its first channel."""
+    """A net that recites given maps and logits; its map of class c is channel c."""
 
-    def __init__(self, maps_BQ: list[list[float]], logits_BC: list[list[float]]) -> None:
-        super().__init__(1, 1, len(logits_BC[0]))
-        self.fc.weight.data.zero_()[:, 0] = 1
-        self._a_BKHW = torch.zeros(len(maps_BQ), 8, 1, 2)
-        self._a_BKHW[:, 0, 0] = torch.tensor(maps_BQ)
-        self._logits_BC = torch.tensor(logits_BC)
+    def __init__(self, maps_BCQ: Tensor, logits_BC: Tensor) -> None:
+        images, classes, cells = maps_BCQ.shape
+        super().__init__(1, 1, classes)
+        self.fc.weight.data = torch.eye(classes, 8)
+        self._a_BKHW = torch.zeros(images, 8, 1, cells)
+        self._a_BKHW[:, :classes, 0] = maps_BCQ
+        self._logits_BC = logits_BC
 
     def maps_and_logits(self, x_BcHW: Tensor) -> tuple[Tensor, Tensor]:
         return self._a_BKHW, self._logits_BC
 
 
-def told(strategy: Strategy, *, learned: int = 4, taught: bool = True) -> dict[str, float]:
-    """What the objective says of the batch."""
+LOOKS = [[3.0, 4.0]] * 5
+TEACHER_LOOKS = [[4.0, 3.0]] * 4
+"""Where student and teacher look for each of their classes, in every sample but the last."""
+
+
+def told(
+    strategy: Strategy,
+    *,
+    learned: int = 4,
+    taught: bool = True,
+    others: int = 1,
+    sharper: int = 1,
+    looks: list[list[float]] = LOOKS,
+    teacher_looks: list[list[float]] = TEACHER_LOOKS,
+) -> dict[str, float]:
+    """What the objective says of the batch.
+
+    A true row has `others` times the odds of the table, and all logits are `sharper` times as high.
+    """
     chance = np.random.default_rng(0)
     lesson = Lesson(
         strategy=strategy,
@@ -133,10 +168,12 @@ def told(strategy: Strategy, *, learned: int = 4, taught: bool = True) -> dict[s
         generator=lambda purpose, epoch: chance,
         learning_rate=0.1,
     )
-    logits = np.zeros((8, 5), np.float32)
-    logits[range(8), ROWS] = np.log((1 - np.array(D)) / np.array(D))
-    student = Recited([[3.0, 4.0]] * 8, logits.tolist())
-    teacher = Recited([[4.0, 3.0]] * 7 + [[0.0, 0.0]], [[LN3, 0.0, 0.0, 0.0]] * 8)
+    logits_BC, gaps_B = torch.zeros(8, 5), torch.tensor(D)
+    logits_BC[range(8), ROWS] = sharper * (others * (1 - gaps_B) / gaps_B).log()
+    student = Recited(torch.tensor([looks] * 8), logits_BC)
+    teacher_maps_BCQ = torch.tensor([teacher_looks] * 8)
+    teacher_maps_BCQ[7] = 0
+    teacher = Recited(teacher_maps_BCQ, torch.tensor([[sharper * LN3, 0.0, 0.0, 0.0]] * 8))
     objective = LocalObjective(lesson, student, teacher if taught else None)
     seen = objective(torch.zeros(8, 1, 4, 4), torch.tensor(ROWS))
     return {name: value.item() for name, value in seen.items()}
@@ -161,6 +198,63 @@ def test_fedka_is_twice_the_balance_plus_both_distillations() -> None:
     )
     assert seen["empty_maps"] == 0
     assert seen["empty_teacher_maps"] == 1 / 8
+
+
+def test_fedka_in_the_softmax_family_weighs_shares() -> None:
+    """2 L_CB + L_SD + L_AD with P a soft-max: at four times the odds gaps and weights are the same.
+
+    D_CE is -ln(1-d) / 5. In the true row's block its odds are 28, 19/2 or 104 against 1.
+    """
+    label = [-log(1 - d) / 5 for d in D]
+    twenty_eight = (3 / 4 * log(87 / 112) + 1 / 4 * log(29 / 4)) / 4  # (3/4, 1/4) to (28, 1)/29
+    blocks = [
+        twenty_eight,
+        (3 / 4 * log(63 / 8) + 1 / 4 * log(21 / 76)) / 4,  # to (2, 19)/21
+        twenty_eight,
+        (UNDECIDED + 1 / 2 * log(29 / 56) + 1 / 2 * log(29 / 2)) / 4,  # (1/2, 1/2) to (28, 1)/29
+        (UNDECIDED + 1 / 2 * log(105 / 208) + 1 / 2 * log(105 / 2)) / 4,  # to (1, 104)/105
+        *[UNDECIDED / 4] * 3,
+    ]
+
+    seen = told(FEDKA.under(family="softmax"), others=4)
+
+    assert seen["classification"] == pytest.approx(mean(W, label), rel=1e-5)
+    assert seen["semantic"] == pytest.approx(mean(W, blocks), rel=1e-5)
+    assert seen["loss"] == pytest.approx(
+        2 * mean(W, label) + mean(W, blocks) + mean(W, MAPS), rel=1e-5
+    )
+
+
+def test_the_literal_preset_sums_slices_and_the_label_and_clamps_nothing() -> None:
+    """2 L_CB + L_SD + L_AD; no term is divided by its outputs, and 12/29 stays as it is.
+
+    D_CE is -ln(1-d). L_SD takes (3, 1, 1, 1)/6 to the student's shares among all five rows, 1-d at
+    the true row and d/4 elsewhere; a new sample pays -ln(1-d) besides. Maps differ by 0.2 + 0.2.
+    """
+    preset = recipe("smoke", "literal")
+    weights = [*W[:7], 12 / 29]
+    label = [-log(1 - d) for d in D]
+    first = 1 / 2 * log(4 / 7) + 1 / 2 * log(16 / 3)  # shares (7/8, 1/32, 1/32, 1/32)
+    slices = [
+        first,
+        1 / 2 * log(27 / 4) + 1 / 6 * log(9 / 38) + 1 / 3 * log(9 / 4),  # (2, 19, 2, 2)/27
+        first,
+        1 / 2 * log(16) + 1 / 6 * log(4 / 21) + 1 / 3 * log(16 / 3),  # (1, 1, 28, 1)/32
+        1 / 2 * log(54) + 1 / 6 * log(9 / 52) + 1 / 3 * log(18),  # (1, 1, 1, 104)/108
+        1 / 2 * log(16) + 1 / 2 * log(16 / 3) + log(8 / 7),  # (1, 1, 1, 1)/32, and 7/8
+        1 / 2 * log(27 / 4) + 1 / 2 * log(9 / 4) + log(27 / 19),  # (2, 2, 2, 2)/27, and 19/27
+        1 / 2 * log(54) + 1 / 2 * log(18) + log(27 / 26),  # (1, 1, 1, 1)/108, and 26/27
+    ]
+    maps = [0.4] * 7 + [0.0]
+
+    seen = told(chosen("fedka", preset.switches), others=4)
+
+    assert seen["classification"] == pytest.approx(mean(weights, label), rel=1e-5)
+    assert seen["semantic"] == pytest.approx(mean(weights, slices), rel=1e-5)
+    assert seen["attention"] == pytest.approx(mean(weights, maps), rel=1e-5)
+    assert seen["loss"] == pytest.approx(
+        2 * mean(weights, label) + mean(weights, slices) + mean(weights, maps), rel=1e-5
+    )
 
 
 def test_each_ablation_takes_one_thing_away() -> None:
@@ -219,15 +313,18 @@ def test_icarl_is_the_second_term_of_glfc() -> None:
 
 
 def test_icarl_in_the_softmax_family_distils_all_old_rows_at_temperature_two() -> None:
-    """D_CE + KD; sample 5: logits (0, 0, 0, 0, ln 7) cost -ln(7/11) / 5."""
-    seen = told(ICARL.under(family="softmax"))
-    # Soft-max of the true row: e^z / (e^z + 4), e^z = (1 - d) / d.
-    label = [log(1 + 4 * d / (1 - d)) / 5 for d in D]
+    """D_CE + KD. All logits are twice as high: temperature 2 makes them those of the table.
 
-    assert label[5] == pytest.approx(log(11 / 7) / 5)
-    assert seen["classification"] == pytest.approx(mean(ONES, label))
-    assert seen["semantic"] > 0
-    assert seen["loss"] == pytest.approx(seen["classification"] + seen["semantic"])
+    The true rows' odds are then 7^2, (19/8)^2 and 26^2, against four rows of 1: -ln(49/53) / 5 and
+    so on. KD is 2^2 times that of the table's logits: ln(4/3) / 2 for each new sample.
+    """
+    seen = told(ICARL.under(family="softmax"), sharper=2)
+    eighth, most, least = log(53 / 49) / 5, log(617 / 361) / 5, log(170 / 169) / 5
+    label = [eighth, most, eighth, eighth, least, eighth, most, least]
+
+    assert seen["classification"] == pytest.approx(mean(ONES, label), rel=1e-5)
+    assert seen["semantic"] == pytest.approx(4 * mean(ONES, JOINT), rel=1e-5)
+    assert seen["loss"] == pytest.approx(mean(ONES, label) + 4 * mean(ONES, JOINT), rel=1e-5)
 
 
 def test_lwm_weighs_nothing() -> None:
@@ -235,9 +332,10 @@ def test_lwm_weighs_nothing() -> None:
     seen = told(LWM)
 
     assert seen["classification"] == pytest.approx(mean(ONES, LABEL))
+    assert seen["semantic"] == pytest.approx(mean(ONES, JOINT), rel=1e-5)
     assert seen["attention"] == pytest.approx(mean(ONES, MAPS))
     assert seen["loss"] == pytest.approx(
-        sum(seen[n] for n in ("classification", "semantic", "attention"))
+        mean(ONES, LABEL) + mean(ONES, JOINT) + mean(ONES, MAPS), rel=1e-5
     )
 
 
@@ -270,3 +368,21 @@ def test_sums_are_means_times_their_outputs() -> None:
     assert seen["classification"] == pytest.approx(5 * mean(W, LABEL))
     assert seen["semantic"] == pytest.approx(4 * mean(W, BLOCKS), rel=1e-5)
     assert seen["attention"] == pytest.approx(2 * mean(W, MAPS))
+
+
+def test_with_maps_of_its_own_each_model_explains_what_it_sees_itself() -> None:
+    """`ad_class: own`: the teacher's map is that of row 0, which it always prefers, (4, 3)/5.
+
+    The student prefers the true row of each sample, also the new one, and looks for the five at
+    (3, 4)/5, (4, 3)/5, (0, 1), (1, 0), (24, 7)/25: 0.4, 0, 1.2, 0.8 and 0.16 + 0.32 by two cells.
+    The teacher would look elsewhere for rows 1 to 3. The last sample's teacher looks nowhere.
+    """
+    own = [0.2, 0.0, 0.2, 0.6, 0.4, 0.24, 0.24, 0.0]
+
+    seen = told(
+        FEDKA.under(ad_class="own"),
+        looks=[[3.0, 4.0], [4.0, 3.0], [0.0, 1.0], [1.0, 0.0], [24.0, 7.0]],
+        teacher_looks=[[4.0, 3.0], *[[0.0, 1.0]] * 3],
+    )
+
+    assert seen["attention"] == pytest.approx(mean(W, own), rel=1e-5)

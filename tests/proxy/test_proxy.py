@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from experiments.recipes import recipe
 from experiments.system import SITE, opening_of
@@ -15,6 +17,7 @@ from infra.promises import Answer, Arrived, Do, Keep, Place, Result, Say, Score,
 from learning.encoder import encoder_shapes
 from producers.images import Dataset, Part
 from proxy.proxy import Proxy
+from schemas.configuration import Configuration
 from schemas.errors import Refused
 from schemas.line import NotYet
 from schemas.messages import (
@@ -66,7 +69,7 @@ def dataset() -> Dataset:
     )
 
 
-def decisions(rounds: int = 2) -> list[Message]:
+def decisions(rounds: int = 2, **overrides: Any) -> list[Message]:
     """A run of two stages of two classes; stage 0 is closed and lists three prototypes."""
     config = recipe(
         "tiny",
@@ -78,11 +81,12 @@ def decisions(rounds: int = 2) -> list[Message]:
             "rounds_per_stage": rounds,
             "warmup": 0,
             "n_lab": 1,
+            **overrides,
         },
     )
     opening = opening_of(config, dataset())
     expected = ((NORTH, ("0", "1")), (SOUTH, ("1",)))
-    line: list[Message] = [
+    return [
         RunOpened(
             run="",
             number=0,
@@ -94,51 +98,67 @@ def decisions(rounds: int = 2) -> list[Message]:
         HeadGrown(
             run=RUN, number=1, stage=0, rows={"0": 0, "1": 1}, prototypes=expected, model=name(1)
         ),
+        *trained(config, 0, 2, 1),
     ]
-    for round in range(rounds):
-        number, version = 2 + 2 * round, 1 + round
+
+
+def trained(config: Configuration, stage: int, number: int, version: int) -> list[Message]:
+    """The rounds of a stage and its end, from a decision's number and a model's version on."""
+    line: list[Message] = []
+    for round in range(config.rounds_per_stage):
         line += [
             RoundOpened(
                 run=RUN,
-                number=number,
-                stage=0,
+                number=number + len(line),
+                stage=stage,
                 round=round,
-                base=name(version),
+                base=name(version + round),
                 teacher=None,
                 learning_rate=0.5,
                 participants=(Participant(entity=NORTH, weight=1, position=1),),
             ),
             RoundClosed(
                 run=RUN,
-                number=number + 1,
-                opened=number,
-                stage=0,
+                number=number + len(line) + 1,
+                opened=number + len(line),
+                stage=stage,
                 round=round,
                 counted=((NORTH, "c" * 64),),
                 withheld=(),
-                model=name(version + 1),
+                model=name(version + round + 1),
             ),
         ]
-    candidates = tuple(name(2 + round) for round in range(rounds))
-    line.append(
-        StageClosed(
-            run=RUN, number=2 + 2 * rounds, stage=0, candidates=candidates, last=candidates[-1]
-        )
+    candidates = tuple(
+        name(version + round + 1) for round in range(config.warm_up, config.rounds_per_stage)
     )
-    return line
+    end = StageClosed(
+        run=RUN,
+        number=number + len(line),
+        stage=stage,
+        candidates=candidates,
+        last=candidates[-1],
+    )
+    return [*line, end]
 
 
-def gradient(row: int, place: int, entity: str, label: int | None = None) -> PrototypeGradient:
+def gradient(
+    row: int, place: int, entity: str, label: int | None = None, stage: int = 0
+) -> PrototypeGradient:
     """An answer for a place: a gradient that tells class `label`, the right one unless given."""
     told = row if label is None else label
     arrays = {
         key: np.zeros(shape, np.float32) for key, shape in encoder_shapes(1, 16, 16, 4).items()
     }
     arrays["head.weight"][told] = arrays["head.bias"][told] = -0.5
-    arrays["conv1.bias"][0] = place + 1
+    arrays["conv1.bias"][0] = grey(stage, entity, place)
     return PrototypeGradient(
-        run=RUN, entity=entity, stage=0, place=place, groups={"gradient": arrays}
+        run=RUN, entity=entity, stage=stage, place=place, groups={"gradient": arrays}
     )
+
+
+def grey(stage: int, entity: str, place: int) -> float:
+    """Of the image that is rebuilt from a gradient here: each has its own."""
+    return (100 * (stage + 1) + 10 * (entity == SOUTH) + place) / 1000
 
 
 def gradients() -> list[Message]:
@@ -199,9 +219,10 @@ class Story:
         """Workers rebuild the prototypes and give each candidate its score."""
         while self.tasks:
             task = self.tasks.pop(0)
-            self.prepared.append(task.prepare(Held(self.held)))
+            prepared = task.prepare(Held(self.held))
+            self.prepared.append(prepared)
             if task.id[0] == "reconstruct":
-                images = np.zeros((3, 1, 16, 16), np.float32)
+                images = rebuilt(prepared)
                 answers = self.proxy.done(task.id, Result({}, {"rebuilt": {"images": images}}))
             else:
                 score = scores[int(task.id[2])]
@@ -229,6 +250,12 @@ class Story:
                 self.scores.append(answer)
             elif isinstance(answer, Trim):
                 self.trims.append(answer)
+
+
+def rebuilt(task: Task) -> NDArray[np.float32]:
+    """An image for each gradient of a task, as grey as the gradient says."""
+    told = [task.groups[f"gradient/{i}"]["conv1.bias"][0] for i in range(len(task.values["rows"]))]
+    return np.tile(np.array(told, np.float32)[:, None, None, None], (1, 1, 16, 16))
 
 
 def topic_of(message: Message) -> str:
@@ -354,6 +381,69 @@ def test_it_says_what_it_waits_for() -> None:
     assert not story.said
     assert not story.tasks
     assert SOUTH in story.proxy.waits()[0]
+
+
+def test_versions_of_the_warm_up_are_not_asked() -> None:
+    """Of four rounds floor(0.6 * 4) = 2 warm up: versions 4 and 5 are scored, and 4 teaches.
+
+    Versions 2 and 3 would have scored 0.9. They are no candidates, so nobody keeps or asks them.
+    """
+    story = Story()
+    story.tell(*decisions(4, warmup=None), *gradients())
+    story.finish({2: 0.9, 3: 0.9, 4: 0.3, 5: 0.2})
+
+    (chosen,) = story.said
+    assert chosen.teacher == name(4)
+    assert chosen.scores == ((4, 0.3), (5, 0.2))
+    assert [kept.model for kept in story.kept if kept.model] == [name(4), name(5)]
+
+
+THREE_STAGES: dict[str, Any] = {"stages": 3, "classes_per_stage": (2, 1, 1), "recon_batch": 2}
+
+
+def second_stage() -> list[Message]:
+    """Stage 1 of three: both twins found class 2, and have sent its prototypes."""
+    expected = ((NORTH, ("2",)), (SOUTH, ("2",)))
+    grown = HeadGrown(run=RUN, number=7, stage=1, rows={"2": 2}, prototypes=expected, model=name(4))
+    opened = decisions(**THREE_STAGES)[0]
+    assert isinstance(opened, RunOpened)
+    sent = [gradient(2, 0, entity, stage=1) for entity in (NORTH, SOUTH)]
+    return [grown, *trained(opened.configuration, 1, 8, 4), *sent]
+
+
+def asked(task: Task) -> list[tuple[float, int, tuple[int, int]]]:
+    """Each image that a candidate is asked about: its grey, its row, and what draws its views."""
+    images = task.groups["rebuilt"]["images"]
+    told = zip(images[:, 0, 0, 0].tolist(), task.values["rows"], task.values["places"], strict=True)
+    return [(round(shade, 3), row, place) for shade, row, place in told]
+
+
+@pytest.mark.parametrize("proxy_eval", ["current", "all"])
+def test_each_image_meets_the_row_of_its_class(proxy_eval: str) -> None:
+    """Stage 0 has images of rows 0, 1 and 1 in two batches, stage 1 two of row 2 in one.
+
+    Candidates of stage 1 are asked about the last two, or with `proxy_eval: all` about all five,
+    the older ones first; batches may come back in any order.
+    """
+    first = [
+        (grey(0, NORTH, 0), 0, (0, 0)),
+        (grey(0, NORTH, 1), 1, (0, 1)),
+        (grey(0, SOUTH, 0), 1, (0, 2)),
+    ]
+    second = [(grey(1, NORTH, 0), 2, (1, 0)), (grey(1, SOUTH, 0), 2, (1, 1))]
+    story = Story()
+    story.tell(*decisions(proxy_eval=proxy_eval, **THREE_STAGES), *gradients())
+    story.tasks.reverse()
+    story.finish({2: 0.9, 3: 0.4})
+    story.tell(story.said[0], *second_stage())
+    story.tasks.reverse()
+    story.finish({5: 0.5, 6: 0.6})
+
+    scored = [asked(task) for task in story.prepared if task.name == "score"]
+    later = [*first, *second] if proxy_eval == "all" else second
+    assert scored == [first, first, later, later]
+    assert len(story.said[1].used) == len(later)
+    assert story.said[1].teacher == name(6)
 
 
 @pytest.mark.parametrize(

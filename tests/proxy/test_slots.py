@@ -59,11 +59,9 @@ STORY: list[tuple[Told, Pair, str]] = [
 @pytest.mark.parametrize("index", range(len(STORY)), ids=[why for _, _, why in STORY])
 def test_a_run_of_four_stages_leaves_these_models_in_the_slots(index: int) -> None:
     """Three rounds a stage; with the double shift and the stale B2 of the released code."""
-    told, expected, _ = STORY[index]
     slots = fold(*(each for each, _, _ in STORY[: index + 1]), rounds=3, stages=4)[-1]
 
-    assert told[:2] == divmod(index, 3)
-    assert versions(slots) == expected
+    assert versions(slots) == STORY[index][1]
 
 
 def test_the_intended_course_is_taught_by_the_best_of_the_stage_before() -> None:

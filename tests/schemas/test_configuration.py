@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import pytest
+from pydantic import BaseModel
 
 from schemas.configuration import (
     SWITCHES,
@@ -63,6 +67,10 @@ def test_the_defaults_are_the_papers() -> None:
             {"stages": 2, "classes_per_stage": [5, 0]},
             "classes_per_stage.1 should be greater than or equal to 1, not 0",
         ),
+        (
+            {"seed": 2**53},
+            "seed should be less than or equal to 9007199254740991, not 9007199254740992",
+        ),
         ({"quirks": [2]}, "quirks.0 should be 1 or 14, not 2"),
         ({"bn": "recalibrate"}, "bn should be 'average', not 'recalibrate'"),
         ({"eval_head": "nme"}, "eval_head should be 'fc', not 'nme'"),
@@ -87,6 +95,33 @@ def test_a_value_that_may_not_be_is_named_in_one_clear_line(
 ) -> None:
     """The key, what it should be and what it is; for an unknown key the nearest one."""
     assert complaint(values) == said
+
+
+def whole_numbers(model: type[BaseModel]) -> Iterator[str]:
+    """The keys that take a whole number, nested ones with a dot."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{inner}" for inner in whole_numbers(field.annotation))
+        elif "int" in re.findall(r"\w+", str(field.annotation)) or field.annotation is int:
+            yield name
+
+
+@pytest.mark.parametrize("number", [10**20 - 1, -(10**20) + 1, 2**53])
+@pytest.mark.parametrize("key", list(whole_numbers(Configuration)))
+def test_a_whole_number_that_no_message_holds_is_refused(key: str, number: int) -> None:
+    """Beyond 64 bits nothing could be sent, which would show only once the run has begun."""
+    outer, dot, inner = key.partition(".")
+    value = {inner: number} if dot else number
+
+    said = complaint({outer: value})
+
+    assert said.startswith(f"{key} should be ")
+
+
+def test_a_seed_may_be_any_number_that_is_not_too_large() -> None:
+    """Also one below zero."""
+    assert configuration(NEEDED | {"seed": -(2**53) + 1}).seed == -9007199254740991
+    assert configuration(NEEDED | {"seed": -7, "encoder_seed": -7}).encoder_seed == -7
 
 
 def test_all_that_is_wrong_is_said_at_once_in_one_line() -> None:

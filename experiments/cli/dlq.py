@@ -1,0 +1,136 @@
+"""dlq: what was set aside, why, and how to hand it in again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.logs import log_of
+from experiments.cli.words import SCHEMA, AsJson, Run, answer, command, facts, next_step, table
+from experiments.numbers import size
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from schemas.messages import DeadLetter
+
+group = typer.Typer(
+    name="dlq",
+    help="Dead letters: messages that were set aside, with the reason.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="Where it lies, as `dlq ls` says.")]
+Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its place there.")]
+
+
+@group.command()
+def ls(run: Run, as_json: AsJson = False) -> None:
+    """List what was set aside in a run.
+
+    \b
+    Examples:
+      fedtwin dlq ls runs/smoke-fedka-2021
+    """
+    letters = [_told(each) for each in _letters(run)]
+    told = {"schema": SCHEMA, "run_dir": str(run), "dead_letters": letters}
+    answer(told, as_json, lambda out: _listed(out, told))
+
+
+@group.command()
+def show(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
+    """Show one: what it is about, why it was set aside, and whether the original is still there.
+
+    \b
+    Examples:
+      fedtwin dlq show runs/smoke-fedka-2021 fedtwin.smoke-fedka-2021.updates.local 17
+    """
+    from experiments.folder import RunFolder
+    from experiments.letters import original
+    from schemas.errors import DataError
+    from schemas.limits import LEAST_BYTES
+
+    letter = _one(run, topic, offset)
+    with log_of(RunFolder(run)) as transport:
+        try:
+            found = original(transport, letter, max(LEAST_BYTES, letter.size))
+            there = f"{len(found)} record{'s' if len(found) > 1 else ''}"
+        except DataError as gone:
+            there = str(gone)
+    told = {"schema": SCHEMA, **_told(letter), "original": there, "run_dir": str(run)}
+    answer(told, as_json, lambda out: _shown(out, told))
+
+
+@group.command()
+def requeue(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
+    """Put the original into its topic again, to be judged anew by whoever reads it.
+
+    It is read by its reference; where that was trimmed meanwhile, this says so (exit code 4).
+
+    \b
+    Examples:
+      fedtwin dlq requeue runs/smoke-fedka-2021 fedtwin.smoke-fedka-2021.updates.local 17
+    """
+    from experiments.folder import RunFolder
+    from experiments.letters import requeue as put_again
+    from schemas.limits import LEAST_BYTES
+
+    letter = _one(run, topic, offset)
+    with log_of(RunFolder(run)) as transport:
+        place = put_again(transport, letter, max(LEAST_BYTES, letter.size))
+    told = {"schema": SCHEMA, "topic": topic, "offset": place, "run_dir": str(run)}
+    answer(told, as_json, lambda out: _requeued(out, told))
+
+
+def _letters(run: Path) -> list[DeadLetter]:
+    from experiments.folder import RunFolder
+
+    folder = RunFolder(run)
+    folder.read_manifest()
+    found = folder.observed().dead_letters
+    return [found[key] for key in sorted(found)]
+
+
+def _one(run: Path, topic: str, offset: int) -> DeadLetter:
+    for letter in _letters(run):
+        if (letter.topic, letter.offset) == (topic, offset):
+            return letter
+    raise ConfigurationError(
+        f"no dead letter is about {topic} at {offset}: `{command('dlq ls', run)}` lists them"
+    )
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    return letter.model_dump(mode="json", exclude={"run"})
+
+
+def _listed(out: Console, told: dict[str, Any]) -> None:
+    rows = [
+        (each["topic"], str(each["offset"]), each["reason"], each["about"], size(each["size"]))
+        for each in told["dead_letters"]
+    ]
+    if rows:
+        table(out, ("topic", ">offset", "reason", "about", ">size"), rows)
+    else:
+        out.print("nothing was set aside")
+    next_step(out, "fedtwin dlq show RUN TOPIC OFFSET says more of one" if rows
+              else command("show", told["run_dir"]))  # fmt: skip
+
+
+def _shown(out: Console, told: dict[str, Any]) -> None:
+    names = ("topic", "offset", "about", "reason", "detail", "hash", "original")
+    facts(out, [(name, str(told[name])) for name in names])
+    next_step(out, "fedtwin dlq requeue with the same words hands it in again")
+
+
+def _requeued(out: Console, told: dict[str, Any]) -> None:
+    out.print(f"appended to {told['topic']} at {told['offset']}")
+    next_step(out, command("resume", told["run_dir"]))
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.add_typer(group)

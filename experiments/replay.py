@@ -1,0 +1,305 @@
+"""Fold a run's log again, and see whether it comes to the same bytes.
+
+Decisions are made anew from what they rest on, always; sums are added again where the updates that
+they counted were kept (`keep_rounds`); with `retrain` the whole run is made anew from its samples,
+where those were kept (`keep_samples`). Each version of the model is compared by its hash. What was
+let go meanwhile cannot be redone: of such a version only the copy in the log is read and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+
+from aggregator.aggregator import Aggregator, Opening
+from experiments.system import embedded
+from infra.pieces import fetched
+from infra.promises import Answer, Arrived, Place, Result, Say, Workers
+from infra.serve import Surroundings, System
+from infra.shelf import Shelf
+from infra.store.sqlite import SqliteStore
+from infra.telemetry import Stopwatch
+from infra.transport.base import Transport
+from infra.transport.embedded import Embedded as Log
+from infra.workers import Inline
+from schemas.codec import records
+from schemas.errors import DataError, Diverged
+from schemas.limits import LEAST_BYTES, largest_message
+from schemas.line import RoundsLine
+from schemas.messages import (
+    Decision,
+    GlobalModel,
+    Groups,
+    HeadGrown,
+    ModelName,
+    ModelUpdate,
+    RoundClosed,
+    RunOpened,
+    StageAdded,
+    TeacherChosen,
+    TwinDecision,
+)
+from schemas.topics import Names, parted
+
+COPY_BYTES = 16 * 1024 * 1024
+NOTHING: tuple[Decision | None, str] = (None, "")
+
+
+@dataclass
+class Replayed:
+    """What a replay found."""
+
+    run: str
+    versions: int = 0
+    """Models that the run's decisions name."""
+    grown: int = 0
+    """Of them, drawn or grown anew."""
+    summed: int = 0
+    """Averaged anew from every answer of their round."""
+    read: int = 0
+    """Only read: their updates were let go, and the copy in the log is what its hash says."""
+    gone: int = 0
+    """Let go themselves: no copy is left to look at."""
+    decisions: int = 0
+    """Decisions of the aggregator that were made anew, to the same bytes."""
+    trained: int = 0
+    """Trainings that were repeated."""
+    model_sha256: str = ""
+    different: list[str] = field(default_factory=list)
+    """What came out otherwise, in words."""
+
+
+class _Listener:
+    """A role that hears topics and says nothing."""
+
+    name = "replay"
+    owns: Sequence[str] = ()
+    over = False
+
+    def __init__(self, topics: Sequence[str], heard: Callable[[Arrived], None]) -> None:
+        self.lines = self.topics = topics
+        self._heard = heard
+
+    def hear(self, arrived: Arrived) -> None:
+        self._heard(arrived)
+
+    def answers(self) -> Iterator[Answer]:
+        yield from ()
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        yield from ()
+
+    def waits(self) -> list[str]:
+        return []
+
+
+class _Anew:
+    """The models that were made anew, or read where that could not be; the last two are held."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._made: dict[ModelName, Groups] = {}
+
+    def take(self, name: ModelName, groups: Groups) -> None:
+        """Go on from this one."""
+        self._made = {**dict(list(self._made.items())[-1:]), name: groups}
+
+    def groups(self, name: ModelName) -> Groups:
+        """Raises LookupError for another one, of which the log holds no copy either."""
+        return self._made[name] if name in self._made else self._shelf.groups(name)
+
+    def has(self, name: ModelName) -> bool:
+        """Only what was made: what is to be made now must not be found."""
+        return name in self._made
+
+    def names(self) -> dict[ModelName, int]:
+        """Nothing is let go by a replay."""
+        return {}
+
+    def drop(self, name: ModelName) -> None:
+        """Likewise."""
+
+
+class Replay:
+    """The fold of one run's log."""
+
+    def __init__(self, transport: Transport, names: Names) -> None:
+        """Read all decisions. Raises DataError for a log in which no run was opened."""
+        self._transport = transport
+        self._names = names
+        self._line = RoundsLine()
+        self._decisions: list[tuple[Decision, str]] = []
+        self._read([names.federation("rounds")], self._decided, LEAST_BYTES)
+        if self._line.opened is None:
+            raise DataError(f"the log holds no run {names.run}: was it opened?")
+        self.opened: RunOpened = self._line.opened
+        self._most = largest_message(self.opened.configuration, self.opened.data)
+        self._sites = sorted({parted(each)[0] for each in self.opened.schedule.entities})
+        self._shelf = Shelf(transport, names.federation("models"), self._most)
+        self._answers: dict[int, dict[str, list[tuple[str, Place, bool]]]] = {}
+        """Number of a RoundOpened → entity → hash and place of each of its answers, and whether
+        that came without content."""
+
+    def fold(self) -> Replayed:
+        """Make every decision anew, and compare."""
+        found = Replayed(self._names.run)
+        models = _Anew(self._shelf)
+        opening = Opening(self.opened.configuration, self.opened.data, self.opened.schedule)
+        aggregator = Aggregator(self._names, self._sites, opening, models)
+        self._listen(aggregator)
+        rounds = Place(self._names.federation("rounds"), (0,))
+        with suppress(Diverged):  # as the run did
+            for decision, hash in self._decisions:
+                self._again(aggregator, decision, models, found)
+                aggregator.hear(Arrived(rounds, hash, decision))
+        assert self._line.model is not None
+        found.model_sha256 = self._line.model.sha256
+        return found
+
+    def retrain(self, workers: Workers, found: Replayed) -> None:
+        """Make the run anew from its samples. Raises DataError where they were let go."""
+        opening = Opening(self.opened.configuration, self.opened.data, self.opened.schedule)
+        with closing(Log()) as log, closing(SqliteStore()) as store:
+            for entity in self.opened.schedule.entities:
+                self._copy(self._names.of_entity("samples", entity), log)
+            watch = Stopwatch()
+            run = embedded(
+                opening, None, log, store, workers, run=self._names.run,
+                around=lambda same: replace(same, stopwatch=watch),
+            )  # fmt: skip
+            run.system.run()
+            for added in [each for each, _ in self._decisions if isinstance(each, StageAdded)]:
+                log.append(self._names.federation("rounds"), records(added, source="replay")[1])
+                run.system.step()
+                run.system.run()
+            found.trained = watch.calls["learn"]
+            anew = Replay(log, self._names)._decisions
+        for (before, hash), (after, other) in zip_longest(self._decisions, anew, fillvalue=NOTHING):
+            if hash != other:
+                made = f"{after.kind()}" if after else "nothing"
+                had = f"decision {before.number}: {before.kind()}" if before else "nothing more"
+                found.different.append(f"trained again: {had} came out as {made}")
+
+    def _copy(self, topic: str, log: Log) -> None:
+        if self._transport.first(topic) > 0:
+            raise DataError(
+                f"{topic} was trimmed: only a run with keep_samples=true can be trained again"
+            )
+        place = 0
+        while place < self._transport.end(topic):
+            for stored in self._transport.read(topic, place, COPY_BYTES):
+                log.append(topic, [stored.record])
+                place = stored.offset + 1
+
+    # --- one decision ---------------------------------------------------------------------------
+
+    def _again(
+        self, aggregator: Aggregator, decision: Decision, models: _Anew, found: Replayed
+    ) -> None:
+        if isinstance(decision, StageAdded):
+            return  # an operator's
+        if isinstance(decision, RoundClosed) and not self._fill(aggregator, decision):
+            if not models.has(decision.model):
+                found.versions += 1
+                self._take_copy(decision.model, models, found)
+            return
+        made = aggregator.decide()
+        if made is None or made[1] != decision:
+            found.different.append(f"decision {decision.number}: {decision.kind()}")
+            self._take_copy(_model_of(decision), models, found)
+            return
+        found.decisions += 1
+        self._note_model(made[0], decision, models, found)
+
+    def _note_model(
+        self, content: Sequence[Answer], decision: Decision, models: _Anew, found: Replayed
+    ) -> None:
+        """The decision names a new model, which was made anew: go on from that."""
+        for said in content:
+            if isinstance(said, Say) and isinstance(said.message, GlobalModel):
+                name = _model_of(decision)
+                assert name is not None
+                models.take(name, said.message.groups)
+                found.versions += 1
+                found.grown += isinstance(decision, RunOpened | HeadGrown)
+                found.summed += isinstance(decision, RoundClosed)
+
+    def _take_copy(self, name: ModelName | None, models: _Anew, found: Replayed) -> None:
+        """Go on from the copy in the log, if one is left."""
+        if name is None or models.has(name):
+            return
+        try:
+            models.take(name, self._shelf.groups(name))
+            found.read += 1
+        except LookupError:
+            found.gone += 1
+
+    def _fill(self, aggregator: Aggregator, closed: RoundClosed) -> bool:
+        """Add every answer that a round counted; says whether they are all there."""
+        answers = self._answers.get(closed.opened, {})
+        places = [_place(answers.get(entity, []), hash) for entity, hash in closed.counted]
+        places += [_silent(answers.get(entity, [])) for entity, _ in closed.withheld]
+        there = [each for each in places if each is not None]
+        if len(there) < len(places):
+            return False
+        try:
+            for hash, place in there:
+                update = fetched(self._transport, place, self._most)
+                assert isinstance(update, ModelUpdate)
+                aggregator.hear(Arrived(place, hash, update))
+        except LookupError:
+            return False
+        return True
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _decided(self, arrived: Arrived) -> None:
+        message = arrived.message
+        if isinstance(message, Decision) and self._line.hear(message, arrived.hash):
+            self._decisions.append((message, arrived.hash))
+
+    def _listen(self, aggregator: Aggregator) -> None:
+        """Everything that decisions rest on: verdicts, choices of teachers, and answers."""
+        waiting: list[Arrived] = []
+
+        def hear(arrived: Arrived) -> None:
+            match arrived.message:
+                case ModelUpdate() as update:
+                    of_round = self._answers.setdefault(update.opened, {})
+                    answer = arrived.hash, arrived.place, update.reason is not None
+                    of_round.setdefault(update.entity, []).append(answer)
+                case TwinDecision() | TeacherChosen():
+                    waiting.append(arrived)
+
+        names = self._names
+        topics = [names.of_site("classes", site) for site in self._sites]
+        topics += [names.of_site("updates", site) for site in self._sites]
+        self._read([*topics, names.federation("teachers")], hear, self._most)
+        for arrived in waiting:
+            aggregator.hear(arrived)
+
+    def _read(
+        self, topics: Sequence[str], heard: Callable[[Arrived], None], max_bytes: int
+    ) -> None:
+        shelf = Shelf(self._transport, self._names.federation("models"), max_bytes)
+        around = Surroundings(self._transport, shelf, max_bytes)
+        reader = System([_Listener(topics, heard)], around, Inline({}))
+        while any(session.behind for session in reader.sessions):
+            reader.step()
+
+
+def _model_of(decision: Decision) -> ModelName | None:
+    """The model that a decision brings, if it brings one."""
+    return decision.model if isinstance(decision, RunOpened | HeadGrown | RoundClosed) else None
+
+
+def _place(answers: Sequence[tuple[str, Place, bool]], hash: str) -> tuple[str, Place] | None:
+    """Where the answer of this hash lies."""
+    return next(((told, place) for told, place, _ in answers if told == hash), None)
+
+
+def _silent(answers: Sequence[tuple[str, Place, bool]]) -> tuple[str, Place] | None:
+    """Where an answer without content lies."""
+    return next(((told, place) for told, place, silent in answers if silent), None)

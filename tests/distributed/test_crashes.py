@@ -1,0 +1,46 @@
+"""Programs are killed at every moment that has a name, and the run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.distributed.conftest import Found
+from tests.distributed.federation import ended_as_undisturbed
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
+
+SLICE = [
+    ("aggregator", "append:before", 2),
+    ("aggregator", "append:written", 5),
+    ("aggregator", "append:durable", 9),
+    ("aggregator", "heard", 12),
+    ("aggregator", "said", 4),
+    ("aggregator", "forgotten", 1),
+    ("producers", "append:written", 3),
+    ("producers", "said", 5),
+    ("twins", "append:before", 6),
+    ("twins", "append:written", 9),
+    ("twins", "heard", 40),
+    ("twins", "task:prepared", 5),
+    ("twins", "task:done", 7),
+    ("twins", "trim", 1),
+    ("proxy", "task:prepared", 1),
+    ("proxy", "task:done", 1),
+    ("proxy", "store:put", 1),
+    ("proxy", "append:durable", 1),
+    ("proxy", "trim", 1),
+]
+"""One of each kind; `make chaos` asks all of them, and oftener."""
+
+
+@pytest.mark.parametrize(("role", "point", "times"), SLICE)
+def test_a_program_that_is_killed_goes_on(found: Found, role: str, point: str, times: int) -> None:
+    """SIGKILL at the point, a new start, and the undisturbed model; each update counted once."""
+    run = found()
+    run.start_all(kill={role: (point, times)})
+    run.finish()
+
+    assert run.programs[f"{role}-1"].ends == [-signal.SIGKILL]
+    ended_as_undisturbed(run)

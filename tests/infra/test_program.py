@@ -1,0 +1,189 @@
+"""A role as a program: it waits its turn as a standby, gives up in time, and stops when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from infra.program import STOPPED, NoWorkers, Stopped, ended, serve, stoppable
+from infra.promises import Answer, Arrived, Result, Say
+from infra.serve import Session, Surroundings, System
+from infra.shelf import Shelf
+from infra.transport.embedded import Embedded as Log
+from schemas.codec import records
+from schemas.errors import DataError, Stalled
+from schemas.messages import Heartbeat, Measured
+from schemas.topics import Names
+
+NAMES = Names("spring")
+METRICS, CLASSES = NAMES.federation("metrics"), NAMES.of_site("classes", "local")
+
+
+class Clock:
+    """Seconds that pass when somebody says so."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now = 1000.0
+        self._step = step
+
+    def __call__(self) -> float:
+        self.now += self._step
+        return self.now
+
+
+class Echo:
+    """A role that hears measurements and says each once more, in another topic."""
+
+    name = "echo"
+    owns = ()
+    over = False
+
+    def __init__(self) -> None:
+        self.lines = self.topics = (CLASSES,)
+        self._heard: list[Arrived] = []
+
+    def hear(self, arrived: Arrived) -> None:
+        """Remember it."""
+        self._heard.append(arrived)
+
+    def answers(self) -> Iterator[Answer]:
+        """Say it again."""
+        heard, self._heard = self._heard, []
+        for each in heard:
+            yield Say(METRICS, Measured(run="", name=each.message.identity, values={}))
+
+    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        """It gives no tasks."""
+        yield from ()
+
+    def waits(self) -> list[str]:
+        """For ever."""
+        return ["an echo"]
+
+
+def around(log: Log, **more: object) -> Surroundings:
+    """The surroundings of a role over a log."""
+    return replace(Surroundings(log, Shelf(log, NAMES.federation("models"), 2**20), 2**20), **more)  # type: ignore[arg-type]
+
+
+def joined(log: Log, number: int) -> None:
+    """An entity says something."""
+    from schemas.messages import EntityJoined
+
+    said = EntityJoined(run="f" * 64, number=number, entity="local/north")
+    log.append(CLASSES, records(said, source="twins")[1])
+
+
+def test_a_standby_leaves_the_others_their_time() -> None:
+    """Three seconds of quiet before it answers; whatever comes begins them anew."""
+    clock = Clock()
+    with closing(Log()) as log:
+        system = System([Echo()], around(log, standby_after=3.0, clock=clock), NoWorkers())
+        said = []
+        for moment, speaks in ((0, True), (2, False), (2.5, True), (5, False), (5.6, False)):
+            clock.now = 1000 + moment
+            if speaks:
+                joined(log, 0)
+            system.step()
+            said.append(log.end(METRICS))
+
+    assert said == [0, 0, 0, 0, 2]
+
+
+def test_who_leaves_a_topic_begins_anew_when_it_comes_back() -> None:
+    """A twin that lived elsewhere meanwhile has to hear its own past again."""
+    heard: list[str] = []
+
+    class Listener(Echo):
+        def hear(self, arrived: Arrived) -> None:
+            heard.append(arrived.place.topic)
+
+        def answers(self) -> Iterator[Answer]:
+            yield from ()
+
+    with closing(Log()) as log:
+        joined(log, 0)
+        system = System([Listener()], around(log), NoWorkers())
+        session: Session = system.sessions[0]
+        system.step()
+        system.step()
+        assert len(heard) == 1
+        session.leave([CLASSES])
+        system.step()
+
+    assert len(heard) == 2
+
+
+def test_patience_ends_a_run_that_nobody_works_for() -> None:
+    """Ten seconds without a word from anybody; it names what is missing."""
+    with closing(Log()) as log, pytest.raises(Stalled, match=r"for 10 s nothing came.*an echo"):
+        serve(
+            Echo(), around(log, clock=Clock(step=0.5)), NoWorkers(), NAMES,
+            process="echo-1", patience=10,
+        )  # fmt: skip
+
+
+def test_patience_lasts_while_somebody_is_heard_to_work() -> None:
+    """A twin elsewhere trains for half a minute; when it is silent, ten seconds more."""
+    clock = Clock(step=0.5)
+    began = clock.now
+
+    def works(system: System) -> None:
+        if clock.now < began + 30:
+            beat = Heartbeat(
+                run="", process="twins-1", role="twins", at=0.0, in_work=("learn",), waits=()
+            )
+            log.append(METRICS, records(beat, source="twins")[1])
+
+    with closing(Log()) as log, pytest.raises(Stalled):
+        serve(
+            Echo(), around(log, clock=clock), NoWorkers(), NAMES,
+            process="echo-1", patience=10, each_turn=works,
+        )  # fmt: skip
+
+    assert 30 + 10 <= clock.now - began <= 30 + 10 + 10 + 5
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_stops_wherever_it_is_when_it_is_told_to(
+    how: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how to go on, and its exit code is that of an interruption."""
+    told: list[bool] = []
+
+    def work() -> None:
+        with stoppable() as stopped:
+            try:
+                os.kill(os.getpid(), how)
+                signal.pause()
+            except Stopped:
+                told.append(stopped())
+                raise
+
+    assert ended("echo", work) == STOPPED
+    assert told == [True]
+    assert "Start it again" in capsys.readouterr().err
+
+
+def test_what_ends_a_program_early_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the exit code of its kind."""
+
+    def fails() -> None:
+        raise DataError("digits are broken")
+
+    assert ended("producers", fails) == 4
+    assert capsys.readouterr().err == "producers: digits are broken\n"
+
+
+def test_without_workers_nothing_can_be_given() -> None:
+    """An aggregator that gave a task would wait for it for ever."""
+    from infra.promises import Task
+
+    check: Callable[[], None] = lambda: NoWorkers().submit("a", Task("learn"))  # noqa: E731
+    with pytest.raises(ValueError, match="learn was given"):
+        check()
