@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import infra
+from infra import serve
 from infra.points import POINTS, PROGRAMS, Hook, no_hook
 from infra.promises import (
     Answer,
@@ -669,6 +670,7 @@ def test_of_very_many_letters_the_newest_are_kept_and_no_more_are_remembered(
 ) -> None:
     """Three hundred records of junk: the log keeps the last forty to fifty letters about them."""
     monkeypatch.setattr(embedded, "LETTERS", 40)
+    monkeypatch.setattr(serve, "REMEMBERED", 50)
     log = Embedded()
     reader, another = system(log, Made(lines=[CLASSES], owns=[CLASSES])), Letters(log)
     for _ in range(30):
@@ -680,7 +682,7 @@ def test_of_very_many_letters_the_newest_are_kept_and_no_more_are_remembered(
     assert there == list(range(300 - len(there), 300))
     assert 40 <= len(there) <= 50
     assert not another.tell_of(CLASSES, 0)
-    assert len(another) == len(there)
+    assert len(another) == 50
 
 
 def test_of_scores_all_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
