@@ -16,13 +16,14 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint 
 STAMP := .venv/.fedtwin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check up down bench chaos same-bytes clean ci-setup
+.PHONY: help demo test test-fast coverage check up down bench chaos same-bytes clean ci-setup
 MAKEFLAGS += --no-print-directory
 
 help:
 	@echo "make demo       a first run with its report; needs no service"
 	@echo "make test       every test that this machine can run, with a real Kafka and Redis"
 	@echo "make test-fast  the tests that need no service and less than a minute"
+	@echo "make coverage   lines and branches of schemas, learning, aggregator: at least 95 % of each"
 	@echo "make check      format, lint, types and the rules of the house"
 	@echo "make up         start Kafka and Redis on this machine; addresses in .services.json"
 	@echo "make down       end them; their data stays until make clean"
@@ -93,6 +94,15 @@ test: $(STAMP)
 	echo "Services: $$services."; \
 	echo "What was skipped, and why, is listed above as SKIPPED."; \
 	exit $$result
+
+# What is measured is the process of the tests; programs that they start count for nothing.
+COVERED := schemas learning aggregator
+coverage: $(STAMP)
+	@$(BIN)/pytest -q -m "not slow and not kafka and not redis and not docker" --cov-branch \
+		$(COVERED:%=--cov=%) --cov-report= $(COVERED:%=tests/%) tests/paper tests/flows $(ARGS)
+	@for each in $(COVERED); do $(BIN)/coverage report --include="$$each/*" --skip-covered \
+		--omit="*/__main__.py" --show-missing --fail-under=95 || exit 1; done
+	@echo "make coverage: at least 95 % of each, its programs left out."
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -48,6 +48,7 @@ READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
 LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time
+REMEMBERED = 125_000  # dead letters of a topic: as many as the log of one process may hold
 TaskId = tuple[str | int, ...]
 T = TypeVar("T")
 
@@ -60,6 +61,12 @@ class Letters:
         self._places: dict[str, int] = {}
         self._written: dict[tuple[str, str], set[int]] = {}
         """Topic of letters, and topic → offsets that somebody set aside."""
+        self._there: dict[str, deque[tuple[str, int]]] = {}
+        """Topic of letters → what each is about, the oldest first: those are forgotten."""
+
+    def __len__(self) -> int:
+        """How many it remembers."""
+        return sum(map(len, self._there.values()))
 
     def tell_of(self, topic: str, offset: int) -> bool:
         """Whether there is a letter about what lies there."""
@@ -77,11 +84,20 @@ class Letters:
             for stored in found:
                 self._places[letters] = stored.offset + 1
                 self._note(letters, stored.record.key.split("/"))
+            self._forget(letters)
 
     def _note(self, letters: str, key: list[str]) -> None:
         match key:
             case ["DeadLetter", topic, offset, _] if offset.isdecimal():
                 self._written.setdefault((letters, topic), set()).add(int(offset))
+                self._there.setdefault(letters, deque()).append((topic, int(offset)))
+
+    def _forget(self, letters: str) -> None:
+        """The oldest of very many: who comes by what they are about will write another."""
+        there = self._there.get(letters, deque())
+        while len(there) > REMEMBERED:
+            topic, offset = there.popleft()
+            self._written[letters, topic].discard(offset)
 
 
 @dataclass

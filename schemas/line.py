@@ -511,6 +511,8 @@ class VerdictLine:
     def _fit(self, verdict: WindowJudged) -> None:
         if self.number < 0:
             raise Refused("out-of-line", f"{self.entity} has not joined")
+        if verdict.stage >= self._rounds.most_stages:
+            raise Refused("out-of-line", f"judges stage {verdict.stage}, which no run has")
         marked = self._rounds.next_marked(self.entity, self.judged)
         if marked is None:
             known = self._rounds.total_stages

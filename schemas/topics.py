@@ -2,6 +2,10 @@
 
 Each topic has one partition and one writer's side, so who may say what is a property of the topic
 and never of a field in a message. Order exists inside a topic only.
+
+What is kept `by size` loses its oldest records. A broker does that with both of these topics; the
+log of one process only with dead letters, of which it keeps the newest 100,000, for a recipe's
+report rests on all of its scores.
 """
 
 from __future__ import annotations

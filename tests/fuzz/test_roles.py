@@ -29,7 +29,7 @@ from schemas.messages import (
 )
 from schemas.topics import TOPICS, table_row
 from tests.flows.federation import Outcome, Told, finished, letters, outcome, put_together, small
-from tests.fuzz.mutators import Draft, rewritten
+from tests.fuzz.mutators import Draft, damaged, rewritten
 
 ROOM = 32 * 1024 * 1024
 OTHER_RUN = "9" * 64
@@ -142,6 +142,23 @@ class Noise:
             self.unread[place] = reason
 
 
+class Damage(Noise):
+    """Writes records whose bytes met with an accident: none of them is one any more."""
+
+    def _write_to(self, topic: str) -> None:
+        record, other = self._honest(topic), self._honest(topic)
+        if record is None or other is None:
+            return
+        value = damaged(record.value, [other.value], self.chance)
+        try:
+            piece(value, ROOM)
+        except Refused as refused:
+            place = (topic, self.log.append(topic, [Record(record.key, value, record.headers)]))
+            self._written.add(place)
+            self.left -= 1
+            self._remember(place, refused.reason)
+
+
 @pytest.fixture(scope="module")
 def undisturbed() -> Outcome:
     """The run without any of this."""
@@ -177,6 +194,32 @@ def test_a_run_among_rewritten_messages_ends_as_if_there_were_none(
     assert len(noise.unread) > count // 4
     assert noise.read.total() > count // 4
     assert {"samples", "classes", "rounds", "updates", "prototypes", "models"} <= noise.read.keys()
+
+
+@pytest.mark.parametrize(
+    ("seed", "copies", "count"),
+    [
+        (5, 1, 400),
+        pytest.param(6, 1, 2000, marks=pytest.mark.slow),
+        pytest.param(7, 2, 2000, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_among_damaged_records_ends_as_if_there_were_none(
+    seed: int, copies: int, count: int, undisturbed: Outcome
+) -> None:
+    """Every role reads them among the true ones; each is told of with its reason, none counts."""
+    log = Log()
+    run = put_together(small(), log, Told(copies=copies))
+    line = run.aggregator.line
+    noise = Damage(log, random.Random(seed), lambda: line.number + 1, count // 50, count)
+    run.system.run(watch=noise)
+    told = {(letter.topic, letter.offset): letter.reason for letter in letters(run)}
+
+    assert outcome(run) == undisturbed
+    assert noise.left == 0
+    assert told == noise.unread
+    assert set(told.values()) == {"unreadable", "bad-hash", "too-large"}
+    assert {table_row(topic).name for topic, _ in told} == REWRITTEN - {"models"}
 
 
 def test_every_topic_that_a_role_reads_is_written_to_here() -> None:

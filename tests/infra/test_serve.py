@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import infra
+from infra import serve
 from infra.points import POINTS, PROGRAMS, Hook, no_hook
 from infra.promises import (
     Answer,
@@ -39,11 +40,12 @@ from infra.promises import (
     Task,
     Trim,
 )
-from infra.serve import Surroundings, System
+from infra.serve import Letters, Surroundings, System
 from infra.shelf import Shelf
 from infra.store.base import About
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
+from infra.transport import embedded
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
@@ -661,6 +663,35 @@ def test_letters_that_were_trimmed_do_not_stop_their_writer() -> None:
     assert log.first(LETTERS) == 1
     there = [key.split("/")[2] for key in keys(log, LETTERS)]
     assert there == ["1", "0", "2"]
+
+
+def test_of_very_many_letters_the_newest_are_kept_and_no_more_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three hundred records of junk: the log keeps the last forty to fifty letters about them."""
+    monkeypatch.setattr(embedded, "LETTERS", 40)
+    monkeypatch.setattr(serve, "REMEMBERED", 50)
+    log = Embedded()
+    reader, another = system(log, Made(lines=[CLASSES], owns=[CLASSES])), Letters(log)
+    for _ in range(30):
+        log.append(CLASSES, [JUNK["unreadable"]] * 10)
+        reader.run()
+        assert another.tell_of(CLASSES, log.end(CLASSES) - 1)
+
+    there = [each.offset for each in letters(log)]
+    assert there == list(range(300 - len(there), 300))
+    assert 40 <= len(there) <= 50
+    assert not another.tell_of(CLASSES, 0)
+    assert len(another) == 50
+
+
+def test_of_scores_all_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report rests on them."""
+    monkeypatch.setattr(embedded, "LETTERS", 40)
+    log = Embedded()
+    write(log, METRICS, *(measured(f"model/{i}") for i in range(100)))
+
+    assert len(keys(log, METRICS)) == 100
 
 
 def test_a_role_may_set_a_message_aside_after_it_had_to_wait() -> None:

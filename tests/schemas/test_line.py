@@ -328,6 +328,18 @@ def test_the_longest_run_comes_just_to_the_last_number(monkeypatch: pytest.Monke
     assert line.number == line.last_number == 19
 
 
+def test_a_verdict_on_a_stage_that_no_run_has_holds_up_no_line() -> None:
+    """At the end of the schedule a verdict may wait for a stage that is added; not for this."""
+    line = VerdictLine(NORTH, read(HONEST))
+    for decision in (joined(), verdict(1, 0, 0), verdict(2, 1, 3)):
+        line.take(decision)
+
+    with pytest.raises(NotYet, match="a stage for local/north"):
+        line.take(verdict(3, 2, 6))
+    with pytest.raises(Refused, match=f"judges stage {2**50}"):
+        line.take(verdict(3, 2**50, 6))
+
+
 # --- teachers -------------------------------------------------------------------------------------
 
 
