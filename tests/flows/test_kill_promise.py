@@ -38,7 +38,14 @@ RUNS, KILLS = 5, 5
 """So many runs, and the least kills of each."""
 SLOW_TO_IMPORT = ("experiments.worker", "torch._inductor", "experiments.figures")
 """The second comes with torch's switch for repeatable sums, the third with the report."""
-RARE = {"store:put": 1, "forgotten": 2, "trim": 2, "task:prepared": 9, "task:done": 9}
+RARE = {
+    "store:put": 1,
+    "caught-up": 2,
+    "forgotten": 2,
+    "trim": 2,
+    "task:prepared": 9,
+    "task:done": 9,
+}
 """The so-many-th of its kind kills; of others the thirtieth, which is in the first rounds."""
 MOMENTS = 70
 """The most moments of a first life; a later one reads again what the ones before have written.
