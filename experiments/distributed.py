@@ -68,7 +68,8 @@ def start(
 ) -> Outcome:
     """Begin a run over Kafka and see it through. Raises what `runner.start` does, and ServiceError.
 
-    The run's topics are made here; `fresh` takes away those of a run of the same name.
+    The run's topics are made here; `fresh` takes away those of the run that the folder held, and no
+    others of the same name.
     """
     runner.check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
@@ -86,7 +87,8 @@ def start(
         manifest |= {"transport": "kafka", "processes": asdict(federation.wanted)}
         names = Names(str(manifest["run"]))
         check_disk(folder, estimate, run_folder.size)
-        _prepare(federation, names, opening, fresh=fresh)
+        ours = fresh and _is_of(run_folder, names)
+        _prepare(federation, names, opening, fresh=ours)
         announce(estimate)
         run_folder.remove_files()
         run_folder.write_manifest(manifest)
@@ -112,6 +114,14 @@ def resume(
         return _run(run_folder, opening, dataset, local, federation, watch)
 
 
+def _is_of(folder: RunFolder, names: Names) -> bool:
+    """Whether a folder holds a run over Kafka of this name, whose topics are so its own."""
+    if not folder.exists:
+        return False
+    manifest = folder.read_manifest()
+    return manifest.get("transport") == "kafka" and manifest["run"] == names.run
+
+
 def _prepare(federation: Federation, names: Names, opening: Opening, *, fresh: bool) -> None:
     """Make the run's topics, in both clusters. Raises ConfigurationError where there are some."""
     settings = federation.settings
@@ -135,8 +145,9 @@ def _make_way(administration: Administration, names: Names, address: str, *, fre
     there = administration.ls(names)
     if there and not fresh:
         raise ConfigurationError(
-            f"Kafka at {address} holds {len(there)} topics of a run {names.run}: --fresh takes them"
-            f" away, or `fedtwin topics rm {names.run}`"
+            f"Kafka at {address} holds {len(there)} topics of a run {names.run} that this folder"
+            " did not begin: take another --seed, or go on where it lies; if nobody needs it,"
+            f" `fedtwin topics rm {names.run}`"
         )
     until = time.monotonic() + GONE
     while administration.rm(names) and time.monotonic() < until:
@@ -194,7 +205,7 @@ def _programs(
     """Every role's processes, which end with this context."""
     file = folder.path / OPENING
     write_opening(opening, file)
-    programs = Processes(folder.path / LOGS, names.run)
+    programs = Processes(folder.path / LOGS, names.run, local.tell)
     place = folder.data_name(local.data_dir)
     data = ("--data-dir", str(local.data_dir), "--dataset", place)
     workers = ("--workers", str(local.workers))

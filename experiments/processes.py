@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,8 @@ class Processes:
     folder: Path
     """For what they say: a file each."""
     run: str
+    tell: Callable[[str], None] = lambda text: None
+    """Given a line when a program was lost."""
     _programs: list[Program] = field(default_factory=list)
 
     def start(self, name: str, *words: str) -> None:
@@ -82,6 +84,7 @@ class Processes:
                 program.over = True
             elif code < 0 and program.starts < STARTS:
                 program.starts += 1
+                self._note(program, code)
                 program.process = self._begin(program.name, program.words)
             else:
                 raise self._error(program, code)
@@ -123,6 +126,13 @@ class Processes:
                 env=os.environ | {"FEDTWIN_RUN": self.run},
                 process_group=0,  # Ctrl-C in a terminal is the runner's alone
             )
+
+    def _note(self, program: Program, code: int) -> None:
+        """That a program was lost stands in its own file, and is told at once."""
+        text = f"{program.name} was ended by {signal.Signals(-code).name} and is started again"
+        with self._log(program.name).open("a") as said:
+            said.write(f"runner: {text}\n")
+        self.tell(text)
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

@@ -45,6 +45,8 @@ class Local:
     report_prototypes: bool | None = None
     """None shows rebuilt prototypes where the data is public, and only there."""
     hook: Hook = no_hook
+    tell: Callable[[str], None] = lambda text: None
+    """Given a line when something happened that somebody should know, and nothing failed."""
     start_worker: StartWorker | None = None
     """How a worker process begins; None starts `python -m experiments.worker`."""
 

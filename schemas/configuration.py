@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import Annotated, Literal, Self
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -239,6 +240,34 @@ def known_keys() -> list[str]:
     """Every key that a recipe can set, nested ones with a dot."""
     nested = [f"perturb.{name}" for name in Perturb.model_fields]
     return [name for name in Configuration.model_fields if name != "perturb"] + nested
+
+
+def values_of(key: str) -> str:
+    """What a key takes, in words: its choices, or the kind of value. Raises KeyError for others."""
+    outer, _, inner = key.partition(".")
+    field = Perturb.model_fields[inner] if inner else Configuration.model_fields[outer]
+    return _form(field.annotation)
+
+
+def _form(annotation: object) -> str:
+    """A type as somebody would say it."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(_choice(each) for each in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        forms = [_form(each) for each in get_args(annotation) if each is not NoneType]
+        return " or ".join(dict.fromkeys(forms))
+    if get_origin(annotation) is Annotated:
+        return _form(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return f"a list of {_form(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return "a file"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return names.get(annotation, "a value") if isinstance(annotation, type) else "a value"
+
+
+def _choice(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def nearest(word: str, words: list[str]) -> str:

@@ -166,7 +166,10 @@ def plan(
             f"{rounds_per_stage} rounds per stage (at least 1)"
         )
     if not 1 <= clients_per_round <= clients:
-        raise ValueError(f"{clients_per_round} of {clients} clients cannot be sampled in a round")
+        raise ValueError(
+            f"{clients_per_round} of {clients} clients cannot be sampled in a round: change"
+            " clients_per_round or clients"
+        )
     if not 0.0 <= transition_fraction <= 1.0:
         raise ValueError(f"transition_fraction is {transition_fraction}, not from 0 to 1")
     joined = [clients + stage * new_clients for stage in range(stages)]
@@ -284,7 +287,10 @@ def _classes(
     if min(sizes) < 1:
         raise ValueError(f"a stage of {min(sizes)} classes; each needs at least 1")
     if sum(sizes) > len(class_order):
-        raise ValueError(f"{stages} stages take {sum(sizes)} classes, but {len(class_order)} exist")
+        raise ValueError(
+            f"{stages} stages take {sum(sizes)} classes, but {len(class_order)} exist: change"
+            " stages or classes_per_stage"
+        )
     _distinct(class_order, "class")
     ends = accumulate(sizes)
     return [tuple(class_order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]

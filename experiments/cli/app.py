@@ -97,6 +97,8 @@ def _way_on(error: BaseException, text: str, words: Sequence[str]) -> str:
     if named := re.search(r"`(fedtwin [^`]+)`", text):
         return named[1]
     match error:
+        case ConfigurationError() if "unknown key" in text:
+            return "fedtwin recipes smoke lists every key, and what it takes"
         case DataError():
             return "put it right or name another; fedtwin data ls lists data sets, fedtwin ls runs"
         case ServiceError():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,6 +136,62 @@ def methods(as_json: AsJson = False) -> None:
     answer(told, as_json, lambda out: _methods(out, found))
 
 
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="One, with its keys.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List recipes, or every key of one with its value: what -o KEY=VALUE can change.
+
+    \b
+    Examples:
+      fedtwin recipes
+      fedtwin recipes smoke
+      fedtwin recipes cifar100-small --json | jq .keys.memory
+    """
+    from experiments.recipes import ABOUT
+
+    if name is None:
+        told: dict[str, Any] = {"schema": SCHEMA, "recipes": ABOUT}
+        answer(told, as_json, lambda out: _recipes(out, ABOUT))
+        return
+    keys = _keys_of(name)
+    told = {"schema": SCHEMA, "recipe": name, "keys": keys}
+    answer(told, as_json, lambda out: _keys_shown(out, name, keys))
+
+
+def _keys_of(name: str) -> dict[str, Any]:
+    """Every key by its name, nested ones with a dot, as the recipe has it."""
+    from experiments.recipes import recipe
+
+    values = recipe(name).model_dump(mode="json")
+    nested = {f"perturb.{key}": value for key, value in values.pop("perturb").items()}
+    del values["recipe"]
+    return values | nested
+
+
+def _recipes(out: Console, about: Mapping[str, str]) -> None:
+    table(out, ("recipe", "what it is"), about.items())
+    next_step(out, "fedtwin recipes NAME lists its keys")
+
+
+def _keys_shown(out: Console, name: str, keys: Mapping[str, Any]) -> None:
+    from schemas.configuration import values_of
+
+    rows = [(key, _plain_key(value), values_of(key)) for key, value in keys.items()]
+    table(out, ("key", "value", "takes"), rows)
+    next_step(
+        out, f"fedtwin run {name} -o KEY=VALUE; what is not set is the method's own choice, or off"
+    )
+
+
+def _plain_key(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "not set" if value is None else str(value).lower()
+
+
 def _methods(out: Console, found: list[dict[str, Any]]) -> None:
     from learning.strategies.strategy import Objective
 
@@ -163,4 +219,5 @@ def add_to(app: typer.Typer) -> None:
     """The commands of this module."""
     app.command()(show)
     app.command()(ls)
+    app.command()(recipes)
     app.command()(methods)

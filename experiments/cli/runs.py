@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -216,6 +217,7 @@ def _start(
         else:
             from experiments import distributed
 
+            local = replace(local, tell=lambda text: notes.print(f"note: {text}", soft_wrap=True))
             federation = distributed.Federation.found(wanted)
             distributed.start(configuration, folder, local, federation, **more)
     told = summary(folder)

@@ -19,7 +19,7 @@ from experiments.cli.words import (
     table,
 )
 from experiments.numbers import size
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,9 @@ group = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Name = Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as fedtwin ls shows it.")]
+Name = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's name, such as smoke-fedka-2021; no folder.")
+]
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Whose schedule names the entities.")]
 Override = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change a key of the recipe.")
@@ -117,6 +119,8 @@ def ls(run: Name, as_json: AsJson = False) -> None:
         for _, administration in _clusters()
         for each in administration.ls(names)
     }
+    if not found:
+        raise DataError(f"Kafka holds no topic of a run {run}: `fedtwin ls` shows runs by name")
     told = {"schema": SCHEMA, "run": run, "topics": [found[name] for name in sorted(found)]}
     answer(told, as_json, lambda out: _listed(out, told))
 

@@ -21,7 +21,10 @@ def chosen(name: str, switches: Mapping[str, object], teacher: Teacher | None = 
     """
     if name not in STRATEGIES:
         near = difflib.get_close_matches(name, STRATEGIES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"no strategy is called {name!r}; the nearest is {near!r}")
+        raise ValueError(
+            f"no strategy is called {name!r}; the nearest is {near!r}, and `fedtwin methods` lists"
+            " them"
+        )
     return STRATEGIES[name].under(teacher=teacher, **switches)
 
 

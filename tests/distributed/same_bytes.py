@@ -40,6 +40,8 @@ def main() -> None:
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for way, more in WAYS.items():
+            if more:
+                told("topics", "rm", f"{given.recipe}-fedka-2021", "--yes")
             run = Path(folder) / way.replace(" ", "-")
             found[way] = told(*words, *more, "--run-dir", run)["model_sha256"]
             print(f"{found[way]}  {way}", flush=True)

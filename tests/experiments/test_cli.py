@@ -19,7 +19,8 @@ from tests.experiments.hands import fedtwin, told
 
 COMMANDS = (
     "demo", "run", "resume", "show", "ls", "inject", "predict", "export", "methods", "doctor",
-    "data ls", "data fetch",
+    "data ls", "data fetch", "recipes", "replay", "topics plan", "topics apply", "topics ls",
+    "topics rm", "dlq ls", "dlq show", "dlq requeue",
 )  # fmt: skip
 
 
@@ -82,6 +83,22 @@ def test_nobody_waits_for_what_is_not_needed(module: str, heavy: tuple[str, ...]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_recipes_tell_every_key_with_what_it_takes() -> None:
+    """So nobody has to read sources to find one; `perturb.steps` and choices among them."""
+    from schemas.configuration import known_keys, values_of
+
+    keys = told("recipes", "smoke")["keys"]
+
+    assert {*keys, "recipe"} == set(known_keys())
+    assert keys["clients_per_round"] == 3
+    assert keys["perturb.steps"] == 50
+    assert values_of("wire") == "fp32, bf16, int8"
+    assert values_of("keep_rounds") == "a whole number or all"
+    assert values_of("ad_layers") == "a list of layer1, layer2, layer3, layer4"
+    assert set(told("recipes")["recipes"]) >= {"demo", "smoke", "tiny"}
+    assert "clients_per_round" in fedtwin("recipes", "smoke").stdout
 
 
 # --- wrong words ----------------------------------------------------------------------------------

@@ -24,12 +24,16 @@ def programs(tmp_path: Path) -> Iterator[Processes]:
 
 
 def test_who_is_killed_is_started_again(programs: Processes, tmp_path: Path) -> None:
-    """Once, and then it ends by itself: nobody has anything to complain of."""
+    """Once, and then it ends by itself; that it was lost is told, and stands in its file."""
+    told: list[str] = []
+    programs.tell = told.append
     programs.start("twins-1", OBEDIENT, "once", str(tmp_path / "been"))
     programs.settle()
 
     assert (tmp_path / "been").exists()
     assert not programs.pids()
+    assert told == ["twins-1 was ended by SIGKILL and is started again"]
+    assert told[0] in (tmp_path / "logs" / "twins-1.log").read_text()
 
 
 def test_who_is_killed_again_and_again_is_given_up(programs: Processes) -> None:
