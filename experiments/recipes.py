@@ -121,7 +121,19 @@ def recipe(name: str, preset: str | None = None, overrides: Values | None = None
     if preset is not None and preset not in PRESETS:
         raise ConfigurationError(f"no preset is called {preset!r}; there are {', '.join(PRESETS)}")
     values = {"recipe": name, **RECIPES[name], **(PRESETS[preset] if preset else {})}
-    return configuration(_spelled_out(_merged(values, overrides or {})))
+    return configuration(_spelled_out(_fewer(_merged(values, overrides or {}), overrides or {})))
+
+
+def _fewer(values: dict[str, object], overrides: Values) -> dict[str, object]:
+    """With fewer clients than the recipe samples in a round all of them are, unless somebody says
+    how many."""
+    usual = Configuration.model_fields["clients_per_round"].default
+    clients, sampled = values.get("clients"), values.get("clients_per_round", usual)
+    if "clients_per_round" in overrides or not isinstance(clients, int) or clients < 1:
+        return values
+    if isinstance(sampled, int) and clients < sampled:
+        values["clients_per_round"] = clients
+    return values
 
 
 def departures(own: Configuration) -> dict[str, Any]:

@@ -48,6 +48,18 @@ def test_an_override_reaches_into_a_part() -> None:
     assert (changed.steps, changed.mode) == (3, "latent_noise")
 
 
+def test_with_fewer_clients_than_a_round_samples_all_of_them_are() -> None:
+    """cifar100-small samples 4 of 8; of three clients it takes three, unless somebody says four."""
+    three: dict[str, object] = {"clients": 3, "new_clients": 0}
+
+    assert recipe("cifar100-small", overrides=three).clients_per_round == 3
+    assert recipe("cifar100-small").clients_per_round == 4
+    assert (
+        recipe("cifar100-small", overrides=three | {"clients_per_round": 4}).clients_per_round == 4
+    )
+    assert recipe("cifar100", overrides={"clients": 3}).clients_per_round == 3
+
+
 def test_organs_have_a_fourth_stage_on_request() -> None:
     """Three stages of three leave two of eleven classes over."""
     tail = recipe("organamnist", overrides={"organ_tail": True})
