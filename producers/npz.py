@@ -115,6 +115,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except (
         OSError,
         EOFError,
+        KeyError,  # a member whose name is damaged in one of the two places where it stands
         ValueError,  # an array's header that is none
         RuntimeError,  # an encrypted member
         NotImplementedError,  # an unknown compression
