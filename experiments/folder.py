@@ -240,7 +240,7 @@ class RunFolder:
     def _listen(self, hear: Callable[[Arrived], None], *topics: str) -> None:
         if self.log.exists():
             with closing(self.opened()) as log:
-                self._tell(_Listener(hear, topics), log)
+                self._tell(Listener(hear, topics), log)
 
     def _tell(self, role: Role, log: Log) -> None:
         """Let a role that answers nothing hear all that is in the log."""
@@ -271,7 +271,7 @@ def is_done(manifest: Mapping[str, Any], line: RoundsLine) -> bool:
     return bool(manifest["model_sha256"] == line.model.sha256)
 
 
-class _Listener:
+class Listener:
     """A role that hears some topics, and says nothing."""
 
     name = "reader"

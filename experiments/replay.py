@@ -8,15 +8,16 @@ let go meanwhile cannot be redone: of such a version only the copy in the log is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from aggregator.aggregator import Aggregator, Opening
+from experiments.folder import Listener
 from experiments.system import embedded
 from infra.pieces import fetched
-from infra.promises import Answer, Arrived, Place, Result, Say, Workers
+from infra.promises import Answer, Arrived, Place, Say, Workers
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
 from infra.store.sqlite import SqliteStore
@@ -69,30 +70,6 @@ class Replayed:
     model_sha256: str = ""
     different: list[str] = field(default_factory=list)
     """What came out otherwise, in words."""
-
-
-class _Listener:
-    """A role that hears topics and says nothing."""
-
-    name = "replay"
-    owns: Sequence[str] = ()
-    over = False
-
-    def __init__(self, topics: Sequence[str], heard: Callable[[Arrived], None]) -> None:
-        self.lines = self.topics = topics
-        self._heard = heard
-
-    def hear(self, arrived: Arrived) -> None:
-        self._heard(arrived)
-
-    def answers(self) -> Iterator[Answer]:
-        yield from ()
-
-    def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
-        yield from ()
-
-    def waits(self) -> list[str]:
-        return []
 
 
 class _Anew:
@@ -285,7 +262,7 @@ class Replay:
     ) -> None:
         shelf = Shelf(self._transport, self._names.federation("models"), max_bytes)
         around = Surroundings(self._transport, shelf, max_bytes)
-        reader = System([_Listener(topics, heard)], around, Inline({}))
+        reader = System([Listener(heard, topics)], around, Inline({}))
         while any(session.behind for session in reader.sessions):
             reader.step()
 
