@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.promises import Result, Task
-from infra.slots import Shared, Slots
+from infra.slots import UNATTENDED, Shared, Slots
 from infra.workers import Inline
 
 
@@ -88,6 +88,53 @@ def test_a_process_that_is_killed_leaves_its_place(tmp_path: Path) -> None:
     holder.communicate()
 
     assert Slots(1, tmp_path).take() is not None
+
+
+def test_a_process_that_is_stopped_is_stood_in_for(tmp_path: Path) -> None:
+    """It keeps its lock, and does not touch its place: whoever waits for it would wait for ever."""
+    now = 1000.0
+    ours, theirs = Slots(1, tmp_path, lambda: now), Slots(1, tmp_path, lambda: now)
+    stopped = ours.take()
+    assert stopped is not None
+
+    now += UNATTENDED
+    assert theirs.take() is None
+
+    now += 1
+    instead = theirs.take()
+    assert instead is not None
+    assert theirs.take() is None
+
+    theirs.leave(instead)
+    ours.touch(stopped)
+    assert theirs.take() is None
+    ours.leave(stopped)
+
+
+def test_who_works_on_touches_its_place(tmp_path: Path) -> None:
+    """However long a training takes, nobody works in its stead."""
+    now = 1000.0
+
+    def clock() -> float:
+        return now
+
+    training = Shared(Never(), Slots(1, tmp_path, clock))
+    training.submit("a", ask(1))
+    for _ in range(5):
+        now += UNATTENDED / 2
+        assert training.finished(0) == []
+        assert Slots(1, tmp_path, clock).take() is None
+    training.close()
+
+
+class Never(Inline):
+    """A worker that does not finish."""
+
+    def __init__(self) -> None:
+        super().__init__({"ask": answered})
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        return []
 
 
 def test_there_is_at_least_one_place(tmp_path: Path) -> None:
