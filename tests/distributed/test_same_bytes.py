@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from experiments.recipes import recipe
+from experiments.replay import Replay
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, free_ports, stop
 from infra.transport.base import Transport
 from schemas.topics import table_row
 from tests.distributed.conftest import Found
-from tests.distributed.federation import Federation, digits, ended_as_undisturbed, tiny
+from tests.distributed.federation import Federation, digits, ended_as_undisturbed, tiny, undisturbed
 from tests.services import have, jars
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
@@ -102,6 +104,26 @@ def test_two_clusters_and_no_image_leaves_its_site(found: Found, site_broker: st
     everything = b"".join(of_federation.values())
     assert len(everything) > 1_000_000
     assert not [row for row in pixels if row in everything]
+
+
+@pytest.mark.parametrize("way", ["one for each role", "every role twice", "two clusters"])
+def test_a_recipe_that_learns(found: Found, site_broker: str, way: str) -> None:
+    """Images are learnt, prototypes rebuilt and a teacher chosen among several; and the log that
+    is left of it replays to the same bytes, with every sum redone."""
+    smoke = recipe("smoke", overrides={"keep_rounds": "all", "standby_after": 2.0})
+    run = found(smoke, site_kafka=site_broker) if way == "two clusters" else found(smoke)
+    run.start_all()
+    if way == "every role twice":
+        for role in ("aggregator", "twins", "proxy"):
+            run.start(role, name=f"{role}-2")
+    run.finish(seconds=300)
+
+    ended_as_undisturbed(run)
+    with run.log() as log:
+        replayed = Replay(log, run.names).fold()
+    assert replayed.different == []
+    assert replayed.model_sha256 == undisturbed(smoke)
+    assert replayed.summed == smoke.stages * smoke.rounds_per_stage
 
 
 def _held(run: Federation, log: Transport) -> dict[str, bytes]:
