@@ -26,7 +26,7 @@ from experiments.cli.words import (
     next_step,
     overrides,
 )
-from experiments.numbers import roughly, size
+from experiments.numbers import counted, roughly, size
 from schemas.errors import ConfigurationError, DataError, Diverged
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ Override = Annotated[
 RunDir = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", metavar="DIR", help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED."
+        "--run-dir",
+        metavar="DIR",
+        help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED; with -o dataset=OTHER,"
+        " runs/RECIPE-OTHER-STRATEGY-SEED.",
     ),
 ]
 
@@ -161,7 +164,8 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, killed, or injected into.
 
-    The data are looked for where the run found them, unless --data-dir names another folder.
+    The data are looked for where the run found them, unless --data-dir names another folder. A
+    run that is done is left as it is.
 
     \b
     Examples:
@@ -169,12 +173,14 @@ def resume(
       fedtwin resume runs/cifar100-fedka-2021 --workers 8
     """
     from experiments import api
+    from experiments.summary import glance
 
     folder = data_dir(data) if data else None
+    was_done = glance(run)["status"] == "done"
     ctx.meta[BEGUN] = run
     with _going_on(run), _watched(quiet) as (watch, _):
         told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
-    answer(told, as_json, lambda out: _ended(out, told))
+    answer(told, as_json, lambda out: _ended(out, told, was_done=was_done))
 
 
 def _start(
@@ -209,7 +215,7 @@ def _start(
         def announce(estimate: Estimate) -> None:
             ctx.meta[BEGUN] = folder
             if not quiet:
-                _announce(notes, folder, estimate, local.workers)
+                _announce(notes, folder, estimate, local.workers, wanted)
 
         more: dict[str, Any] = {"fresh": fresh, "watch": watch, "announce": announce}
         if wanted is None:
@@ -290,18 +296,30 @@ def _is_begun(folder: Path) -> bool:
     return RunFolder(folder).exists and RunFolder(folder).read_manifest()["state"] != "done"
 
 
-def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
-    """What the run will take, before it begins."""
-    notes.print(
-        f"{folder}: about {roughly(estimate.seconds(workers))} with"
-        f" {workers} worker{'s' if workers > 1 else ''},"
-        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory(workers))} of memory;"
-        f" {estimate.images:,} images in {estimate.steps:,} steps",
-        soft_wrap=True,
-    )
+def _announce(
+    notes: Console, folder: Path, estimate: Estimate, workers: int, wanted: Wanted | None
+) -> None:
+    """What the run will take, before it begins. Nobody knows how far a broker is away, so of a run
+    over Kafka the time is that of one process, and said to be."""
+    seconds, busy = roughly(estimate.seconds(workers)), counted(workers, "worker")
+    disk = f"{size(estimate.disk_bytes)} of disk"
+    if wanted is None:
+        needs = f"about {seconds} with {busy}, {disk}, {size(estimate.memory(workers))} of memory"
+    else:
+        memory = estimate.memory(wanted.workers(workers), wanted.programs)
+        needs = (
+            f"more than the {seconds} that one process with {busy} would take, as"
+            f" {wanted.programs} programs start and their messages travel; {disk}, most of it the"
+            " broker's;"
+            f" {size(memory)} of memory"
+        )
+    training = f"{counted(estimate.images, 'image')} in {counted(estimate.steps, 'step')}"
+    notes.print(f"{folder}: {needs}; {training}", soft_wrap=True)
 
 
-def _ended(out: Console, told: dict[str, Any]) -> None:
+def _ended(out: Console, told: dict[str, Any], *, was_done: bool = False) -> None:
+    if was_done:
+        out.print(f"nothing to do: {told['run']} is done\n", soft_wrap=True)
     tables.run(out, told)
     next_step(out, f"open {told['report']}, or {command('show', told['run_dir'])}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli.words import facts, in_a_line, table
-from experiments.numbers import NOTHING, duration, lost, percent, size, speed
+from experiments.numbers import NOTHING, counted, duration, lost, percent, size, speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,13 +80,15 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
     forgetting = told["forgetting"]
     return [
         ("run", f"{told['run']}, {told['status']}"),
+        ("data", told["dataset"]),
         ("why", in_a_line(told["why"] or "")),
         ("average", f"{percent(told['average_accuracy'])} over the closed stages"),
         ("forgetting", "" if forgetting is None else lost(forgetting)),
         (
             "new classes",
-            f"entropy rule: {detector['hits']} hits, {detector['misses']} misses,"
-            f" {detector['false_alarms']} false alarms",
+            f"entropy rule: {counted(detector['hits'], 'hit')},"
+            f" {counted(detector['misses'], 'miss', 'misses')},"
+            f" {counted(detector['false_alarms'], 'false alarm')}",
         ),
         ("untested", some(told["untested_classes"])),
         (
@@ -96,7 +98,7 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "traffic",
             f"{size(told['bytes_up'])} up, {size(told['bytes_down'])} down,"
-            f" {told['rounds']} rounds",
+            f" {counted(told['rounds'], 'round')}",
         ),
         ("time", f"{duration(told['wall_seconds'])}{_speed(told['images_per_second'])}"),
         ("model", _model(told)),

@@ -92,8 +92,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows under their headings; a heading that begins with '>' has its column to the right."""
+    """Rows under their headings; a heading that begins with '>' has its column to the right.
+
+    Lines end where their words do: a terminal would not show blanks, but a file would keep them.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -101,7 +105,10 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
         shown.add_column(column.removeprefix(">"), justify="right" if right else "left")
     for row in rows:
         shown.add_row(*row)
-    out.print(shown)
+    for segments in out.render_lines(shown, pad=False):
+        line = Text.assemble(*((each.text, each.style or "") for each in segments))
+        line.rstrip()
+        out.print(line, soft_wrap=True)
 
 
 def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:

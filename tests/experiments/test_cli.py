@@ -269,6 +269,16 @@ def test_an_empty_folder_holds_no_run() -> None:
     assert fedtwin("ls").stdout.splitlines()[-1] == "next: fedtwin demo"
 
 
+def test_a_folder_that_is_not_there_is_no_empty_one() -> None:
+    """Whoever names it has mistyped it, most likely; a file is no folder, either."""
+    Path("file").touch()
+
+    for named in ("nope", "file"):
+        answered = fedtwin("ls", named)
+        assert answered.exit_code == 4
+        assert f"there is no folder {named}" in answered.stderr
+
+
 @pytest.mark.parametrize("manifest", ['{"version": 7}', "[1]", "{"])
 def test_a_run_folder_of_another_version_is_not_guessed_at(manifest: str) -> None:
     """Exit code 4 for whoever wants to work with it, a line in the list, and nothing changed."""
@@ -279,6 +289,14 @@ def test_a_run_folder_of_another_version_is_not_guessed_at(manifest: str) -> Non
     (listed,) = told("ls", ".")["runs"]
     assert listed["status"] == "unreadable"
     assert Path("manifest.json").read_text() == manifest
+
+
+@pytest.mark.parametrize("words", ["methods", "recipes", "recipes smoke", "data ls"])
+def test_no_line_ends_in_blanks(words: str) -> None:
+    """A terminal hides them; a file that the answer goes into keeps them."""
+    shown = fedtwin(*words.split()).stdout
+
+    assert [line for line in shown.splitlines() if line != line.rstrip()] == []
 
 
 # --- small things ---------------------------------------------------------------------------------

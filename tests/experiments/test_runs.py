@@ -15,12 +15,13 @@ from experiments import runner
 from experiments.api import default_folder, local_of
 from experiments.folder import RunFolder, has_bf16
 from experiments.metrics import EVENTS, TENSORBOARD
-from experiments.recipes import recipe
+from experiments.recipes import recipe, run_name
 from experiments.summary import details, glance, summary
 from experiments.system import Embedded
 from producers.datasets import load
 from schemas.errors import ConfigurationError, DataError
 from schemas.messages import StageAdded
+from schemas.topics import Names
 from tests.experiments.hands import (
     Interrupted,
     fedtwin,
@@ -316,6 +317,47 @@ def test_a_run_goes_where_its_name_says() -> None:
     assert default_folder(configuration) == Path("runs/tiny-fedavg-7")
     assert 1 <= local_of(configuration).workers <= 2
     assert local_of(configuration, workers=9).workers == 9
+
+
+def test_another_data_set_is_another_run() -> None:
+    """Its name, or that of its file, stands in the folder's: none is refused for the other's sake.
+    Over Kafka the topics are called so, too."""
+    names = {
+        given: run_name(recipe("tiny", overrides={"dataset": given}))
+        for given in (
+            "digits",
+            "organamnist",
+            "npz:scans/My Cells_2.npz",
+            "folder:../leaves",
+            "npz:_",
+        )
+    }
+
+    assert list(names.values()) == [
+        "tiny-fedka-2021", "tiny-organamnist-fedka-2021", "tiny-my-cells-2-fedka-2021",
+        "tiny-leaves-fedka-2021", "tiny-data-fedka-2021",
+    ]  # fmt: skip
+    assert [Names(name).run for name in names.values()] == list(names.values())
+
+
+def test_a_run_names_its_data_wherever_it_is_told_of(done: Path) -> None:
+    """In `show` and in `ls`, for people and for programs."""
+    (listed,) = told("ls", done.parent)["runs"]
+
+    assert told("show", done)["dataset"] == listed["dataset"] == "digits"
+    assert "data          digits" in fedtwin("show", done).stdout
+    assert " digits " in fedtwin("ls", done.parent).stdout
+
+
+def test_a_run_that_is_done_is_nothing_to_resume(done: Path) -> None:
+    """It says so, and for programs it is the same object; neither data nor services are asked."""
+    manifest = RunFolder(done).read_manifest()
+    RunFolder(done).write_manifest({**manifest, "transport": "kafka", "data_dir": "gone"})
+
+    answered, again = fedtwin("resume", done), told("resume", done)
+
+    assert answered.stdout.startswith(f"nothing to do: {manifest['run']} is done\n")
+    assert {key: told("show", done)[key] for key in again} == again
 
 
 # --- injections -----------------------------------------------------------------------------------
