@@ -138,8 +138,8 @@ def _split(root: Path, whole: Part, class_uids: tuple[str, ...]) -> dict[str, Pa
     counts = np.bincount(whole.labels, minlength=len(class_uids))
     if counts.min() < 2:
         raise DataError(
-            f"{root}: class {class_uids[int(counts.argmin())]!r} has {counts.min()} images; it"
-            " takes one to learn from and one to be tested on"
+            f"{root}: class {class_uids[int(counts.argmin())]!r} has too few images"
+            f" ({counts.min()}); it takes one to learn from and one to be tested on"
         )
     drawn = held_out(whole.labels, np.random.Generator(np.random.PCG64(SPLIT_SEED)))
     none = np.zeros(len(whole), dtype=bool)
