@@ -6,16 +6,19 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.numbers import counted
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from schemas.messages import DataFacts
 
 SCHEMA = 1
 """Of every JSON object that a command prints."""
@@ -55,6 +58,11 @@ def data_dir(asked: Path | None) -> Path:
     named = asked or os.environ.get("FEDTWIN_DATA_DIR")
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(named or f"{cache}/fedtwin").expanduser().absolute()
+
+
+def without_usual_place(text: str) -> str:
+    """A text in whose commands the folder of data sets is named only where it is not the usual."""
+    return text.replace(f" --data-dir {shlex.quote(str(data_dir(None)))}", "")
 
 
 def overrides(given: Sequence[str]) -> dict[str, Any]:
@@ -117,6 +125,16 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         out.print(f"{name:<{wide}}  {value}", soft_wrap=True)
+
+
+def changes(told: Mapping[str, Any], data: DataFacts) -> str:
+    """What was done to images that a model could not take as they were; empty for nothing."""
+    colour = "gray" if data.channels == 1 else "colour"
+    made = [
+        (told["resized"], f"resized to {data.width}x{data.height}"),
+        (told["recoloured"], f"converted to {colour}"),
+    ]
+    return ", ".join(f"{counted(number, 'image')} {what}" for number, what in made if number)
 
 
 def command(*words: str | Path) -> str:

@@ -211,6 +211,10 @@ def test_a_program_that_asked_for_json_gets_its_error_as_json(words: str, code: 
     [
         ("resume nowhere", "fedtwin ls"),
         ("run cifar100-small", "fedtwin data fetch cifar100"),
+        (
+            "run cifar100-small --data-dir /a/b",
+            "fedtwin data fetch cifar100 --data-dir /a/b",
+        ),
         ("data fetch cifar10", "fedtwin data fetch --help shows what can be said"),
         ("run tiny -o width=4096", "put that right, then again fedtwin run tiny -o width=4096"),
         ("show --bogus", "fedtwin show --help shows what can be said"),
@@ -261,6 +265,9 @@ def test_data_that_come_with_the_installation_need_no_fetching() -> None:
 
     assert found["present"]
     assert found["remedy"] == ""
+    assert fedtwin("data", "fetch", "digits").stdout.splitlines()[-1] == (
+        "next: fedtwin run demo learns from it"
+    )
 
 
 def test_an_empty_folder_holds_no_run() -> None:
