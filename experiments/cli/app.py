@@ -160,10 +160,10 @@ def root(
 
     \b
     Examples:
-      fedtwin demo                          a first run with its report, no service needed
-      fedtwin run smoke -o stages=1         a recipe with one key changed
-      fedtwin resume runs/smoke-fedka-2021  go on with a run that was stopped
-      fedtwin COMMAND --help                examples and options of a command
+      fedtwin demo                          # a first run with its report, no service needed
+      fedtwin run smoke -o stages=1         # a recipe with one key changed
+      fedtwin resume runs/smoke-fedka-2021  # go on with a run that was stopped
+      fedtwin run --help                    # examples and options of a command
     """
 
 

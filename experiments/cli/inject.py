@@ -90,7 +90,7 @@ def inject(
     Examples:
       fedtwin inject runs/smoke-fedka-2021 --entity entity-000 --classes 5,6 --images 60
       fedtwin inject runs/smoke-fedka-2021 --entity entity-002 --folder scans --as left=L,right=R
-      fedtwin inject runs/smoke-fedka-2021 --entity entity-001 --npz cells.npz --classes 0,3
+      fedtwin inject runs/smoke-fedka-2021 --entity entity-001 --npz cells.npz --classes 0 --as 10
     """
     from experiments.bursts import Wanted, burst
     from experiments.folder import RunFolder

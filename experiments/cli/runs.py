@@ -82,7 +82,7 @@ def demo(
     \b
     Examples:
       fedtwin demo
-      fedtwin demo --strategy fedavg     the same without anything against forgetting
+      fedtwin demo --strategy fedavg     # the same without anything against forgetting
       fedtwin demo --seed 7 --json
     """
     keys = _keys(override, strategy=strategy, seed=seed)
@@ -142,7 +142,7 @@ def run(
       fedtwin run smoke --strategy fedavg --seed 7
       fedtwin run smoke -o stages=1 -o "classes_per_stage=[5]"
       fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
-      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
+      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28 -o classes_per_stage=4
       make up && fedtwin run smoke --transport kafka --twins 2 --aggregators 2
     """
     keys = _keys(override, strategy=strategy, seed=seed)
