@@ -200,9 +200,12 @@ def _awaited(run: Watched) -> str:
         return f"waiting for {counted(silent, 'twin')}" if silent else "deciding"
     if line.over:
         return "ending"
-    if line.stage and line.stage.closed and run.observer.teachers.of(line.stage.index + 1) is None:
+    begun = len(line.stages)
+    between = line.stage is None or line.stage.closed is not None
+    if begun and between and run.observer.teachers.of(begun) is None:
         return CHOOSING
-    return "deciding"
+    silent = sum(run.observer.verdicts.verdict(each, begun) is None for each in line.marked(begun))
+    return f"waiting for {counted(silent, 'verdict')}" if silent and between else "deciding"
 
 
 def _rounds(line: RoundsLine) -> tuple[int, int]:

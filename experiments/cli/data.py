@@ -101,8 +101,12 @@ def _listed(out: Console, found: list[dict[str, Any]], folder: str) -> None:
     out.print(
         f"\nin {folder}; a file or folder of your own: npz:PATH or folder:PATH", soft_wrap=True
     )
-    missing = [each["remedy"] for each in found if not each["present"]]
-    next_step(out, missing[0] if missing else "fedtwin run smoke")
+    missing = [each["name"] for each in found if not each["present"]]
+    if missing:
+        fetch = without_usual_place(command("data", "fetch", missing[0], "--data-dir", folder))
+        next_step(out, f"{fetch} brings it here")
+    else:
+        next_step(out, "fedtwin run smoke")
 
 
 def _fetched(out: Console, found: dict[str, Any], folder: Path) -> None:

@@ -21,7 +21,6 @@ from experiments.cli.words import (
     facts,
     next_step,
 )
-from experiments.numbers import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,7 +143,7 @@ def _note_waiting(opened: RunOpened, made: Burst) -> None:
 
 def _told(out: Console, told: dict[str, Any], data: DataFacts) -> None:
     there = "" if told["added"] else "; none is new: this very injection was there already"
-    of_classes = f"{counted(told['images'], 'image')} of {', '.join(told['classes'])}"
+    of_classes = f"{told['images']:,} of {', '.join(told['classes'])}"
     facts(
         out,
         [

@@ -68,7 +68,7 @@ def _advice(told: dict[str, Any]) -> str:
 def ls(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Where to look, also in folders below; else in runs."),
+        typer.Argument(metavar="DIR", help="Where to look, also in folders below; else in runs."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +148,7 @@ def methods(as_json: AsJson = False) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="One, with its keys.")
+        str | None, typer.Argument(metavar="RECIPE", help="One, with its keys.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -23,7 +23,7 @@ RunOrModel = Annotated[
 def predict(
     run: RunOrModel,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files, or npz of images.")
+        list[Path], typer.Argument(metavar="IMAGE", help="PNG or JPEG files, or npz of images.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +78,7 @@ def _said(out: Console, told: dict[str, Any], data: DataFacts) -> None:
     )
     if changed := changes(told, data):
         out.print(f"as the model takes them: {changed}", soft_wrap=True)
-    next_step(out, "fedtwin inject RUN --folder DIR teaches new classes to a run")
+    next_step(out, "fedtwin inject --help tells how a run is taught new classes")
 
 
 def export(

@@ -117,13 +117,20 @@ def run(
         ),
     ] = EMBEDDED,
     twins: Annotated[
-        int, typer.Option("--twins", min=1, help="Over Kafka: processes that share the twins.")
+        int,
+        typer.Option(
+            "--twins", min=1, metavar="N", help="Over Kafka: processes that share the twins."
+        ),
     ] = 1,
     aggregators: Annotated[
-        int, typer.Option("--aggregators", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option(
+            "--aggregators", min=1, metavar="N", help="Over Kafka: one, and its standbys."
+        ),
     ] = 1,
     proxies: Annotated[
-        int, typer.Option("--proxies", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option("--proxies", min=1, metavar="N", help="Over Kafka: one, and its standbys."),
     ] = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
@@ -178,7 +185,7 @@ def resume(
     folder = data_dir(data) if data else None
     was_done = glance(run)["status"] == "done"
     ctx.meta[BEGUN] = run
-    with _going_on(run), _watched(quiet) as (watch, _):
+    with _going_on(run), _watched(quiet or was_done) as (watch, _):
         told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
     answer(told, as_json, lambda out: _ended(out, told, was_done=was_done))
 

@@ -10,6 +10,7 @@ from experiments.numbers import NOTHING, counted, duration, lost, percent, size,
 if TYPE_CHECKING:
     from rich.console import Console
 
+PLURAL = ("producers", "twins")
 SHOWN_CLASSES = 8
 """Uids of classes in a line before the rest is counted."""
 
@@ -56,7 +57,11 @@ def entities(out: Console, told: dict[str, Any]) -> None:
 
 def waiting(out: Console, told: dict[str, Any]) -> None:
     """What each role waits for, if any does."""
-    found = [(role, f"waits for {'; '.join(what)}") for role, what in told["waits"].items() if what]
+    found = [
+        (role, f"wait{'' if role in PLURAL else 's'} for {'; '.join(what)}")
+        for role, what in told["waits"].items()
+        if what
+    ]
     if found:
         out.print()
         facts(out, found)

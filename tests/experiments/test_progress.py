@@ -168,9 +168,13 @@ def test_what_others_do_is_told_from_their_decisions() -> None:
     between.round([[9, 1], [1, 9]])
     between.ends()
     choosing = Pace(clock(0.0)).standing(run_of(between))
+    between.teaches(3)
+    judging = Pace(clock(0.0)).standing(run_of(between))
 
     assert training is not None
     assert choosing is not None
+    assert judging is not None
+    assert judging.doing == "waiting for 4 verdicts"
     assert training.doing == "waiting for 2 twins"
     assert choosing.doing == "choosing a teacher"
 

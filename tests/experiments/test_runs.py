@@ -461,7 +461,7 @@ def test_what_was_injected_before_is_told_to_be_there(done: Path) -> None:
 
     assert (first["new_images"], first["added"]) == (first["images"], True)
     assert (again["new_images"], again["added"]) == (0, False)
-    assert f"{first['images']} images of 7; none is new" in seen
+    assert f"{first['images']} of 7; none is new" in seen
     assert seen.splitlines()[-1] == f"next: fedtwin resume {done}"
     assert learned.splitlines()[-1].startswith(f"next: fedtwin show {done}")
 
