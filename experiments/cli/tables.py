@@ -87,7 +87,7 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("run", f"{told['run']}, {told['status']}"),
         ("data", told["dataset"]),
         ("why", in_a_line(told["why"] or "")),
-        ("average", f"{percent(told['average_accuracy'])} over the closed stages"),
+        ("average", _average(told["average_accuracy"])),
         ("forgetting", "" if forgetting is None else lost(forgetting)),
         (
             "new classes",
@@ -109,6 +109,10 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", _model(told)),
         ("report", told["report"] or ""),
     ]
+
+
+def _average(accuracy: float | None) -> str:
+    return NOTHING if accuracy is None else f"{percent(accuracy)} over the closed stages"
 
 
 def _model(told: dict[str, Any]) -> str:
