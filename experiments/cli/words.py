@@ -103,6 +103,7 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
     """Rows under their headings; a heading that begins with '>' has its column to the right.
 
     Lines end where their words do: a terminal would not show blanks, but a file would keep them.
+    What is too long for its column goes on below, for a name that is cut cannot be copied.
     """
     from rich.table import Table
     from rich.text import Text
@@ -110,7 +111,9 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        shown.add_column(column.removeprefix(">"), justify="right" if right else "left")
+        shown.add_column(
+            column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
     for row in rows:
         shown.add_row(*row)
     for segments in out.render_lines(shown, pad=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -9,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from experiments.cli.words import data_dir, in_a_line, overrides
+from experiments.cli.words import data_dir, in_a_line, overrides, table
 from experiments.folder import RunFolder
 from experiments.recipes import RECIPES
 from learning.strategies import STRATEGIES
@@ -304,6 +306,17 @@ def test_no_line_ends_in_blanks(words: str) -> None:
     shown = fedtwin(*words.split()).stdout
 
     assert [line for line in shown.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_name_that_is_too_long_for_its_column_is_not_cut() -> None:
+    """On a narrow terminal it goes on below, and can be copied in two parts."""
+    out = io.StringIO()
+
+    table(Console(file=out, width=20), ("folder", ">rounds"), [("a-folder-of-many-letters", "8")])
+
+    lines = out.getvalue().splitlines()
+    assert "".join(line[:12].rstrip() for line in lines[1:]) == "a-folder-of-many-letters"
+    assert max(map(len, lines)) <= 20
 
 
 # --- small things ---------------------------------------------------------------------------------
