@@ -31,6 +31,7 @@ from infra.promises import (
     Seek,
     SetAside,
     Task,
+    Timed,
     Trim,
     Workers,
 )
@@ -47,6 +48,7 @@ from schemas.topics import letters_of, table_row
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
+TICK = 0.2  # seconds between two ticks
 LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time
 REMEMBERED = 125_000  # dead letters of a topic: as many as the log of one process may hold
 TaskId = tuple[str | int, ...]
@@ -149,6 +151,8 @@ class Session:
         self._caught_up = False
         self._heard_at = -math.inf
         """When it last read anything, by the clock."""
+        self._ticked = -math.inf
+        """When it was last told that time passes."""
         self._since: dict[str, float] = {}
         """What is waited for, in words → when that was first seen."""
         self._begun_late: set[str] = set()
@@ -161,6 +165,7 @@ class Session:
         moved.append(self._look_again())
         if any(moved):
             self._heard_at = self._around.clock()
+        self._tick()
         if self.caught_up and self._is_its_turn:
             moved.append(self._carry_out(self.role.answers()))
             if self.role.over and not self.behind:
@@ -168,6 +173,13 @@ class Session:
                 for topic in self._pieces:
                     self._tell_of_unfinished(topic)
         return any(moved)
+
+    def _tick(self) -> None:
+        """Tell a role that time passes, when it knows what was decided before it began."""
+        now = self._around.clock()
+        if isinstance(self.role, Timed) and self.caught_up and now >= self._ticked + TICK:
+            self._ticked = now
+            self.role.tick(now)
 
     @property
     def _is_its_turn(self) -> bool:

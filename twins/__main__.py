@@ -91,8 +91,14 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
     """The full names of entities. Raises ConfigurationError for one that the run does not have."""
-    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     found = [f"{site}/{each.removeprefix(f'{site}/')}" for each in wanted]
+    if opened.configuration.live:
+        if site not in opened.sites:
+            raise ConfigurationError(
+                f"{site} is no site of this run; there are {', '.join(opened.sites)}"
+            )
+        return [f"{site}/{parted(entity)[1]}" for entity in found]
+    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     if unknown := [entity for entity in found if entity not in here]:
         raise ConfigurationError(
             f"{unknown[0]} is no entity of this run; site {site} has {', '.join(here[:5])}"
