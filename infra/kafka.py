@@ -2,7 +2,8 @@
 
 The client (kafka-python) tells the reason why it cannot connect only in its log, and raises the
 same timeout for a wrong address, a wrong password and an unknown authority. So we listen to its
-log, and keep it off the terminal where nobody has asked for it.
+log, and keep it off the terminal where nobody has asked for it. It is given little time at first
+and more with each try: a reason that waiting does not change need not be waited for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,18 +20,43 @@ from typing import Any, Literal, TypeVar
 from kafka import errors
 from pydantic import SecretStr
 
+from infra.proving import refused
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
 T = TypeVar("T")
 Compression = Literal["gzip", "zstd"]
+Mechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"]
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
 TELLING = re.compile(
-    r"(Connection|Bootstrap connection to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$", re.DOTALL
+    r"(Connection|Bootstrap (connection|attempt) to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$",
+    re.DOTALL,
 )
 """How the client says why it could not connect."""
 VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
 """What it also says of a broker that has told it the reason just before."""
+SLICE = 1.0  # seconds in which a broker must answer the first time; twice as many the next
+FINAL: Sequence[tuple[str, str]] = (
+    ("SaslAuthenticationFailed", "user or password is wrong"),
+    ("UnsupportedSaslMechanism", "it takes no password by {mechanism}; _MECHANISM names another"),
+    ("IllegalSaslState", "it asks nobody for user and password at this port"),
+    ("[Hh]ostname mismatch|IP address mismatch", "its certificate is for another host"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is by no authority that we trust"),
+    ("BAD_CERTIFICATE|CERTIFICATE_REQUIRED", "it wants to see a certificate, and {shown}"),
+    ("CERTIFICATE_UNKNOWN|UNKNOWN_CA", "it does not trust our certificate"),
+    ("CERTIFICATE_EXPIRED", "our certificate has expired"),
+    ("KEY_VALUES_MISMATCH", "our key is not the one of our certificate"),
+    ("NO_CERTIFICATE_OR_CRL_FOUND|NO_START_LINE|PEM", "a file of ours holds no certificate or key"),
+    (r"Invalid frame length: 35251[89]\d{3}", "it speaks TLS at this port, and we do not"),
+)
+"""Which words of the client mean what, where waiting changes nothing. The last are those of an
+alert of TLS, read as a length."""
+PASSING: Sequence[tuple[str, str]] = (
+    ("UNEXPECTED_EOF|WRONG_VERSION_NUMBER|violation of protocol", "it speaks no TLS at this port"),
+    ("ECONNREFUSED", "nobody listens there"),
+    ("DNS Resolution", "no host of this name is known"),
+)
+"""And where it may."""
 AGAIN = 0.2  # seconds between two tries while a broker is away
 REFUSALS = (
     errors.AuthorizationError,
@@ -55,7 +81,7 @@ class KafkaSettings:
     """host:port of one broker or of several, separated by commas."""
     user: str = ""
     password: SecretStr | None = None
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
+    mechanism: Mechanism = "SCRAM-SHA-512"
     """How user and password are proved; unused without a user. PLAIN shows the password to the
     broker and, unless it is encrypted, to everybody between; some hosted clusters want it."""
     encrypted: bool = False
@@ -134,20 +160,54 @@ CLIENT_LOG.addHandler(OVERHEARD)
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:
     """A client of kafka-python that has reached its cluster.
 
-    Raises ConfigurationError when a part of the client is missing, and ServiceError with the
-    client's own words when the cluster cannot be reached or does not let us in.
+    Raises ConfigurationError when a part of the client is missing, and ServiceError with the reason
+    when the cluster cannot be reached in time, or at once when it does not let us in.
     """
     _check_parts()
-    since = time.time()
-    try:
-        return make(**settings.client() | more)
-    except (errors.KafkaError, OSError) as error:
-        reason = OVERHEARD.reason(since) or str(error)
-        if settings.user and VAGUE.search(reason):  # a broker may hang up before it has told why
-            reason += "; a wrong user or password may look like this"
-        raise ServiceError(
-            f"Kafka at {settings.servers} cannot be reached ({settings.protocol}): {reason}"
-        ) from None
+    began = time.time()
+    patience = [None] if "bootstrap_timeout_ms" in more else list(_slices(settings.start_timeout))
+    reason = ""
+    for seconds in patience:
+        limit = {} if seconds is None else {"bootstrap_timeout_ms": _milliseconds(seconds)}
+        try:
+            return make(**settings.client() | limit | more)
+        except (errors.KafkaError, OSError) as error:
+            reason = OVERHEARD.reason(began) or str(error)
+            if settings.user and VAGUE.search(reason):
+                reason = refused(settings) or reason
+            if _meant(FINAL, reason):
+                break
+    raise ServiceError(
+        f"Kafka at {settings.servers} cannot be reached ({settings.protocol}):"
+        f" {_in_words(settings, reason)}"
+    )
+
+
+def _slices(seconds: float) -> Iterator[float]:
+    """Each twice the one before, and all together so many seconds."""
+    slice = SLICE
+    while seconds > 0:
+        yield min(slice, seconds)
+        seconds -= slice
+        slice *= 2
+
+
+def _meant(causes: Sequence[tuple[str, str]], reason: str) -> str:
+    """What the client's words mean; empty where we do not know."""
+    return next((meaning for words, meaning in causes if re.search(words, reason)), "")
+
+
+def _in_words(settings: KafkaSettings, reason: str) -> str:
+    """Why a cluster cannot be reached: the cause as far as we know it, and the client's words."""
+    cause = _meant((*FINAL, *PASSING), reason)
+    if not cause and VAGUE.search(reason):
+        cause = "it does not answer, or hangs up and does not say why"
+        asked = ["a user and a password"] if not settings.user else []
+        asked += ["TLS"] if not settings.protocol.endswith("SSL") else []
+        cause += f"; it may want {' or '.join(asked)}, and we have none" if asked else ""
+    shown = "does not take ours" if settings.cert_file else "we have none (_CERT_FILE, _KEY_FILE)"
+    cause = cause.format(mechanism=settings.mechanism, shown=shown)
+    return f"{cause} ({reason})" if cause else reason
 
 
 class Outage:
