@@ -15,17 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from kafka import errors
 from pydantic import SecretStr
 
 from infra.proving import refused
+from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
 T = TypeVar("T")
-Compression = Literal["gzip", "zstd"]
-Mechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"]
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
 TELLING = re.compile(
@@ -82,8 +81,7 @@ class KafkaSettings:
     user: str = ""
     password: SecretStr | None = None
     mechanism: Mechanism = "SCRAM-SHA-512"
-    """How user and password are proved; unused without a user. PLAIN shows the password to the
-    broker and, unless it is encrypted, to everybody between; some hosted clusters want it."""
+    """How user and password are proved; unused without a user."""
     encrypted: bool = False
     """Speak TLS also where no certificate file is named: the system's authorities are trusted."""
     ca_file: Path | None = None
@@ -93,20 +91,34 @@ class KafkaSettings:
     """PEM files by which a broker knows us; so encrypted."""
     compression: Compression | None = None
     """Of what we write. Models are noise, and images were compressed before."""
-    replication: int = 1
-    """Copies of each topic that we make."""
-    min_insync: int = 1
-    """Copies that must have a record before it counts as written; below `replication`."""
+    replication: int | None = None
+    """Copies of each topic that we make; None: three, or as many as there are brokers."""
+    min_insync: int | None = None
+    """Copies that must have a record before it counts as written; None: all but one of them."""
     start_timeout: float = 10.0
     """Seconds in which a broker must answer when we start."""
-    request_timeout: float = 10.0
+    request_timeout: float = REQUEST
     """Seconds after which an unanswered request is sent anew."""
-    delivery_timeout: float = 30.0
+    delivery_timeout: float = DELIVERY
     """Seconds after which a record that is not acknowledged is given up, and sent by another
     connection; at least `request_timeout`."""
     keep_bytes: int = 64 * 1024 * 1024
     """Of what was read last: for several readers of a topic, and for messages in pieces, which are
     read a second time when the last piece is there."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for what cannot be meant, or would wait for ever."""
+        if self.compression not in (None, *COMPRESSIONS):
+            known = " or ".join(COMPRESSIONS)
+            raise ConfigurationError(f"compression is {known}, not {self.compression!r}")
+        if any(each is not None and each < 1 for each in (self.replication, self.min_insync)):
+            raise ConfigurationError("replication and min_insync are numbers from 1 on")
+        check_copies(self.replication, self.min_insync)
+        if not 0 < self.request_timeout <= self.delivery_timeout:
+            raise ConfigurationError(
+                f"a record is given up after {self.delivery_timeout:g} s, which is no longer than"
+                f" a request may take, {self.request_timeout:g} s"
+            )
 
     @property
     def protocol(self) -> str:
@@ -133,6 +145,15 @@ class KafkaSettings:
             given["sasl_plain_username"] = self.user
             given["sasl_plain_password"] = self.password.get_secret_value() if self.password else ""
         return given
+
+
+def check_copies(copies: int | None, must_have: int | None) -> None:
+    """Raises ConfigurationError where more copies must have a record than there are."""
+    if copies is not None and must_have is not None and must_have > copies:
+        raise ConfigurationError(
+            f"{must_have} copies must have a record (min.insync.replicas), and there would be"
+            f" {copies}: nothing could ever be written"
+        )
 
 
 class Overheard(logging.Handler):
