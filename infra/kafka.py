@@ -32,6 +32,12 @@ TELLING = re.compile(
     re.DOTALL,
 )
 """How the client says why it could not connect."""
+RETRIED = re.compile(
+    r".*Got error produce response .* retrying \(.*?\): (?P<reason>\w+)", re.DOTALL
+)
+"""And why a broker did not take a record, which the client then sends again and again."""
+RECENT = 5.0  # seconds in which it has said so if that is why a record was given up
+TOO_FEW = "NotEnoughReplicas"
 VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
 """What it also says of a broker that has told it the reason just before."""
 SLICE = 1.0  # seconds in which a broker must answer the first time; twice as many the next
@@ -173,6 +179,13 @@ class Overheard(logging.Handler):
         telling = [each for each in told if not VAGUE.search(each)]
         return (telling or told or said or [""])[-1]
 
+    def retried(self) -> str:
+        """Why a record was sent again just now; empty if none was."""
+        since = time.time() - RECENT
+        said = [each.getMessage() for each in list(self._said) if each.created >= since]
+        found = [told["reason"] for each in said if (told := RETRIED.match(each))]
+        return found[-1] if found else ""
+
 
 OVERHEARD = Overheard()
 CLIENT_LOG.addHandler(OVERHEARD)
@@ -244,7 +257,7 @@ class Outage:
         self.check()
         if self._since is None:
             self._since = time.monotonic()
-            self._note("away", f"{type(error).__name__}: {error}; waiting for it")
+            self._note("away", f"{_why(error)}; waiting for it")
         time.sleep(AGAIN)
         self.check()
 
@@ -262,8 +275,11 @@ class Outage:
             self._note("back", f"after {time.monotonic() - self._since:.1f} s")
             self._since = None
 
-    def insist(self, ask: Callable[[], T]) -> T:
-        """The answer to a question, asked until it is there. Raises what `refusal` says."""
+    def insist(self, ask: Callable[[], T], *, ends: bool = True) -> T:
+        """The answer to a question, asked until it is there. Raises what `refusal` says.
+
+        The outage `ends` with it, unless what was away is another broker than the one that answers.
+        """
         while True:
             try:
                 answer = ask()
@@ -272,12 +288,22 @@ class Outage:
                     raise refusal(error, "answer") from error
                 self.wait(error)
             else:
-                self.over()
+                if ends:
+                    self.over()
                 return answer
 
     def _note(self, event: str, text: str) -> None:
         fields = {"event": f"kafka-{event}", "servers": self._servers}
         LOG.warning("Kafka at %s is %s: %s", self._servers, event, text, extra=fields)
+
+
+def _why(error: Exception) -> str:
+    """What failed; of a record that was given up, why no broker took it."""
+    text = f"{type(error).__name__}: {error}"
+    if not isinstance(error, errors.KafkaTimeoutError) or not (reason := OVERHEARD.retried()):
+        return text
+    few = "fewer copies are in reach than must have a record (min.insync.replicas)"
+    return f"{few} ({reason})" if reason.startswith(TOO_FEW) else f"{reason}: {error}"
 
 
 def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:
