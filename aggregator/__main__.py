@@ -18,6 +18,7 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    on_kafka,
     run_opened,
     serve,
     stoppable,
@@ -46,7 +47,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names = Names(given.run or settings.run)
     opening = read_opening(given.opening) if given.opening else None
     with stoppable() as stopped:
-        transport = connect(settings, site=False, stopped=stopped, hook=hook)
+        transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         try:
             told = opening or run_opened(transport, names)
             configuration = told.configuration

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from infra.points import Hook, no_hook
-from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.program import (
+    arguments,
+    ended,
+    on_kafka,
+    run_opened,
+    serve,
+    stoppable,
+    surroundings,
+)
 from infra.settings import read_settings
 from infra.slots import Shared, Slots
 from infra.store.dispensable import Dispensable
@@ -45,7 +53,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     settings = read_settings()
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
-        transport = connect(settings, site=False, stopped=stopped, hook=hook)
+        transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         store = RedisStore(settings.redis, names.run, prefix=names.prefix)
         try:
             store.reach()

@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 from infra.points import Hook, no_hook
-from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.program import (
+    arguments,
+    ended,
+    on_kafka,
+    run_opened,
+    serve,
+    stoppable,
+    surroundings,
+)
 from infra.serve import System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
@@ -66,7 +74,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     names, site = Names(given.run or settings.run), given.site or settings.site
     with stoppable() as stopped, ExitStack() as held:
         transport = held.enter_context(
-            closing(connect(settings, site=True, stopped=stopped, hook=hook))
+            closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
         opened = run_opened(transport, names)
         configuration = opened.configuration
