@@ -24,6 +24,11 @@ NEW = 5.0  # seconds in which an entity's new topic is noticed
 DEALT = 2.0  # seconds for a look while the group deals anew: more than others need to hear of it
 
 
+def group_of(names: Names, site: str) -> str:
+    """Kafka's name of the group that a site's twins are dealt in."""
+    return f"{names.prefix}.{names.run}.twins.{site}"
+
+
 class Group:
     """A process's membership. Ask `entities` at least every `polled` seconds, or be left out."""
 
@@ -46,7 +51,7 @@ class Group:
         self._consumer = connected(
             settings,
             KafkaConsumer,
-            group_id=f"{names.prefix}.{names.run}.twins.{site}",
+            group_id=group_of(names, site),
             group_instance_id=process,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             auto_offset_reset="earliest",  # it must say something; everything is paused

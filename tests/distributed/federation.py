@@ -153,9 +153,14 @@ class Federation:
         *words: str,
         name: str = "",
         kill: tuple[str, int] | None = None,
+        slow: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Program:
-        """Start a program of a role; `kill` is a point, and how often it is passed before."""
+        """Start a program of a role.
+
+        `kill` is a point, and how often it is passed before; `slow`, the seconds more that a
+        training of the first round takes.
+        """
         name = name or f"{role}-1"
         every = [*words, "--process", name]
         if role == "aggregator":
@@ -164,7 +169,9 @@ class Federation:
             every += ["--data-dir", str(self._folder)]
         if role == "twins":
             every += ["--workers", "2"]
-        self.programs[name] = self._begin(role, every, name, kill, environment or {})
+        self.programs[name] = self._begin(
+            role, every, name, environment or {}, kill=kill, slow=slow
+        )
         return self.programs[name]
 
     def start_all(self, *besides: str, kill: Mapping[str, tuple[str, int]] | None = None) -> None:
@@ -177,7 +184,7 @@ class Federation:
         """Start a program that has ended, with the same words and without a hook."""
         old = self.programs[name]
         assert old.code is not None
-        fresh = self._begin(old.role, old.words, name, None, {})
+        fresh = self._begin(old.role, old.words, name, {})
         fresh.ends = [*old.ends, old.code]
         self.programs[name] = fresh
 
@@ -236,15 +243,15 @@ class Federation:
         role: str,
         words: Sequence[str],
         name: str,
-        kill: tuple[str, int] | None,
         environment: Mapping[str, str],
+        **more: object,
     ) -> Program:
         told = self._zygote.ask(
             start=role,
             words=list(words),
             environment={**self.environment, **environment},
             log=str(self._folder / f"{name}.log"),
-            kill=kill,
+            **more,
         )
         return Program(role, list(words), told["pid"])
 

@@ -3,9 +3,10 @@
 It is spoken to in lines of JSON, one question and one answer each:
 
     {"start": "twins", "words": ["--workers", "2"],
-     "environment": {}, "log": "l", "kill": ["said", 3]}
+     "environment": {}, "log": "l", "kill": ["said", 3], "slow": 60}
         gives {"pid": 17}; `kill` names a point (infra/points.py) and how often it is passed before
-        the program kills itself there
+        the program kills itself there; `slow`, how many seconds longer each training
+        of the run's first round takes
     {"poll": 17}   gives {"code": null}, or its exit code, negative for a signal
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +26,7 @@ import producers.__main__
 import proxy.__main__
 import twins.__main__
 from infra.points import Hook, no_hook
+from infra.promises import Result, Task
 from infra.workers import Function, forked
 from learning.repeatable import repeatable
 from proxy import worker as of_the_proxy
@@ -55,6 +58,17 @@ def suicide(point: str, times: int) -> Hook:
     return hook
 
 
+def slowed(functions: Mapping[str, Function], seconds: float) -> Mapping[str, Function]:
+    """The same functions, but in the run's first round a training takes so many seconds longer."""
+
+    def learn(task: Task) -> Result:
+        if task.values["stage"] == task.values["round"] == 0:
+            time.sleep(seconds)
+        return functions["learn"](task)
+
+    return {**functions, "learn": learn}
+
+
 def start(told: Mapping[str, Any]) -> int:
     """Fork a program; gives its process id."""
     pid = os.fork()
@@ -71,7 +85,9 @@ def start(told: Mapping[str, Any]) -> int:
         kill = told.get("kill")
         more: dict[str, Any] = {"hook": suicide(*kill) if kill else no_hook}
         if told["start"] in FUNCTIONS:
-            more["start_worker"] = forked(FUNCTIONS[told["start"]])
+            functions = FUNCTIONS[told["start"]]
+            slow = told.get("slow")
+            more["start_worker"] = forked(slowed(functions, slow) if slow else functions)
         code = MAINS[told["start"]](told["words"], **more)
     finally:
         sys.stdout.flush()
