@@ -10,16 +10,19 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
 
 from experiments.system import SITE
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, running
+from infra.program import STOPPED
 from infra.transport.group import SESSION, group_of
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.federation import (
     PATIENCE,
+    ROLES,
     Federation,
     ended_as_undisturbed,
     tiny,
@@ -29,6 +32,9 @@ from tests.groups import generations, shares
 from tests.services import Server, asleep, signalled
 
 Found = Callable[..., Federation]
+STREAMED = 5
+"""How many times a producer has written before: the streams of `tiny` are a dozen times as many."""
+MET = 1.0  # seconds in which everybody meets with a broker that is away
 LONGER = 6
 """How many times longer a long training takes than its program may not look at its group."""
 
@@ -91,23 +97,29 @@ class Own:
         relay.close()
         return run
 
-    def stopped(self, how: Callable[[], None], back: Callable[[], object]) -> dict[str, float]:
-        """Everybody is told to stop while it is away; then it is back, and they go on.
-
-        Gives the seconds that each took.
+    def stopped(self, how: signal.Signals, *, streaming: bool) -> dict[str, float]:
+        """It is struck down, by a producer in the middle of its stream, or later in the middle of
+        the rounds, when producers are over. Everybody is told to stop; then it is back, and they go
+        on. Gives the seconds that each took.
         """
-        run = self._begun()
-        how()
-        time.sleep(1)  # so that each of them has met with it
-        took: dict[str, float] = {}
-        for name in run.programs:
-            run.signal(name, signal.SIGTERM)
-        began = time.monotonic()
-        run.until(lambda: _note_ended(run, took, began))
-        assert {program.code for program in run.programs.values()} == {130}
-        assert run.said().count("Start it again to go on") == len(run.programs)
-        back()
-        for name in run.programs:
+        program = running(self.broker.folder)
+        assert program is not None
+        if streaming:
+            run = self._found()
+            run.start_all("producers")
+            run.start("producers", kill=("append:before", STREAMED, program.pid, how))
+        else:
+            run = self._begun()
+            signalled(self.broker, how)
+        run.until(lambda: not _works(program.pid))
+        time.sleep(MET)
+        try:
+            took = _told_to_stop(run, len(ROLES) - (not streaming))
+        finally:
+            if how is signal.SIGKILL:
+                self.broker.start()
+            signalled(self.broker, signal.SIGCONT)
+        for name in took:
             run.again(name)
         run.finish()
         ended_as_undisturbed(run)
@@ -123,12 +135,34 @@ class Own:
         return self.found(kafka=f"{HOST}:{self.broker.port}")
 
 
-def _note_ended(run: Federation, took: dict[str, float], began: float) -> bool:
+def _told_to_stop(run: Federation, count: int) -> dict[str, float]:
+    """So many programs still run; each says how to go on, and ends. Name → after how long."""
     run.look()
-    for name, program in run.programs.items():
-        if program.code is not None:
-            took.setdefault(name, time.monotonic() - began)
-    return len(took) == len(run.programs)
+    told = [name for name, program in run.programs.items() if program.code is None]
+    assert len(told) == count
+    for name in told:
+        run.signal(name, signal.SIGTERM)
+    began, took = time.monotonic(), dict[str, float]()
+
+    def ended() -> bool:
+        for name in told:
+            if run.programs[name].code is not None:
+                took.setdefault(name, time.monotonic() - began)
+        return len(took) == len(told)
+
+    run.until(ended)
+    assert {run.programs[name].code for name in told} == {STOPPED}
+    assert run.said().count("Start it again to go on") == len(told)
+    return took
+
+
+def _works(pid: int) -> bool:
+    """Whether a process is there, and not stopped by a signal."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "TZ"
 
 
 def redis(found: Found, server: Server, how: str) -> Federation:

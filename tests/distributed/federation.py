@@ -152,13 +152,14 @@ class Federation:
         role: str,
         *words: str,
         name: str = "",
-        kill: tuple[str, int] | None = None,
+        kill: tuple[str, int] | tuple[str, int, int, int] | None = None,
         slow: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Program:
         """Start a program of a role.
 
-        `kill` is a point, and how often it is passed before; `slow`, the seconds more that a
+        `kill` is a point, and how often it is passed before; with a process id and a signal
+        behind them it is not itself that is struck. `slow`, the seconds more that a
         training of the first round takes.
         """
         name = name or f"{role}-1"

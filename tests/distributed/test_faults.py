@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,8 @@ from tests.distributed.faults import (
     twins_paused,
     went_on_as_undisturbed,
 )
-from tests.services import Server, have, jars, signalled
+from tests.distributed.federation import ROLES
+from tests.services import Server, have, jars
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 GIVEN_UP = 30.0
@@ -105,21 +105,13 @@ def test_a_training_outlasts_the_time_in_which_a_program_must_look_at_its_group(
     went_on_as_undisturbed(long_training(found, polled=10.0))
 
 
-@pytest.mark.parametrize("how", ["killed", "asleep"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_whoever_is_told_to_stop_while_the_broker_is_away_ends_and_goes_on_later(
-    own: Own, broker: Broker, how: str
+    own: Own, how: signal.Signals
 ) -> None:
-    """Each role says how to go on before its runner would kill it. Started again, the run ends as
-    ever."""
-    if how == "killed":
-        took = own.stopped(partial(gone, broker), broker.start)
-    else:
-        asleep, awake = signal.SIGSTOP, signal.SIGCONT
-        took = own.stopped(partial(signalled, broker, asleep), partial(signalled, broker, awake))
+    """Each of the four says how to go on before its runner would kill it. Started again, the run
+    ends as ever."""
+    took = own.stopped(how, streaming=True)
 
+    assert len(took) == len(ROLES)
     assert max(took.values()) < LEFT_TO_STOP
-
-
-def gone(broker: Broker) -> None:
-    """It is killed, and stays away."""
-    signalled(broker, signal.SIGKILL)

@@ -5,8 +5,8 @@ It is spoken to in lines of JSON, one question and one answer each:
     {"start": "twins", "words": ["--workers", "2"],
      "environment": {}, "log": "l", "kill": ["said", 3], "slow": 60}
         gives {"pid": 17}; `kill` names a point (infra/points.py) and how often it is passed before
-        the program kills itself there; `slow`, how many seconds longer each training
-        of the run's first round takes
+        the program kills itself there, or does to another process what stands behind it: [pid,
+        signal]; `slow`, how many seconds longer each training of the run's first round takes
     {"poll": 17}   gives {"code": null}, or its exit code, negative for a signal
 """
 
@@ -44,8 +44,9 @@ FUNCTIONS: Mapping[str, Mapping[str, Function]] = {
 }
 
 
-def suicide(point: str, times: int) -> Hook:
-    """A hook that kills its process where a point is passed for the nth time."""
+def striking(point: str, times: int, pid: int = 0, what: int = signal.SIGKILL) -> Hook:
+    """A hook that kills its process where a point is passed for the nth time; or, with a process
+    id, sends that one a signal there."""
     passed = 0
 
     def hook(here: str) -> None:
@@ -53,7 +54,7 @@ def suicide(point: str, times: int) -> Hook:
         if here == point:
             passed += 1
             if passed == times:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(pid or os.getpid(), what)
 
     return hook
 
@@ -83,7 +84,7 @@ def start(told: Mapping[str, Any]) -> int:
             os.dup2(file, number)
         os.environ.update(told["environment"])
         kill = told.get("kill")
-        more: dict[str, Any] = {"hook": suicide(*kill) if kill else no_hook}
+        more: dict[str, Any] = {"hook": striking(*kill) if kill else no_hook}
         if told["start"] in FUNCTIONS:
             functions = FUNCTIONS[told["start"]]
             slow = told.get("slow")
