@@ -19,11 +19,12 @@ from experiments.estimate import Estimate, check_disk, estimated
 from experiments.folder import LOGS, OPENING, RunFolder
 from experiments.gallery import Gallery
 from experiments.metrics import Metrics
+from experiments.numbers import counted
 from experiments.observer import Observer
-from experiments.processes import Processes, Wanted
+from experiments.processes import Asked, Processes, Wanted
 from experiments.recorded import Recorded
 from experiments.runner import Local, Outcome
-from experiments.system import SITE, Watch, Watched
+from experiments.system import SITE, WRITING, Watch, Watched
 from infra.program import serve, surroundings
 from infra.serve import System
 from infra.settings import Service, Settings, read_settings
@@ -47,13 +48,18 @@ class Federation:
 
     settings: Settings
     wanted: Wanted
+    asked: Asked
 
     @classmethod
-    def found(cls, wanted: Wanted) -> Federation:
-        """With the services that the environment or `make up` names. Raises ServiceError."""
+    def found(cls, wanted: Wanted, asked: Asked) -> Federation:
+        """With the services that the environment or `make up` names.
+
+        Raises ServiceError, and ConfigurationError for what cannot be asked of Kafka.
+        """
         settings = read_settings()
-        _ = settings.kafka, settings.site_kafka, settings.redis  # each says when it is missing
-        return cls(settings, wanted)
+        kafka_settings(settings.kafka, **asdict(asked))
+        _ = settings.site_kafka, settings.redis  # each says when it is missing
+        return cls(settings, wanted, asked)
 
 
 def start(
@@ -85,6 +91,7 @@ def start(
             )
         manifest = runner.begun_with(configuration, dataset, place, local)
         manifest |= {"transport": "kafka", "processes": asdict(federation.wanted)}
+        manifest |= {"kafka": asdict(federation.asked)}
         names = Names(str(manifest["run"]))
         check_disk(folder, estimate, run_folder.size)
         ours = fresh and _is_of(run_folder, names)
@@ -134,7 +141,7 @@ def _prepare(federation: Federation, names: Names, opening: Opening, *, fresh: b
         ("site", settings.site_kafka),
     )
     for cluster, service in clusters:
-        kafka = kafka_settings(service)
+        kafka = kafka_settings(service, **asdict(federation.asked))
         with closing(Administration(kafka)) as administration:
             if cluster == "federation" or settings.site_kafka != settings.kafka:
                 _make_way(administration, names, service.address, fresh=fresh)
@@ -145,9 +152,9 @@ def _make_way(administration: Administration, names: Names, address: str, *, fre
     there = administration.ls(names)
     if there and not fresh:
         raise ConfigurationError(
-            f"Kafka at {address} holds {len(there)} topics of a run {names.run} that this folder"
-            " did not begin: take another --seed, or go on where it lies; if nobody needs it,"
-            f" `fedtwin topics rm {names.run}`"
+            f"Kafka at {address} holds {counted(len(there), 'topic')} of a run {names.run} that"
+            " this folder did not begin: take another --seed, or go on where it lies; if nobody"
+            f" needs it, `fedtwin topics rm {names.run}`"
         )
     until = time.monotonic() + GONE
     while administration.rm(names) and time.monotonic() < until:
@@ -168,7 +175,14 @@ def _run(
     gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
     start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
     with (
-        closing(connect(federation.settings, site=True, hook=local.hook)) as transport,
+        closing(
+            connect(
+                federation.settings,
+                site=True,
+                hook=local.hook,
+                compression=federation.asked.compression,
+            )
+        ) as transport,
         closing(folder.opened()) as log,
         closing(Shared(WorkerProcesses(start_worker, 1), Slots(local.workers))) as workers,
         _programs(folder, names, opening, local, federation) as programs,
@@ -178,6 +192,7 @@ def _run(
         def each_turn(system: System) -> None:
             programs.look()
             metrics.look(observer)
+            spent.look(folder)
             watch(Watched(system, observer, around.shelf))
 
         try:
@@ -192,6 +207,8 @@ def _run(
             )
             programs.settle()
             watched = Watched(system, observer, around.shelf)
+            watched.finishing = WRITING
+            watch(watched)
             return runner.finish(folder, watched, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
             runner.note_ending(folder, ended, spent, metrics)
@@ -205,7 +222,9 @@ def _programs(
     """Every role's processes, which end with this context."""
     file = folder.path / OPENING
     write_opening(opening, file)
-    programs = Processes(folder.path / LOGS, names.run, local.tell)
+    compression = federation.asked.compression
+    always = ("--compression", compression) if compression else ()
+    programs = Processes(folder.path / LOGS, names.run, local.tell, always)
     place = folder.data_name(local.data_dir)
     data = ("--data-dir", str(local.data_dir), "--dataset", place)
     workers = ("--workers", str(local.workers))

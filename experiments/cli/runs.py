@@ -15,7 +15,9 @@ from experiments.cli.words import (
     BEGUN,
     AsJson,
     DataDir,
+    InSync,
     Quiet,
+    Replication,
     Run,
     Workers,
     anew,
@@ -26,14 +28,14 @@ from experiments.cli.words import (
     next_step,
     overrides,
 )
-from experiments.numbers import roughly, size
+from experiments.numbers import counted, roughly, size
 from schemas.errors import ConfigurationError, DataError, Diverged
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.estimate import Estimate
-    from experiments.processes import Wanted
+    from experiments.processes import Asked, Wanted
     from experiments.system import Watch
 
 RECIPES = "demo, smoke, tiny, cifar100-small, cifar100, organamnist, organcmnist or organsmnist."
@@ -56,7 +58,10 @@ Override = Annotated[
 RunDir = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", metavar="DIR", help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED."
+        "--run-dir",
+        metavar="DIR",
+        help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED; with -o dataset=OTHER,"
+        " runs/RECIPE-OTHER-STRATEGY-SEED.",
     ),
 ]
 
@@ -79,7 +84,7 @@ def demo(
     \b
     Examples:
       fedtwin demo
-      fedtwin demo --strategy fedavg     the same without anything against forgetting
+      fedtwin demo --strategy fedavg     # the same without anything against forgetting
       fedtwin demo --seed 7 --json
     """
     keys = _keys(override, strategy=strategy, seed=seed)
@@ -114,14 +119,29 @@ def run(
         ),
     ] = EMBEDDED,
     twins: Annotated[
-        int, typer.Option("--twins", min=1, help="Over Kafka: processes that share the twins.")
+        int,
+        typer.Option(
+            "--twins", min=1, metavar="N", help="Over Kafka: processes that share the twins."
+        ),
     ] = 1,
     aggregators: Annotated[
-        int, typer.Option("--aggregators", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option(
+            "--aggregators", min=1, metavar="N", help="Over Kafka: one, and its standbys."
+        ),
     ] = 1,
     proxies: Annotated[
-        int, typer.Option("--proxies", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option("--proxies", min=1, metavar="N", help="Over Kafka: one, and its standbys."),
     ] = 1,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            "--compression", metavar="NAME", help="Over Kafka: gzip or zstd, of what is written."
+        ),
+    ] = None,
+    replication: Replication = None,
+    min_insync: InSync = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
     ] = False,
@@ -139,15 +159,16 @@ def run(
       fedtwin run smoke --strategy fedavg --seed 7
       fedtwin run smoke -o stages=1 -o "classes_per_stage=[5]"
       fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
-      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
+      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28 -o classes_per_stage=4
       make up && fedtwin run smoke --transport kafka --twins 2 --aggregators 2
     """
     keys = _keys(override, strategy=strategy, seed=seed)
     machine = {"data_dir": data_dir(data), "workers": workers}
     wanted = _wanted(transport, twins, aggregators, proxies)
+    asked = _asked(transport, compression, replication, min_insync)
     _start(
         ctx, recipe, preset, keys, machine, run_dir,
-        fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted,
+        fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted, asked=asked,
     )  # fmt: skip
 
 
@@ -161,7 +182,8 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, killed, or injected into.
 
-    The data are looked for where the run found them, unless --data-dir names another folder.
+    The data are looked for where the run found them, unless --data-dir names another folder. A
+    run that is done is left as it is.
 
     \b
     Examples:
@@ -169,12 +191,14 @@ def resume(
       fedtwin resume runs/cifar100-fedka-2021 --workers 8
     """
     from experiments import api
+    from experiments.summary import glance
 
     folder = data_dir(data) if data else None
+    was_done = glance(run)["status"] == "done"
     ctx.meta[BEGUN] = run
-    with _going_on(run), _watched(quiet) as (watch, _):
+    with _going_on(run), _watched(quiet or was_done) as (watch, _):
         told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
-    answer(told, as_json, lambda out: _ended(out, told))
+    answer(told, as_json, lambda out: _ended(out, told, was_done=was_done))
 
 
 def _start(
@@ -189,9 +213,10 @@ def _start(
     quiet: bool,
     as_json: bool,
     wanted: Wanted | None = None,
+    asked: Asked | None = None,
 ) -> None:
     """Begin a run and see it through. `fresh` of None replaces a demo, and nothing else; `wanted`
-    are the processes of a run over Kafka."""
+    are the processes of a run over Kafka, `asked` is what it asks of the cluster."""
     from experiments import api, runner
     from experiments.recipes import recipe as configured
     from experiments.summary import summary
@@ -209,16 +234,17 @@ def _start(
         def announce(estimate: Estimate) -> None:
             ctx.meta[BEGUN] = folder
             if not quiet:
-                _announce(notes, folder, estimate, local.workers)
+                _announce(notes, folder, estimate, local.workers, wanted)
 
         more: dict[str, Any] = {"fresh": fresh, "watch": watch, "announce": announce}
         if wanted is None:
             runner.start(configuration, folder, local, **more)
         else:
             from experiments import distributed
+            from experiments.processes import Asked
 
             local = replace(local, tell=lambda text: notes.print(f"note: {text}", soft_wrap=True))
-            federation = distributed.Federation.found(wanted)
+            federation = distributed.Federation.found(wanted, asked or Asked())
             distributed.start(configuration, folder, local, federation, **more)
     told = summary(folder)
     answer(told, as_json, lambda out: _ended(out, told))
@@ -251,6 +277,20 @@ def _wanted(transport: str, twins: int, aggregators: int, proxies: int) -> Wante
     if wanted != Wanted():
         raise ConfigurationError("--twins, --aggregators and --proxies need --transport kafka")
     return None
+
+
+def _asked(
+    transport: str, compression: str | None, replication: int | None, min_insync: int | None
+) -> Asked:
+    """What a run asks of Kafka; one in this process may ask nothing."""
+    from experiments.processes import Asked
+
+    asked = Asked(compression, replication, min_insync)
+    if transport == EMBEDDED and asked != Asked():
+        raise ConfigurationError(
+            "--compression, --replication and --min-insync need --transport kafka"
+        )
+    return asked
 
 
 def _keys(override: list[str] | None, **named: Any) -> dict[str, Any]:
@@ -290,18 +330,30 @@ def _is_begun(folder: Path) -> bool:
     return RunFolder(folder).exists and RunFolder(folder).read_manifest()["state"] != "done"
 
 
-def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
-    """What the run will take, before it begins."""
-    notes.print(
-        f"{folder}: about {roughly(estimate.seconds(workers))} with"
-        f" {workers} worker{'s' if workers > 1 else ''},"
-        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory(workers))} of memory;"
-        f" {estimate.images:,} images in {estimate.steps:,} steps",
-        soft_wrap=True,
-    )
+def _announce(
+    notes: Console, folder: Path, estimate: Estimate, workers: int, wanted: Wanted | None
+) -> None:
+    """What the run will take, before it begins. Nobody knows how far a broker is away, so of a run
+    over Kafka the time is that of one process, and said to be."""
+    seconds, busy = roughly(estimate.seconds(workers)), counted(workers, "worker")
+    disk = f"{size(estimate.disk_bytes)} of disk"
+    if wanted is None:
+        needs = f"about {seconds} with {busy}, {disk}, {size(estimate.memory(workers))} of memory"
+    else:
+        memory = estimate.memory(wanted.workers(workers), wanted.programs)
+        needs = (
+            f"more than the {seconds} that one process with {busy} would take, as"
+            f" {wanted.programs} programs start and their messages travel; {disk}, most of it the"
+            " broker's;"
+            f" {size(memory)} of memory"
+        )
+    training = f"{counted(estimate.images, 'image')} in {counted(estimate.steps, 'step')}"
+    notes.print(f"{folder}: {needs}; {training}", soft_wrap=True)
 
 
-def _ended(out: Console, told: dict[str, Any]) -> None:
+def _ended(out: Console, told: dict[str, Any], *, was_done: bool = False) -> None:
+    if was_done:
+        out.print(f"nothing to do: {told['run']} is done\n", soft_wrap=True)
     tables.run(out, told)
     next_step(out, f"open {told['report']}, or {command('show', told['run_dir'])}")
 

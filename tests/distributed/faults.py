@@ -25,6 +25,7 @@ from tests.distributed.federation import (
     ROLES,
     Federation,
     ended_as_undisturbed,
+    of_kind,
     tiny,
 )
 from tests.distributed.relay import Relay
@@ -43,11 +44,6 @@ def went_on_as_undisturbed(run: Federation) -> None:
     """The undisturbed model, and no program had to be started again."""
     ended_as_undisturbed(run)
     assert not any(program.ends for program in run.programs.values())
-
-
-def of_kind(run: Federation, kind: type) -> int:
-    """How many decisions of a kind there are."""
-    return sum(isinstance(each, kind) for each in run.decided().decisions.values())
 
 
 def in_the_middle(run: Federation, rounds: int = 1) -> None:

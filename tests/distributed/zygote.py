@@ -3,10 +3,11 @@
 It is spoken to in lines of JSON, one question and one answer each:
 
     {"start": "twins", "words": ["--workers", "2"],
-     "environment": {}, "log": "l", "kill": ["said", 3], "slow": 60}
+     "environment": {}, "log": "l", "kill": ["said", 3], "slow": 60, "clock": 3600}
         gives {"pid": 17}; `kill` names a point (infra/points.py) and how often it is passed before
         the program kills itself there, or does to another process what stands behind it: [pid,
-        signal]; `slow`, how many seconds longer each training of the run's first round takes
+        signal]; `slow`, how many seconds longer each training of the run's first round takes; its
+        clock goes wrong by `clock` seconds
     {"poll": 17}   gives {"code": null}, or its exit code, negative for a signal
 """
 
@@ -20,6 +21,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from kafka.record.default_records import DefaultRecordBatchBuilder as Builder
 
 import aggregator.__main__
 import producers.__main__
@@ -84,6 +87,8 @@ def start(told: Mapping[str, Any]) -> int:
             os.dup2(file, number)
         os.environ.update(told["environment"])
         kill = told.get("kill")
+        if told.get("clock"):
+            wrong_clock(told["clock"])
         more: dict[str, Any] = {"hook": striking(*kill) if kill else no_hook}
         if told["start"] in FUNCTIONS:
             functions = FUNCTIONS[told["start"]]
@@ -94,6 +99,18 @@ def start(told: Mapping[str, Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def wrong_clock(off: float) -> None:
+    """This process lives so many seconds ahead of the others; its records say so."""
+    true_time, append = time.time, Builder.append
+    time.time = lambda: true_time() + off
+
+    def stamped(self: Builder, offset: int, timestamp: int | None, *more: Any, **named: Any) -> Any:
+        assert timestamp is None  # so the client looks at a clock, which it knows by another name
+        return append(self, offset, round(1000 * time.time()), *more, **named)
+
+    Builder.append = stamped
 
 
 def poll(pid: int) -> int | None:
