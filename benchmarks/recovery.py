@@ -133,11 +133,11 @@ class Run:
             administration.rm(self.names)
 
     def until(self, holds: Callable[[], bool]) -> float:
-        """Wait until something holds; gives the seconds. RuntimeError when a program ended."""
+        """Wait until something holds; gives the seconds. RuntimeError when a program failed."""
         began = time.monotonic()
         while not holds():
             for name, process in self._running.items():
-                if process.poll() is not None or time.monotonic() > began + PATIENCE:
+                if process.poll() or time.monotonic() > began + PATIENCE:
                     words = (self.folder / f"{name}.log").read_text()[-2000:]
                     raise RuntimeError(f"{name}, exit code {process.poll()}: {words}")
             time.sleep(LOOK)

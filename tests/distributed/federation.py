@@ -160,8 +160,8 @@ class Federation:
         """Start a program of a role.
 
         `kill` is a point, and how often it is passed before; with a process id and a signal
-        behind them it is not itself that is struck. `slow`, the seconds more that a
-        training of the first round takes. Its clock goes wrong by `clock` seconds.
+        behind them it is not itself that is struck. `slow`, the seconds more that a training of the
+        first round takes. Its clock goes wrong by `clock` seconds.
         """
         name = name or f"{role}-1"
         every = [*words, "--process", name]
@@ -171,9 +171,8 @@ class Federation:
             every += ["--data-dir", str(self._folder)]
         if role == "twins":
             every += ["--workers", "2"]
-        self.programs[name] = self._begin(
-            role, every, name, environment or {}, kill=kill, slow=slow, clock=clock
-        )
+        more = {"kill": kill, "slow": slow, "clock": clock}
+        self.programs[name] = self._begin(role, every, name, environment or {}, **more)
         return self.programs[name]
 
     def start_all(self, *besides: str, kill: Mapping[str, tuple[str, int]] | None = None) -> None:
