@@ -22,6 +22,7 @@ from typing import Any
 
 from federation import SITE, dataset, load, memory, recipe, run
 from federation import Run as Measured
+
 from infra.shelf import Shelf
 from infra.transport.base import Transport
 from infra.transport.kafka import Kafka

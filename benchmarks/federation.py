@@ -102,7 +102,7 @@ class Run:
         planned = [
             each
             for cluster in ("federation", "site")
-            for each in plan(self.names, cluster, [SITE], self.entities, self.settings)  # type: ignore[arg-type]
+            for each in plan(self.names, cluster, [SITE], self.entities, self.settings)
         ]
         with closing(Administration(self.settings)) as administration:
             administration.apply(planned)

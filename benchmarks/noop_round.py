@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -24,9 +23,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from federation import SITE, Run, dataset, load, ratio_of, recipe, run
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from federation import SITE, Run, dataset, load, ratio_of, recipe, run
 from infra.program import NoWorkers, run_opened, serve, surroundings
 from infra.promises import Result, Task
 from infra.serve import System
@@ -277,7 +276,9 @@ def bare(who: str) -> None:
         with closing(consumer(models)) as base, closing(consumer(rounds)) as heard:
             send(producer, rounds, [said.closed])
             await_records(heard, 1)
-            each = len(said.updates) // len({update.key.rpartition(b"/")[0] for update in said.updates})
+            each = len(said.updates) // len(
+                {update.key.rpartition(b"/")[0] for update in said.updates}
+            )
             for _ in range(ROUNDS):
                 await_records(heard, 1)
                 await_records(base, size)
