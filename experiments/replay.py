@@ -110,7 +110,10 @@ class Replay:
         self._decisions: list[tuple[Decision, str]] = []
         self._read([names.federation("rounds")], self._decided, LEAST_BYTES)
         if self._line.opened is None:
-            raise DataError(f"the log holds no run {names.run}: was it opened?")
+            raise DataError(
+                f"the log holds no run {names.run}: it was not opened yet, or this is a broker from"
+                " which its topics were taken away, or another one"
+            )
         self.opened: RunOpened = self._line.opened
         self._most = largest_message(self.opened.configuration, self.opened.data)
         self._sites = sorted({parted(each)[0] for each in self.opened.schedule.entities})

@@ -7,6 +7,7 @@ bytes, whatever its size, and a message is complete whenever its last missing pi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +19,24 @@ from schemas.messages import Message
 AHEAD_BYTES = 4 * 1024 * 1024
 
 
+class Unfinished(NamedTuple):
+    """A message that lacks a piece."""
+
+    hash: str
+    pieces: int
+    """How many it has."""
+    offsets: tuple[int, ...]
+    """Where those lie that came."""
+
+
 class Pieces:
     """The unfinished messages of one topic, whoever writes their pieces and however often."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[int, int]] = {}
+        self._open: dict[str, tuple[int, dict[int, int]]] = {}
+        """Hash → how many pieces, and where those lie that came."""
+        self._quiet: dict[str, int] = {}
+        """Hash of a message that was whole once, or lost pieces to a trim → one of its offsets."""
 
     def add(self, part: Piece, offset: int) -> tuple[int, ...] | None:
         """Where the message lies, piece by piece, when this was its last missing one.
@@ -31,26 +45,30 @@ class Pieces:
         """
         if part.count == 1:
             return (offset,)
-        offsets = self._open.setdefault(part.message, {})
+        _, offsets = self._open.setdefault(part.message, (part.count, {}))
         offsets[part.index] = offset
         if len(offsets) < part.count:
             return None
         del self._open[part.message]
+        self._quiet[part.message] = offset
         return tuple(offsets[index] for index in range(part.count))
 
     def trimmed(self, first: int) -> None:
         """Everything below an offset is gone, and can complete nothing."""
-        for message, offsets in list(self._open.items()):
+        for message, (count, offsets) in list(self._open.items()):
             left = {index: offset for index, offset in offsets.items() if offset >= first}
-            if left:
-                self._open[message] = left
-            else:
+            if not left:
                 del self._open[message]
+            elif len(left) < len(offsets):
+                self._open[message] = (count, left)
+                self._quiet[message] = max(left.values())
+        self._quiet = {each: last for each, last in self._quiet.items() if last >= first}
 
-    @property
-    def unfinished(self) -> int:
-        """How many messages lack a piece."""
-        return len(self._open)
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Messages that lack a piece which never came; not the rest of a copy of a whole one."""
+        for message, (count, offsets) in self._open.items():
+            if message not in self._quiet:
+                yield Unfinished(message, count, tuple(sorted(offsets.values())))
 
 
 def fetched(transport: Transport, place: Place, max_bytes: int) -> Message:

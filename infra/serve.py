@@ -153,6 +153,8 @@ class Session:
         """When it last read anything, by the clock."""
         self._since: dict[str, float] = {}
         """What is waited for, in words → when that was first seen."""
+        self._begun_late: set[str] = set()
+        """Topics of which it has not read the beginning: a missing piece may lie there."""
 
     def step(self) -> bool:
         """Read a little, and answer; says whether anything happened."""
@@ -165,6 +167,8 @@ class Session:
             moved.append(self._carry_out(self.role.answers()))
             if self.role.over and not self.behind:
                 self._tell_of_waiting(list(self._later))
+                for topic in self._pieces:
+                    self._tell_of_unfinished(topic)
         return any(moved)
 
     @property
@@ -183,6 +187,7 @@ class Session:
             for topic in gone & kept.keys():
                 del kept[topic]
         self._later.let_go(lambda place: place.topic in gone)
+        self._begun_late -= gone
         self._caught_up = False
 
     @property
@@ -307,6 +312,7 @@ class Session:
             self._lost[topic] = first
             return False
         self._places[topic] = first
+        self._begun_late.add(topic)
         self._gone_below(topic, first)
         return True
 
@@ -411,6 +417,19 @@ class Session:
         vain = Refused("out-of-line", f"{about} waited in vain for {what}")
         self._set_aside(place, whole.hash, len(whole.payload), vain, about)
 
+    def _tell_of_unfinished(self, topic: str, before: float = math.inf) -> None:
+        """Write letters about messages that lie below an offset and lack a piece: it never comes.
+
+        Where the topic's beginning was not read, or pieces are let go one by one, it may have been
+        there.
+        """
+        if topic in self._begun_late or table_row(topic).kept == "compacted":
+            return
+        for hash, pieces, offsets in self._pieces[topic].unfinished():
+            if offsets[-1] < before:
+                lacks = Refused("unreadable", f"{len(offsets)} of {pieces} pieces came")
+                self._set_aside(Place(topic, offsets), hash, 0, lacks)
+
     # --- answering ---------------------------------------------------------------------------
 
     def _carry_out(self, answers: Iterable[Answer]) -> bool:
@@ -507,6 +526,8 @@ class Session:
             before = min(min(place.offsets) for place, _ in waiting)
         else:
             self._tell_of_waiting(waiting)
+        if topic in self._pieces:
+            self._tell_of_unfinished(topic, before)
         with self._around.stopwatch("log"):
             self._around.transport.trim(topic, before)
         self._gone_below(topic, before)
@@ -520,6 +541,7 @@ class Session:
     def _seek(self, seek: Seek) -> None:
         if seek.offset > self._places.get(seek.topic, 0):
             self._places[seek.topic] = seek.offset
+            self._begun_late.add(seek.topic)
             self._gone_below(seek.topic, seek.offset)
 
     def _keep(self, keep: Keep) -> None:

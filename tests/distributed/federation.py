@@ -154,8 +154,12 @@ class Federation:
         name: str = "",
         kill: tuple[str, int] | None = None,
         environment: Mapping[str, str] | None = None,
+        clock: float = 0,
     ) -> Program:
-        """Start a program of a role; `kill` is a point, and how often it is passed before."""
+        """Start a program of a role; `kill` is a point, and how often it is passed before.
+
+        Its clock goes wrong by so many seconds.
+        """
         name = name or f"{role}-1"
         every = [*words, "--process", name]
         if role == "aggregator":
@@ -164,7 +168,7 @@ class Federation:
             every += ["--data-dir", str(self._folder)]
         if role == "twins":
             every += ["--workers", "2"]
-        self.programs[name] = self._begin(role, every, name, kill, environment or {})
+        self.programs[name] = self._begin(role, every, name, kill, environment or {}, clock)
         return self.programs[name]
 
     def start_all(self, *besides: str, kill: Mapping[str, tuple[str, int]] | None = None) -> None:
@@ -238,6 +242,7 @@ class Federation:
         name: str,
         kill: tuple[str, int] | None,
         environment: Mapping[str, str],
+        clock: float = 0,
     ) -> Program:
         told = self._zygote.ask(
             start=role,
@@ -245,6 +250,7 @@ class Federation:
             environment={**self.environment, **environment},
             log=str(self._folder / f"{name}.log"),
             kill=kill,
+            clock=clock,
         )
         return Program(role, list(words), told["pid"])
 
@@ -291,6 +297,11 @@ def messages(log: Transport, topic: str) -> Iterator[tuple[Any, str]]:
                 yield unpack(part.content, LEAST_BYTES), part.message
             except Refused:
                 continue
+
+
+def of_kind(run: Federation, kind: type) -> int:
+    """How many decisions of a kind there are."""
+    return sum(isinstance(each, kind) for each in run.decided().decisions.values())
 
 
 def ended_as_undisturbed(federation: Federation) -> None:

@@ -12,7 +12,7 @@ from infra.native.kafka import Broker
 from infra.native.programs import HOST, free_ports, stop
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.conftest import Found
-from tests.distributed.federation import Federation, ended_as_undisturbed, tiny
+from tests.distributed.federation import Federation, ended_as_undisturbed, of_kind, tiny
 from tests.distributed.relay import Relay
 from tests.services import Server, asleep, have, jars, killed
 
@@ -49,11 +49,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     have(own.start)
     yield own
     own.end()
-
-
-def of_kind(run: Federation, kind: type) -> int:
-    """How many decisions of a kind there are."""
-    return sum(isinstance(each, kind) for each in run.decided().decisions.values())
 
 
 def in_the_middle(run: Federation, rounds: int = 2) -> None:

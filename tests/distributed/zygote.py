@@ -3,9 +3,9 @@
 It is spoken to in lines of JSON, one question and one answer each:
 
     {"start": "twins", "words": ["--workers", "2"],
-     "environment": {}, "log": "l", "kill": ["said", 3]}
+     "environment": {}, "log": "l", "kill": ["said", 3], "clock": 3600}
         gives {"pid": 17}; `kill` names a point (infra/points.py) and how often it is passed before
-        the program kills itself there
+        the program kills itself there; its clock goes wrong by `clock` seconds
     {"poll": 17}   gives {"code": null}, or its exit code, negative for a signal
 """
 
@@ -16,8 +16,11 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from kafka.record.default_records import DefaultRecordBatchBuilder as Builder
 
 import aggregator.__main__
 import producers.__main__
@@ -69,6 +72,8 @@ def start(told: Mapping[str, Any]) -> int:
             os.dup2(file, number)
         os.environ.update(told["environment"])
         kill = told.get("kill")
+        if told.get("clock"):
+            wrong_clock(told["clock"])
         more: dict[str, Any] = {"hook": suicide(*kill) if kill else no_hook}
         if told["start"] in FUNCTIONS:
             more["start_worker"] = forked(FUNCTIONS[told["start"]])
@@ -77,6 +82,18 @@ def start(told: Mapping[str, Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def wrong_clock(off: float) -> None:
+    """This process lives so many seconds ahead of the others; its records say so."""
+    true_time, append = time.time, Builder.append
+    time.time = lambda: true_time() + off
+
+    def stamped(self: Builder, offset: int, timestamp: int | None, *more: Any, **named: Any) -> Any:
+        assert timestamp is None  # so the client looks at a clock, which it knows by another name
+        return append(self, offset, round(1000 * time.time()), *more, **named)
+
+    Builder.append = stamped
 
 
 def poll(pid: int) -> int | None:
