@@ -18,6 +18,7 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    on_kafka,
     run_opened,
     serve,
     stoppable,
@@ -25,7 +26,7 @@ from infra.program import (
 )
 from infra.settings import read_settings
 from infra.transport.clusters import connect
-from schemas.topics import Names, parted
+from schemas.topics import Names
 
 
 def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
@@ -46,11 +47,11 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names = Names(given.run or settings.run)
     opening = read_opening(given.opening) if given.opening else None
     with stoppable() as stopped:
-        transport = connect(settings, site=False, stopped=stopped, hook=hook)
+        transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         try:
             told = opening or run_opened(transport, names)
             configuration = told.configuration
-            sites = sorted({parted(entity)[0] for entity in told.schedule.entities})
+            sites = told.all_sites
             around = surroundings(
                 configuration,
                 told.data,

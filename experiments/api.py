@@ -81,9 +81,10 @@ def resume(
     )
     if manifest.get("transport") == "kafka":
         from experiments import distributed
-        from experiments.processes import Wanted
+        from experiments.processes import Asked, Wanted
 
-        federation = distributed.Federation.found(Wanted(**manifest["processes"]))
+        asked = Asked(**manifest.get("kafka", {}))
+        federation = distributed.Federation.found(Wanted(**manifest["processes"]), asked)
         distributed.resume(folder.path, local, federation, watch=watch)
     else:
         runner.resume(folder.path, local, watch=watch)

@@ -21,7 +21,7 @@ from experiments.gallery import Gallery
 from experiments.metrics import Metrics
 from experiments.numbers import counted
 from experiments.observer import Observer
-from experiments.processes import Processes, Wanted
+from experiments.processes import Asked, Processes, Wanted
 from experiments.recorded import Recorded
 from experiments.runner import Local, Outcome
 from experiments.system import SITE, WRITING, Watch, Watched
@@ -48,13 +48,18 @@ class Federation:
 
     settings: Settings
     wanted: Wanted
+    asked: Asked
 
     @classmethod
-    def found(cls, wanted: Wanted) -> Federation:
-        """With the services that the environment or `make up` names. Raises ServiceError."""
+    def found(cls, wanted: Wanted, asked: Asked) -> Federation:
+        """With the services that the environment or `make up` names.
+
+        Raises ServiceError, and ConfigurationError for what cannot be asked of Kafka.
+        """
         settings = read_settings()
-        _ = settings.kafka, settings.site_kafka, settings.redis  # each says when it is missing
-        return cls(settings, wanted)
+        kafka_settings(settings.kafka, **asdict(asked))
+        _ = settings.site_kafka, settings.redis  # each says when it is missing
+        return cls(settings, wanted, asked)
 
 
 def start(
@@ -86,6 +91,7 @@ def start(
             )
         manifest = runner.begun_with(configuration, dataset, place, local)
         manifest |= {"transport": "kafka", "processes": asdict(federation.wanted)}
+        manifest |= {"kafka": asdict(federation.asked)}
         names = Names(str(manifest["run"]))
         check_disk(folder, estimate, run_folder.size)
         ours = fresh and _is_of(run_folder, names)
@@ -135,7 +141,7 @@ def _prepare(federation: Federation, names: Names, opening: Opening, *, fresh: b
         ("site", settings.site_kafka),
     )
     for cluster, service in clusters:
-        kafka = kafka_settings(service)
+        kafka = kafka_settings(service, **asdict(federation.asked))
         with closing(Administration(kafka)) as administration:
             if cluster == "federation" or settings.site_kafka != settings.kafka:
                 _make_way(administration, names, service.address, fresh=fresh)
@@ -169,7 +175,14 @@ def _run(
     gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
     start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
     with (
-        closing(connect(federation.settings, site=True, hook=local.hook)) as transport,
+        closing(
+            connect(
+                federation.settings,
+                site=True,
+                hook=local.hook,
+                compression=federation.asked.compression,
+            )
+        ) as transport,
         closing(folder.opened()) as log,
         closing(Shared(WorkerProcesses(start_worker, 1), Slots(local.workers))) as workers,
         _programs(folder, names, opening, local, federation) as programs,
@@ -209,7 +222,9 @@ def _programs(
     """Every role's processes, which end with this context."""
     file = folder.path / OPENING
     write_opening(opening, file)
-    programs = Processes(folder.path / LOGS, names.run, local.tell)
+    compression = federation.asked.compression
+    always = ("--compression", compression) if compression else ()
+    programs = Processes(folder.path / LOGS, names.run, local.tell, always)
     place = folder.data_name(local.data_dir)
     data = ("--data-dir", str(local.data_dir), "--dataset", place)
     workers = ("--workers", str(local.workers))

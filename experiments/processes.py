@@ -55,6 +55,17 @@ class Wanted:
         return (self.twins + self.proxies) * count + 1
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a run asks of Kafka. Raises ConfigurationError where it is first used."""
+
+    compression: str | None = None
+    """Of what its programs write."""
+    replication: int | None = None
+    min_insync: int | None = None
+    """Of the topics that it makes."""
+
+
 @dataclass
 class Program:
     """A program of the run, which may have been started several times."""
@@ -76,11 +87,13 @@ class Processes:
     run: str
     tell: Callable[[str], None] = lambda text: None
     """Given a line when a program was lost."""
+    always: Sequence[str] = ()
+    """Words for each of them."""
     _programs: list[Program] = field(default_factory=list)
 
     def start(self, name: str, *words: str) -> None:
-        """Start `python -m WORDS --process NAME`."""
-        words = (*words, "--process", name)
+        """Start `python -m WORDS --process NAME`, with the words for each of them."""
+        words = (*words, *self.always, "--process", name)
         self._programs.append(Program(name, words, self._begin(name, words)))
 
     def look(self) -> None:

@@ -2,7 +2,8 @@
 
 The client (kafka-python) tells the reason why it cannot connect only in its log, and raises the
 same timeout for a wrong address, a wrong password and an unknown authority. So we listen to its
-log, and keep it off the terminal where nobody has asked for it.
+log, and keep it off the terminal where nobody has asked for it. It is given little time at first
+and more with each try: a reason that waiting does not change need not be waited for.
 """
 
 from __future__ import annotations
@@ -11,26 +12,56 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from kafka import errors
 from pydantic import SecretStr
 
+from infra.proving import refused
+from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
 T = TypeVar("T")
-Compression = Literal["gzip", "zstd"]
 LOG = logging.getLogger(__name__)
 CLIENT_LOG = logging.getLogger("kafka")
 TELLING = re.compile(
-    r"(Connection|Bootstrap connection to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$", re.DOTALL
+    r"(Connection|Bootstrap (connection|attempt) to \S+) failed: (?P<reason>.*?)( \(backoff .*)?$",
+    re.DOTALL,
 )
 """How the client says why it could not connect."""
+RETRIED = re.compile(
+    r".*Got error produce response .* retrying \(.*?\): (?P<reason>\w+)", re.DOTALL
+)
+"""And why a broker did not take a record, which the client then sends again and again."""
+RECENT = 5.0  # seconds in which it has said so if that is why a record was given up
+TOO_FEW = "NotEnoughReplicas"
 VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
 """What it also says of a broker that has told it the reason just before."""
+SLICE = 1.0  # seconds in which a broker must answer the first time; twice as many the next
+FINAL: Sequence[tuple[str, str]] = (
+    ("SaslAuthenticationFailed", "user or password is wrong"),
+    ("UnsupportedSaslMechanism", "it takes no password by {mechanism}; _MECHANISM names another"),
+    ("IllegalSaslState", "it asks nobody for user and password at this port"),
+    ("[Hh]ostname mismatch|IP address mismatch", "its certificate is for another host"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is by no authority that we trust"),
+    ("BAD_CERTIFICATE|CERTIFICATE_REQUIRED", "it wants to see a certificate, and {shown}"),
+    ("CERTIFICATE_UNKNOWN|UNKNOWN_CA", "it does not trust our certificate"),
+    ("CERTIFICATE_EXPIRED", "our certificate has expired"),
+    ("KEY_VALUES_MISMATCH", "our key is not the one of our certificate"),
+    ("NO_CERTIFICATE_OR_CRL_FOUND|NO_START_LINE|PEM", "a file of ours holds no certificate or key"),
+    (r"Invalid frame length: 35251[89]\d{3}", "it speaks TLS at this port, and we do not"),
+)
+"""Which words of the client mean what, where waiting changes nothing. The last are those of an
+alert of TLS, read as a length."""
+PASSING: Sequence[tuple[str, str]] = (
+    ("UNEXPECTED_EOF|WRONG_VERSION_NUMBER|violation of protocol", "it speaks no TLS at this port"),
+    ("ECONNREFUSED", "nobody listens there"),
+    ("DNS Resolution", "no host of this name is known"),
+)
+"""And where it may."""
 AGAIN = 0.2  # seconds between two tries while a broker is away
 REFUSALS = (
     errors.AuthorizationError,
@@ -55,9 +86,8 @@ class KafkaSettings:
     """host:port of one broker or of several, separated by commas."""
     user: str = ""
     password: SecretStr | None = None
-    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = "SCRAM-SHA-512"
-    """How user and password are proved; unused without a user. PLAIN shows the password to the
-    broker and, unless it is encrypted, to everybody between; some hosted clusters want it."""
+    mechanism: Mechanism = "SCRAM-SHA-512"
+    """How user and password are proved; unused without a user."""
     encrypted: bool = False
     """Speak TLS also where no certificate file is named: the system's authorities are trusted."""
     ca_file: Path | None = None
@@ -67,20 +97,34 @@ class KafkaSettings:
     """PEM files by which a broker knows us; so encrypted."""
     compression: Compression | None = None
     """Of what we write. Models are noise, and images were compressed before."""
-    replication: int = 1
-    """Copies of each topic that we make."""
-    min_insync: int = 1
-    """Copies that must have a record before it counts as written; below `replication`."""
+    replication: int | None = None
+    """Copies of each topic that we make; None: three, or as many as there are brokers."""
+    min_insync: int | None = None
+    """Copies that must have a record before it counts as written; None: all but one of them."""
     start_timeout: float = 10.0
     """Seconds in which a broker must answer when we start."""
-    request_timeout: float = 10.0
+    request_timeout: float = REQUEST
     """Seconds after which an unanswered request is sent anew."""
-    delivery_timeout: float = 30.0
+    delivery_timeout: float = DELIVERY
     """Seconds after which a record that is not acknowledged is given up, and sent by another
     connection; at least `request_timeout`."""
     keep_bytes: int = 64 * 1024 * 1024
     """Of what was read last: for several readers of a topic, and for messages in pieces, which are
     read a second time when the last piece is there."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for what cannot be meant, or would wait for ever."""
+        if self.compression not in (None, *COMPRESSIONS):
+            known = " or ".join(COMPRESSIONS)
+            raise ConfigurationError(f"compression is {known}, not {self.compression!r}")
+        if any(each is not None and each < 1 for each in (self.replication, self.min_insync)):
+            raise ConfigurationError("replication and min_insync are numbers from 1 on")
+        check_copies(self.replication, self.min_insync)
+        if not 0 < self.request_timeout <= self.delivery_timeout:
+            raise ConfigurationError(
+                f"a record is given up after {self.delivery_timeout:g} s, which is no longer than"
+                f" a request may take, {self.request_timeout:g} s"
+            )
 
     @property
     def protocol(self) -> str:
@@ -109,6 +153,15 @@ class KafkaSettings:
         return given
 
 
+def check_copies(copies: int | None, must_have: int | None) -> None:
+    """Raises ConfigurationError where more copies must have a record than there are."""
+    if copies is not None and must_have is not None and must_have > copies:
+        raise ConfigurationError(
+            f"{must_have} copies must have a record (min.insync.replicas), and there would be"
+            f" {copies}: nothing could ever be written"
+        )
+
+
 class Overheard(logging.Handler):
     """The last complaints of the client, which it tells nobody else."""
 
@@ -126,6 +179,13 @@ class Overheard(logging.Handler):
         telling = [each for each in told if not VAGUE.search(each)]
         return (telling or told or said or [""])[-1]
 
+    def retried(self) -> str:
+        """Why a record was sent again just now; empty if none was."""
+        since = time.time() - RECENT
+        said = [each.getMessage() for each in list(self._said) if each.created >= since]
+        found = [told["reason"] for each in said if (told := RETRIED.match(each))]
+        return found[-1] if found else ""
+
 
 OVERHEARD = Overheard()
 CLIENT_LOG.addHandler(OVERHEARD)
@@ -134,20 +194,54 @@ CLIENT_LOG.addHandler(OVERHEARD)
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:
     """A client of kafka-python that has reached its cluster.
 
-    Raises ConfigurationError when a part of the client is missing, and ServiceError with the
-    client's own words when the cluster cannot be reached or does not let us in.
+    Raises ConfigurationError when a part of the client is missing, and ServiceError with the reason
+    when the cluster cannot be reached in time, or at once when it does not let us in.
     """
     _check_parts()
-    since = time.time()
-    try:
-        return make(**settings.client() | more)
-    except (errors.KafkaError, OSError) as error:
-        reason = OVERHEARD.reason(since) or str(error)
-        if settings.user and VAGUE.search(reason):  # a broker may hang up before it has told why
-            reason += "; a wrong user or password may look like this"
-        raise ServiceError(
-            f"Kafka at {settings.servers} cannot be reached ({settings.protocol}): {reason}"
-        ) from None
+    began = time.time()
+    patience = [None] if "bootstrap_timeout_ms" in more else list(_slices(settings.start_timeout))
+    reason = ""
+    for seconds in patience:
+        limit = {} if seconds is None else {"bootstrap_timeout_ms": _milliseconds(seconds)}
+        try:
+            return make(**settings.client() | limit | more)
+        except (errors.KafkaError, OSError) as error:
+            reason = OVERHEARD.reason(began) or str(error)
+            if settings.user and VAGUE.search(reason):
+                reason = refused(settings) or reason
+            if _meant(FINAL, reason):
+                break
+    raise ServiceError(
+        f"Kafka at {settings.servers} cannot be reached ({settings.protocol}):"
+        f" {_in_words(settings, reason)}"
+    )
+
+
+def _slices(seconds: float) -> Iterator[float]:
+    """Each twice the one before, and all together so many seconds."""
+    slice = SLICE
+    while seconds > 0:
+        yield min(slice, seconds)
+        seconds -= slice
+        slice *= 2
+
+
+def _meant(causes: Sequence[tuple[str, str]], reason: str) -> str:
+    """What the client's words mean; empty where we do not know."""
+    return next((meaning for words, meaning in causes if re.search(words, reason)), "")
+
+
+def _in_words(settings: KafkaSettings, reason: str) -> str:
+    """Why a cluster cannot be reached: the cause as far as we know it, and the client's words."""
+    cause = _meant((*FINAL, *PASSING), reason)
+    if not cause and VAGUE.search(reason):
+        cause = "it does not answer, or hangs up and does not say why"
+        asked = ["a user and a password"] if not settings.user else []
+        asked += ["TLS"] if not settings.protocol.endswith("SSL") else []
+        cause += f"; it may want {' or '.join(asked)}, and we have none" if asked else ""
+    shown = "does not take ours" if settings.cert_file else "we have none (_CERT_FILE, _KEY_FILE)"
+    cause = cause.format(mechanism=settings.mechanism, shown=shown)
+    return f"{cause} ({reason})" if cause else reason
 
 
 class Outage:
@@ -163,7 +257,7 @@ class Outage:
         self.check()
         if self._since is None:
             self._since = time.monotonic()
-            self._note("away", f"{type(error).__name__}: {error}; waiting for it")
+            self._note("away", f"{_why(error)}; waiting for it")
         time.sleep(AGAIN)
         self.check()
 
@@ -181,8 +275,11 @@ class Outage:
             self._note("back", f"after {time.monotonic() - self._since:.1f} s")
             self._since = None
 
-    def insist(self, ask: Callable[[], T]) -> T:
-        """The answer to a question, asked until it is there. Raises what `refusal` says."""
+    def insist(self, ask: Callable[[], T], *, ends: bool = True) -> T:
+        """The answer to a question, asked until it is there. Raises what `refusal` says.
+
+        The outage `ends` with it, unless what was away is another broker than the one that answers.
+        """
         while True:
             try:
                 answer = ask()
@@ -191,12 +288,22 @@ class Outage:
                     raise refusal(error, "answer") from error
                 self.wait(error)
             else:
-                self.over()
+                if ends:
+                    self.over()
                 return answer
 
     def _note(self, event: str, text: str) -> None:
         fields = {"event": f"kafka-{event}", "servers": self._servers}
         LOG.warning("Kafka at %s is %s: %s", self._servers, event, text, extra=fields)
+
+
+def _why(error: Exception) -> str:
+    """What failed; of a record that was given up, why no broker took it."""
+    text = f"{type(error).__name__}: {error}"
+    if not isinstance(error, errors.KafkaTimeoutError) or not (reason := OVERHEARD.retried()):
+        return text
+    few = "fewer copies are in reach than must have a record (min.insync.replicas)"
+    return f"{few} ({reason})" if reason.startswith(TOO_FEW) else f"{reason}: {error}"
 
 
 def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:

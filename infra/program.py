@@ -22,6 +22,7 @@ from typing import Any
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
 from infra.serve import READ_BYTES, Surroundings, System
+from infra.settings import COMPRESSIONS, DELIVERY, REQUEST
 from infra.shelf import Shelf
 from infra.transport.base import Transport
 from schemas.codec import piece, records, unpack
@@ -114,7 +115,29 @@ def arguments(role: str, about: str | None) -> argparse.ArgumentParser:
         default=f"{role}-{socket.gethostname().partition('.')[0].lower()}-{os.getpid()}",
         help="this program's name among those of the run; otherwise made of host and process",
     )
+    parser.add_argument(
+        "--compression",
+        choices=COMPRESSIONS,
+        help="of what this program writes to Kafka (none: models are noise, images small already)",
+    )
+    parser.add_argument(
+        "--delivery-timeout",
+        type=float,
+        default=DELIVERY,
+        metavar="SECONDS",
+        help="after which a record that Kafka has not acknowledged is sent anew; more on a slow"
+        f" line ({DELIVERY:g})",
+    )
     return parser
+
+
+def on_kafka(given: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of Kafka, as fields of KafkaSettings."""
+    return {
+        "compression": given.compression,
+        "delivery_timeout": given.delivery_timeout,
+        "request_timeout": min(REQUEST, given.delivery_timeout),
+    }
 
 
 # --- beginning ------------------------------------------------------------------------------------

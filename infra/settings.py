@@ -7,6 +7,8 @@
     …_CA_FILE                 of each: TLS, and whom we trust as a server; a file in PEM, such as
                               the system's own list
     …_CERT_FILE, …_KEY_FILE   of each: TLS, and a certificate that says who we are
+    …_MECHANISM               of the two of Kafka: how user and password are proved, SCRAM-SHA-512,
+                              SCRAM-SHA-256 or PLAIN                              (SCRAM-SHA-512)
     FEDTWIN_RUN               the run that the program belongs to
     FEDTWIN_SITE              its site                                                    (local)
     FEDTWIN_DATA_DIR          where data sets lie
@@ -24,9 +26,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -49,6 +51,14 @@ KAFKA, SITE_KAFKA, REDIS = "FEDTWIN_KAFKA", "FEDTWIN_SITE_KAFKA", "FEDTWIN_REDIS
 ONE = r"(?:\[[0-9a-fA-F:.]+\]|[^\s,:/@\[\]]+):[0-9]{1,5}"
 """A host and a port; an address of IPv6 stands in brackets."""
 ADDRESS = re.compile(rf"{ONE}(?:,{ONE})*")
+Compression = Literal["gzip", "zstd"]
+COMPRESSIONS = get_args(Compression)
+"""How a program may compress what it writes to Kafka."""
+REQUEST = 10.0  # seconds after which an unanswered request to Kafka is sent anew
+DELIVERY = 30.0  # seconds after which a record is given up, and sent by another connection
+Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
+"""How user and password are proved to Kafka. PLAIN shows the password to the broker and, unless it
+is encrypted, to everybody between; some hosted clusters want it."""
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -65,6 +75,8 @@ class Service:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    mechanism: Mechanism = "SCRAM-SHA-512"
+    """Of Kafka's."""
 
     @property
     def tls(self) -> bool:
@@ -132,7 +144,10 @@ def read_settings(folder: Path = Path()) -> Settings:
     names = _read(_Names, PREFIX)
     asked = {KAFKA: names.kafka, SITE_KAFKA: names.site_kafka, REDIS: names.redis}
     found = {variable: address for variable, address in asked.items() if address}
-    access = {variable: _read(_Access, f"{variable}_") for variable in asked}
+    access: dict[str, _Access] = {
+        variable: _read(_Access if variable == REDIS else _KafkaAccess, f"{variable}_")
+        for variable in asked
+    }
     hint = f" (the environment names {', '.join(found)} alone)" if found else ""
     addresses = found or _written(folder / SERVICES_FILE)
     services = {
@@ -233,6 +248,16 @@ class _Access(_Environment):
         """The service that it belongs to."""
         files = self.ca_file, self.cert_file, self.key_file
         return Service(variable, address, self.user, self.password_file, *files)
+
+
+class _KafkaAccess(_Access):
+    """Kafka's know several ways to prove a password."""
+
+    mechanism: Mechanism = "SCRAM-SHA-512"
+
+    def to(self, variable: str, address: str) -> Service:
+        """The service that it belongs to."""
+        return replace(super().to(variable, address), mechanism=self.mechanism)
 
 
 class _Written(BaseModel):

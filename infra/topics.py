@@ -4,6 +4,9 @@ Kafka's own defaults forget after seven days. Here nothing is forgotten by age: 
 go by its owner (`trim`, `forget`), and then it should really go. A broker frees whole segments of a
 log only, never the one it is writing to, so topics from which something is let go get small ones.
 
+What was written should survive a broker: a topic has three copies, or as many as the cluster has
+brokers when it is made, and a record counts as written when all of them but one have it.
+
 Topics that are kept compacted are `compact,delete`: with `compact` alone a broker refuses to trim.
 """
 
@@ -16,7 +19,7 @@ from typing import Any, Literal
 from kafka import KafkaAdminClient, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
-from infra.kafka import KafkaSettings, connected, refusal
+from infra.kafka import KafkaSettings, check_copies, connected, refusal
 from schemas.errors import ConfigurationError, ServiceError
 from schemas.topics import TOPICS, Kept, Names, Topic, parted
 
@@ -24,6 +27,8 @@ Cluster = Literal["federation", "site"]
 Configs = Mapping[str, str]
 MINUTE = 60_000  # milliseconds
 SEGMENT_BYTES = 64 * 1024 * 1024
+COPIES = 3  # of each topic, where there are so many brokers
+INSYNC = "min.insync.replicas"
 SMALL_BYTES = 64 * 1024 * 1024  # of metrics and dead letters, each topic
 PATIENCE = 60.0  # seconds for a request: thousands of topics may be made at once
 GOES = {
@@ -51,7 +56,8 @@ class Planned:
 
     name: str
     configs: Configs
-    replication: int = 1
+    replication: int | None = None
+    """Its copies; None: three, or as many as there are brokers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class Found:
 
     name: str
     partitions: int
+    copies: int
     configs: Configs
     """Those that differ from the broker's own."""
     first: int
@@ -107,9 +114,16 @@ def configs_of(row: Topic, settings: KafkaSettings) -> Configs:
         "message.timestamp.type": "LogAppendTime",  # a writer's clock may be years off
         "retention.ms": "-1",
         "retention.bytes": "-1",
-        "min.insync.replicas": str(settings.min_insync),
+        **_insync(settings.replication, settings.min_insync),
         **BY_KEPT[row.kept],
     }
+
+
+def _insync(copies: int | None, asked: int | None) -> Configs:
+    """How many copies must have a record; all but one, so that one of them may be away."""
+    if asked is None and copies is None:
+        return {}  # known when it is known how many there are
+    return {INSYNC: str(asked or max(1, (copies or 1) - 1))}
 
 
 def _names(
@@ -138,16 +152,14 @@ class Administration:
     def apply(self, planned: Sequence[Planned]) -> Applied:
         """Make what is missing, and mend configs that are others. Twice changes nothing.
 
-        Raises ConfigurationError for a topic of several partitions, or when the cluster refuses.
+        Raises ConfigurationError for a topic of several partitions or of other copies than were
+        asked for, or when the cluster refuses.
         """
         with _InWords("make topics"):
-            there = self._partitions([each.name for each in planned])
-            several = [name for name, count in there.items() if count != 1]
-            if several:
-                raise ConfigurationError(
-                    f"{several[0]} has {there[several[0]]} partitions and must have one, or its"
-                    " records have no order: take it away first"
-                )
+            there = self._described([each.name for each in planned])
+            for each in planned:
+                if each.name in there:
+                    _check(each, *there[each.name])
             missing = [each for each in planned if each.name not in there]
             self._make(missing)
             mended = self._mend([each for each in planned if each.name in there])
@@ -160,14 +172,14 @@ class Administration:
             there = self._under(names)
             if not there:
                 return []
-            partitions, configs, sizes = (
-                self._partitions(there),
+            described, configs, sizes = (
+                self._described(there),
                 self._configs(there),
                 self._sizes(),
             )
             first, end = self._offsets(there, "EARLIEST"), self._offsets(there, "LATEST")
         return [
-            Found(name, partitions[name], configs[name], first[name], end[name], sizes.get(name, 0))
+            Found(name, *described[name], configs[name], first[name], end[name], sizes.get(name, 0))
             for name in there
         ]
 
@@ -191,11 +203,18 @@ class Administration:
         prefix = f"{names.prefix}.{names.run}."
         return sorted(each for each in self._admin.list_topics() if each.startswith(prefix))
 
-    def _partitions(self, topics: Sequence[str]) -> dict[str, int]:
-        """Of the topics that are there, how many partitions they have."""
+    def _described(self, topics: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Of the topics that are there, how many partitions they have, and copies of each."""
         told = self._admin.describe_topics(list(topics)) if topics else []
         _complain(told, besides=errors.UnknownTopicOrPartitionError)
-        return {each["name"]: len(each["partitions"]) for each in told if not each["error_code"]}
+        return {
+            each["name"]: (
+                len(each["partitions"]),
+                min((len(part["replica_nodes"]) for part in each["partitions"]), default=0),
+            )
+            for each in told
+            if not each["error_code"]
+        }
 
     def _configs(
         self, topics: Iterable[str], which: Literal["all", "modified"] = "modified"
@@ -225,14 +244,8 @@ class Administration:
     def _make(self, missing: Sequence[Planned]) -> None:
         if not missing:
             return
-        wanted = {
-            each.name: {
-                "num_partitions": 1,
-                "replication_factor": each.replication,
-                "configs": dict(each.configs),
-            }
-            for each in missing
-        }
+        brokers = len(self._admin.describe_cluster()["brokers"])
+        wanted = {each.name: _wanted(each, min(COPIES, brokers)) for each in missing}
         told = self._admin.create_topics(wanted, raise_errors=False)["topics"]
         _complain(told, besides=errors.TopicAlreadyExistsError)  # somebody else was quicker
         self._admin.wait_for_topics(list(wanted), timeout_ms=round(1000 * PATIENCE))
@@ -253,6 +266,29 @@ class Administration:
                 ]
             )
         return list(differing)
+
+
+def _wanted(planned: Planned, usual: int) -> dict[str, Any]:
+    """What the client is asked to make, where the usual number of copies is known."""
+    copies = planned.replication or usual
+    configs = {**_insync(copies, None), **planned.configs}
+    check_copies(copies, int(configs[INSYNC]))
+    return {"num_partitions": 1, "replication_factor": copies, "configs": configs}
+
+
+def _check(planned: Planned, partitions: int, copies: int) -> None:
+    """Raises ConfigurationError for what cannot be mended in a topic that is there."""
+    if partitions != 1:
+        raise ConfigurationError(
+            f"{planned.name} has {partitions} partitions and must have one, or its records have no"
+            " order: take it away first"
+        )
+    if planned.replication not in (None, copies):
+        raise ConfigurationError(
+            f"{planned.name} has {copies} copies, and {planned.replication} were asked for: Kafka's"
+            " own kafka-reassign-partitions makes more of one that is there"
+        )
+    check_copies(copies, int(planned.configs.get(INSYNC, 1)))
 
 
 class _InWords:

@@ -15,6 +15,7 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    on_kafka,
     run_opened,
     serve,
     stoppable,
@@ -47,7 +48,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
     settings = read_settings()
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
-        transport = connect(settings, site=True, stopped=stopped, hook=hook)
+        transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
         try:
             opened = run_opened(transport, names)
             folder = given.data_dir or settings.data_dir

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from infra.points import Hook, no_hook
-from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.program import (
+    arguments,
+    ended,
+    on_kafka,
+    run_opened,
+    serve,
+    stoppable,
+    surroundings,
+)
 from infra.settings import read_settings
 from infra.slots import Shared, Slots
 from infra.store.dispensable import Dispensable
@@ -21,7 +29,7 @@ from infra.store.redis import RedisStore
 from infra.transport.clusters import connect
 from infra.workers import Worker, WorkerProcesses, spawned
 from proxy.proxy import Proxy
-from schemas.topics import Names, parted
+from schemas.topics import Names
 
 LOG = logging.getLogger("proxy")
 
@@ -45,13 +53,13 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     settings = read_settings()
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
-        transport = connect(settings, site=False, stopped=stopped, hook=hook)
+        transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         store = RedisStore(settings.redis, names.run, prefix=names.prefix)
         try:
             store.reach()
             opened = run_opened(transport, names)
             configuration = opened.configuration
-            sites = sorted({parted(entity)[0] for entity in opened.schedule.entities})
+            sites = opened.all_sites
             around = surroundings(
                 configuration,
                 opened.data,

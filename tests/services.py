@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from infra.kafka import KafkaSettings
-from infra.native.kafka import Broker, fetch, find_java
+from infra.native.kafka import Broker, cluster, fetch, find_java, start_all
 from infra.native.programs import HOST, alone, free_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import REDIS, Service, read_settings
@@ -122,6 +122,29 @@ def kafka_address() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(stop, folder / "kafka")  # first: what is registered last is done first
     return Broker(folder / "kafka", have(jars), *free_ports(2)).start().address
+
+
+@cache
+def three_brokers() -> list[Broker]:
+    """A cluster that all tests share. Who ends one of them starts it again (`whole`)."""
+    folder = Path(tempfile.mkdtemp(prefix="fedtwin-kafka-"))
+    brokers = cluster(folder, have(jars))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for broker in brokers:  # the last one waits for the others to let it go, which they cannot
+        atexit.register(stop, broker.folder, patience=1)
+    start_all(brokers)
+    return brokers
+
+
+def addresses(brokers: Sequence[Broker]) -> str:
+    """Where a cluster is."""
+    return ",".join(broker.address for broker in brokers)
+
+
+def whole(brokers: Sequence[Broker]) -> None:
+    """All of them run."""
+    ended = [broker for broker in brokers if not running(broker.folder)]
+    start_all(ended)
 
 
 def new_run() -> str:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
 from infra.points import Hook, no_hook
-from infra.program import arguments, ended, run_opened, serve, stoppable, surroundings
+from infra.program import (
+    arguments,
+    ended,
+    on_kafka,
+    run_opened,
+    serve,
+    stoppable,
+    surroundings,
+)
 from infra.serve import System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
@@ -66,7 +74,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     names, site = Names(given.run or settings.run), given.site or settings.site
     with stoppable() as stopped, ExitStack() as held:
         transport = held.enter_context(
-            closing(connect(settings, site=True, stopped=stopped, hook=hook))
+            closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
         opened = run_opened(transport, names)
         configuration = opened.configuration
@@ -91,8 +99,14 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
     """The full names of entities. Raises ConfigurationError for one that the run does not have."""
-    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     found = [f"{site}/{each.removeprefix(f'{site}/')}" for each in wanted]
+    if opened.configuration.live:
+        if site not in opened.sites:
+            raise ConfigurationError(
+                f"{site} is no site of this run; there are {', '.join(opened.sites)}"
+            )
+        return [f"{site}/{parted(entity)[1]}" for entity in found]
+    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     if unknown := [entity for entity in found if entity not in here]:
         raise ConfigurationError(
             f"{unknown[0]} is no entity of this run; site {site} has {', '.join(here[:5])}"

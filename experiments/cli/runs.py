@@ -15,7 +15,9 @@ from experiments.cli.words import (
     BEGUN,
     AsJson,
     DataDir,
+    InSync,
     Quiet,
+    Replication,
     Run,
     Workers,
     anew,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.estimate import Estimate
-    from experiments.processes import Wanted
+    from experiments.processes import Asked, Wanted
     from experiments.system import Watch
 
 RECIPES = "demo, smoke, tiny, cifar100-small, cifar100, organamnist, organcmnist or organsmnist."
@@ -132,6 +134,14 @@ def run(
         int,
         typer.Option("--proxies", min=1, metavar="N", help="Over Kafka: one, and its standbys."),
     ] = 1,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            "--compression", metavar="NAME", help="Over Kafka: gzip or zstd, of what is written."
+        ),
+    ] = None,
+    replication: Replication = None,
+    min_insync: InSync = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
     ] = False,
@@ -155,9 +165,10 @@ def run(
     keys = _keys(override, strategy=strategy, seed=seed)
     machine = {"data_dir": data_dir(data), "workers": workers}
     wanted = _wanted(transport, twins, aggregators, proxies)
+    asked = _asked(transport, compression, replication, min_insync)
     _start(
         ctx, recipe, preset, keys, machine, run_dir,
-        fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted,
+        fresh=fresh, quiet=quiet, as_json=as_json, wanted=wanted, asked=asked,
     )  # fmt: skip
 
 
@@ -202,9 +213,10 @@ def _start(
     quiet: bool,
     as_json: bool,
     wanted: Wanted | None = None,
+    asked: Asked | None = None,
 ) -> None:
     """Begin a run and see it through. `fresh` of None replaces a demo, and nothing else; `wanted`
-    are the processes of a run over Kafka."""
+    are the processes of a run over Kafka, `asked` is what it asks of the cluster."""
     from experiments import api, runner
     from experiments.recipes import recipe as configured
     from experiments.summary import summary
@@ -229,9 +241,10 @@ def _start(
             runner.start(configuration, folder, local, **more)
         else:
             from experiments import distributed
+            from experiments.processes import Asked
 
             local = replace(local, tell=lambda text: notes.print(f"note: {text}", soft_wrap=True))
-            federation = distributed.Federation.found(wanted)
+            federation = distributed.Federation.found(wanted, asked or Asked())
             distributed.start(configuration, folder, local, federation, **more)
     told = summary(folder)
     answer(told, as_json, lambda out: _ended(out, told))
@@ -264,6 +277,20 @@ def _wanted(transport: str, twins: int, aggregators: int, proxies: int) -> Wante
     if wanted != Wanted():
         raise ConfigurationError("--twins, --aggregators and --proxies need --transport kafka")
     return None
+
+
+def _asked(
+    transport: str, compression: str | None, replication: int | None, min_insync: int | None
+) -> Asked:
+    """What a run asks of Kafka; one in this process may ask nothing."""
+    from experiments.processes import Asked
+
+    asked = Asked(compression, replication, min_insync)
+    if transport == EMBEDDED and asked != Asked():
+        raise ConfigurationError(
+            "--compression, --replication and --min-insync need --transport kafka"
+        )
+    return asked
 
 
 def _keys(override: list[str] | None, **named: Any) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from experiments.cli.words import (
     SCHEMA,
     AsJson,
     DataDir,
+    InSync,
+    Replication,
     answer,
     data_dir,
     next_step,
@@ -41,10 +43,6 @@ Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Whose schedule na
 Override = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change a key of the recipe.")
 ]
-Replication = Annotated[int, typer.Option(min=1, help="Copies of each topic.")]
-InSync = Annotated[
-    int, typer.Option(min=1, help="Copies that must have a record before it counts as written.")
-]
 
 
 @group.command()
@@ -52,8 +50,8 @@ def plan(
     recipe: Recipe,
     override: Override = None,
     data: DataDir = None,
-    replication: Replication = 1,
-    min_insync: InSync = 1,
+    replication: Replication = None,
+    min_insync: InSync = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which topics a recipe needs, and with which settings. Asks no broker.
@@ -78,8 +76,8 @@ def apply(
     recipe: Recipe,
     override: Override = None,
     data: DataDir = None,
-    replication: Replication = 1,
-    min_insync: InSync = 1,
+    replication: Replication = None,
+    min_insync: InSync = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the topics that a recipe needs, and mend those whose settings differ. Twice is as once.
@@ -101,7 +99,7 @@ def apply(
 
 @group.command()
 def ls(run: Name, as_json: AsJson = False) -> None:
-    """List a run's topics: where they begin and end, and what they take.
+    """List a run's topics: where they begin and end, what they take, and in how many copies.
 
     \b
     Examples:
@@ -114,6 +112,7 @@ def ls(run: Name, as_json: AsJson = False) -> None:
             "first": each.first,
             "end": each.end,
             "bytes": each.size,
+            "copies": each.copies,
             "configs": dict(each.configs),
         }
         for _, administration in _clusters()
@@ -155,8 +154,8 @@ def _planned(
     recipe: str,
     override: list[str] | None,
     data: Any,
-    replication: int,
-    min_insync: int,
+    replication: int | None,
+    min_insync: int | None,
 ) -> tuple[Names, dict[str, list[Planned]]]:
     from experiments.recipes import recipe as configured
     from experiments.recipes import run_name
@@ -201,7 +200,7 @@ def _administration(service: Any) -> Iterator[Administration]:
 
 def _plan_shown(out: Console, told: dict[str, Any]) -> None:
     rows = [
-        (each["name"], str(each["replication"]), each["configs"]["cleanup.policy"])
+        (each["name"], str(each["replication"] or "up to 3"), each["configs"]["cleanup.policy"])
         for each in told["topics"]
     ]
     table(out, ("topic", ">copies", "kept"), rows)
@@ -216,10 +215,16 @@ def _applied(out: Console, told: dict[str, Any]) -> None:
 
 def _listed(out: Console, told: dict[str, Any]) -> None:
     rows = [
-        (each["name"], str(each["first"]), str(each["end"]), size(each["bytes"]))
+        (
+            each["name"],
+            str(each["first"]),
+            str(each["end"]),
+            size(each["bytes"]),
+            str(each["copies"]),
+        )
         for each in told["topics"]
     ]
-    table(out, ("topic", ">first", ">end", ">size"), rows)
+    table(out, ("topic", ">first", ">end", ">size", ">copies"), rows)
     next_step(out, f"fedtwin topics rm {told['run']} takes them away")
 
 

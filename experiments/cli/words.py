@@ -49,6 +49,24 @@ Workers = Annotated[
         help="Trainings side by side, otherwise one a core; any number gives the same model.",
     ),
 ]
+Replication = Annotated[
+    int | None,
+    typer.Option(
+        "--replication",
+        min=1,
+        metavar="N",
+        help="Copies of each topic; otherwise three, or as many as Kafka has brokers.",
+    ),
+]
+InSync = Annotated[
+    int | None,
+    typer.Option(
+        "--min-insync",
+        min=1,
+        metavar="N",
+        help="Copies that must have a record before it counts as written; otherwise all but one.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No estimate, no progress.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 
@@ -159,7 +177,8 @@ def anew(folder: Path) -> str:
     places = ["--run-dir", str(folder)]
     if manifest.get("transport") == "kafka":
         places += ["--transport", "kafka"]
-        places += [f"--{role}={number}" for role, number in manifest["processes"].items()]
+        told = manifest["processes"] | manifest.get("kafka", {})
+        places += [f"--{key.replace('_', '-')}={each}" for key, each in told.items() if each]
     if Path(manifest["data_dir"]) != data_dir(None):
         places += ["--data-dir", manifest["data_dir"]]
     return command("run", own.recipe, *given, *places, "--fresh")

@@ -1,8 +1,12 @@
-"""A real Kafka node (KRaft, no ZooKeeper) as a child process, fetched with Maven.
+"""Real Kafka nodes (KRaft, no ZooKeeper) as child processes, fetched with Maven.
 
-One node is broker and controller in one. Its settings are those of a small durable log: nothing is
-forgotten by age (`log.retention.ms=-1`), topics are made by the system only, internal topics have
-one replica because there is one node.
+One node is broker and controller in one, and alone or one of several (`cluster`). Its settings are
+those of a small durable log: nothing is forgotten by age (`log.retention.ms=-1`), topics are made
+by the system only. What Kafka keeps for itself has three copies where there are three nodes, and
+counts as written when two have it.
+
+Nodes talk to each other, and to whoever keeps them, through a door without a lock on the loopback
+interface. Further doors have locks: TLS, certificates, passwords.
 """
 
 from __future__ import annotations
@@ -13,24 +17,55 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from infra.native.programs import HOST, Program, settle, start
+from infra.native.programs import HOST, Program, free_ports, settle, start
 from schemas.errors import ServiceError
 
 HERE = Path(__file__).parent
 POM = HERE / "pom.xml"
 JAVA = 17  # Kafka 4's oldest
+COPIES = 3  # of what is to survive a node; more are for more money than a test has
+MECHANISM = "SCRAM-SHA-512"
 JVM = (
-    "-Xms256m",
-    "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:MaxDirectMemorySize=128m",
-    # Half the time to start. Encrypted listeners are four times slower with it: leave it out there.
+    # Half the time to start. Encrypted listeners are four times slower with it: whoever measures
+    # those takes it out.
     "-XX:TieredStopAtLevel=1",
     f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}",
 )
+ALONE = ("-Xms256m", "-Xmx512m")
+AMONG_SEVERAL = ("-Xms64m", "-Xmx256m")
+"""Half as much for each of several: they are for tests, and share a machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What a node shows whoever comes by TLS, and whom it trusts; files in PEM."""
+
+    own: Path
+    """Its key (PKCS#8, without a password), its certificate and the authority's, in this order."""
+    trusted: Path
+    """The authorities whose clients it lets in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A further port of a node, and what it asks of whoever comes."""
+
+    protocol: Literal["SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    port: int
+    mutual: bool = False
+    """TLS in both directions: who comes must show a certificate, too."""
+
+    @property
+    def name(self) -> str:
+        """What a node calls it."""
+        return f"{self.protocol}_MUTUAL" if self.mutual else self.protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +83,29 @@ class Broker:
     node: int = 1
     door: tuple[int, int] | None = field(default=None, kw_only=True)
     """A second port where clients connect, and the one that they are told to: of a relay, say."""
+    doors: Sequence[Door] = field(default=(), kw_only=True)
+    """Those with locks."""
+    papers: Papers | None = field(default=None, kw_only=True)
+    """For doors with TLS."""
+    users: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    """Name → password of whoever may come through a door that asks for one. They are written down
+    with the first start, and seen among the machine's processes meanwhile: these are for tests."""
+    voters: Mapping[int, int] = field(default_factory=dict, kw_only=True)
+    """Node → controller port of all nodes of its cluster; none: it is alone."""
+    cluster_id: str = field(default="", kw_only=True)
+    """The same for all nodes of a cluster; a node that is alone makes one up."""
+    more: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+    """Settings that are others than ours."""
+
+    @property
+    def address(self) -> str:
+        """Where clients find it, as host:port."""
+        return f"{HOST}:{self.port}"
 
     @property
     def properties(self) -> str:
         """The text of its server.properties."""
-        listening = advertised = f"PLAINTEXT://{HOST}:{self.port}"
-        if self.door:
-            listening += f",DOOR://{HOST}:{self.door[0]}"
-            advertised += f",DOOR://{HOST}:{self.door[1]}"
-        settings = {
-            "process.roles": "broker,controller",
-            "node.id": self.node,
-            "controller.quorum.voters": f"{self.node}@{HOST}:{self.controller_port}",
-            "listeners": f"{listening},CONTROLLER://{HOST}:{self.controller_port}",
-            "advertised.listeners": advertised,
-            "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": (
-                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DOOR:PLAINTEXT"
-            ),
-            "log.dirs": self.folder.absolute() / "data",
-            "log.retention.ms": -1,
-            "offsets.retention.minutes": 525600,  # a year; a rested federation keeps its place
-            "auto.create.topics.enable": "false",
-            "offsets.topic.num.partitions": 1,
-            "offsets.topic.replication.factor": 1,
-            "transaction.state.log.num.partitions": 1,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
-            "group.initial.rebalance.delay.ms": 0,
-            "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-            # A killed node waits for its own old session to end: with Kafka's 9 s it is back after
-            # twice the time.
-            "broker.session.timeout.ms": 3000,
-            "broker.heartbeat.interval.ms": 500,
-        }
+        settings = self._own() | self._listening() | self._locks() | dict(self.more)
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
     def start(self) -> Program:
@@ -92,18 +113,127 @@ class Broker:
 
         Raises ServiceError when it runs already or does not come up; then with its last words.
         """
-        java = find_java()
+        program = self.begin()
+        self.settle()
+        return program
+
+    def begin(self) -> Program:
+        """Start it and do not wait: one of several serves when most of them are there.
+
+        Raises ServiceError when it runs already.
+        """
         settings = self.folder / "server.properties"
         self.folder.mkdir(parents=True, exist_ok=True)
+        settings.touch(mode=0o600)  # a guarded door's passwords may stand in it
         settings.write_text(self.properties)
-        kafka = [java, *JVM, "-cp", f"{self.libs}/*"]  # Java itself expands the star
+        heap = AMONG_SEVERAL if self.voters else ALONE
+        kafka = [find_java(), *heap, *JVM, "-cp", f"{self.libs}/*"]  # Java itself expands the star
         if not (self.folder / "data" / "meta.properties").exists():
-            _format([*kafka, "kafka.tools.StorageTool", "format"], settings)
+            _format([*kafka, "kafka.tools.StorageTool", "format"], settings, self)
         ports = (self.port, self.controller_port)
-        program = start([*kafka, "kafka.Kafka", str(settings)], self.folder, ports)
+        return start([*kafka, "kafka.Kafka", str(settings)], self.folder, ports)
+
+    def settle(self) -> None:
+        """Wait until it serves. Raises ServiceError with its last words when it does not."""
         log = self.folder / "log.txt"
         settle(self.folder, lambda: b"Kafka Server started" in log.read_bytes())
-        return program
+
+    def _own(self) -> dict[str, object]:
+        copies = min(COPIES, max(1, len(self.voters)))
+        insync = max(1, copies - 1)
+        return {
+            "process.roles": "broker,controller",
+            "node.id": self.node,
+            "log.dirs": self.folder.absolute() / "data",
+            "log.retention.ms": -1,
+            "offsets.retention.minutes": 525600,  # a year; a rested federation keeps its place
+            "auto.create.topics.enable": "false",
+            "min.insync.replicas": insync,
+            "unclean.leader.election.enable": "false",
+            "offsets.topic.num.partitions": 1,
+            "offsets.topic.replication.factor": copies,
+            "transaction.state.log.num.partitions": 1,
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": insync,
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": insync,
+            "group.initial.rebalance.delay.ms": 0,
+            "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+            # A killed node waits for its own old session to end: with Kafka's 9 s it is back after
+            # twice the time.
+            "broker.session.timeout.ms": 3000,
+            "broker.heartbeat.interval.ms": 500,
+        }
+
+    def _listening(self) -> dict[str, object]:
+        """Where it listens, what it tells clients of that, and where the other nodes are."""
+        listening = advertised = f"PLAINTEXT://{self.address}"
+        protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DOOR:PLAINTEXT"
+        if self.door:
+            listening += f",DOOR://{HOST}:{self.door[0]}"
+            advertised += f",DOOR://{HOST}:{self.door[1]}"
+        for door in self.doors:
+            listening += f",{door.name}://{HOST}:{door.port}"
+            advertised += f",{door.name}://{HOST}:{door.port}"
+            protocols += f",{door.name}:{door.protocol}"
+        voters = self.voters or {self.node: self.controller_port}
+        return {
+            "controller.quorum.voters": ",".join(
+                f"{node}@{HOST}:{port}" for node, port in sorted(voters.items())
+            ),
+            "listeners": f"{listening},CONTROLLER://{HOST}:{self.controller_port}",
+            "advertised.listeners": advertised,
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": protocols,
+        }
+
+    def _locks(self) -> dict[str, object]:
+        """What the doors ask for."""
+        found: dict[str, object] = {}
+        if any(door.protocol.startswith("SASL") for door in self.doors):
+            found["sasl.enabled.mechanisms"] = MECHANISM
+        for door in self.doors:
+            own = f"listener.name.{door.name.lower()}"
+            if door.protocol.startswith("SASL"):
+                module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+                found[f"{own}.{MECHANISM.lower()}.sasl.jaas.config"] = f"{module} required;"
+            if door.protocol.endswith("SSL"):
+                found[f"{own}.ssl.client.auth"] = "required" if door.mutual else "none"
+        if self.papers:
+            found |= {
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": self.papers.own,
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": self.papers.trusted,
+            }
+        return found
+
+
+def cluster(home: Path, libs: Path, nodes: int = 3, **more: Any) -> list[Broker]:
+    """Brokers of one cluster, on free ports, each in a folder of its own; `more` are their fields.
+
+    They are started together (`start_all`): one alone waits for the others.
+    """
+    ports = free_ports(2 * nodes)
+    voters = {number + 1: ports[2 * number + 1] for number in range(nodes)}
+    name = _cluster_id()
+    return [
+        Broker(
+            home / f"kafka-{node}", libs, ports[2 * node - 2], port, node,
+            voters=voters, cluster_id=name, **more,
+        )
+        for node, port in voters.items()
+    ]  # fmt: skip
+
+
+def start_all(brokers: Sequence[Broker]) -> str:
+    """Start the nodes of a cluster and wait until all serve; gives their addresses."""
+    for broker in brokers:
+        broker.begin()
+    for broker in brokers:
+        broker.settle()
+    return ",".join(broker.address for broker in brokers)
 
 
 def fetch(home: Path) -> Path:
@@ -143,11 +273,18 @@ def find_java() -> str:
     return java
 
 
-def _format(command: list[str], settings: Path) -> None:
-    """Prepare an empty data folder; a cluster is named by a random UUID in url-safe base64."""
-    name = base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+def _cluster_id() -> str:
+    """A cluster is named by a random UUID in url-safe base64."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+
+
+def _format(command: list[str], settings: Path, broker: Broker) -> None:
+    """Prepare an empty data folder, and write down who may come with a password."""
+    name = broker.cluster_id or _cluster_id()
     # With the sign: a name may begin with a hyphen.
     command = [*command, "--ignore-formatted", f"--cluster-id={name}", f"--config={settings}"]
+    for user, password in broker.users.items():
+        command.append(f"--add-scram={MECHANISM}=[name={user},password={password}]")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ServiceError(f"Kafka cannot use {settings.parent}:\n{done.stdout}{done.stderr}")

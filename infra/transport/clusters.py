@@ -7,8 +7,9 @@ cluster there is one connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from infra.kafka import Compression, KafkaSettings
+from infra.kafka import KafkaSettings
 from infra.points import Hook, no_hook
 from infra.settings import Service, Settings
 from infra.transport.base import Stored, Transport
@@ -59,8 +60,11 @@ class Clusters:
         return self._of[table_row(topic).cluster]
 
 
-def kafka_settings(service: Service, compression: Compression | None = None) -> KafkaSettings:
-    """How to reach a service that the environment names."""
+def kafka_settings(service: Service, **more: Any) -> KafkaSettings:
+    """How to reach a service that the environment names; `more` are further fields.
+
+    Raises ConfigurationError for what they cannot be.
+    """
     return KafkaSettings(
         service.address,
         user=service.user,
@@ -69,7 +73,8 @@ def kafka_settings(service: Service, compression: Compression | None = None) -> 
         ca_file=service.ca_file,
         cert_file=service.cert_file,
         key_file=service.key_file,
-        compression=compression,
+        mechanism=service.mechanism,
+        **more,
     )
 
 
@@ -79,14 +84,14 @@ def connect(
     site: bool,
     stopped: Callable[[], bool] = lambda: False,
     hook: Hook = no_hook,
+    **more: Any,
 ) -> Transport:
     """The transport of a program; with its `site`'s cluster, or the federation's alone.
 
-    Raises ConfigurationError and ServiceError.
+    `more` are further fields of KafkaSettings, of both. Raises ConfigurationError and ServiceError.
     """
-    federation = Kafka(kafka_settings(settings.kafka), stopped=stopped, hook=hook)
+    federation = Kafka(kafka_settings(settings.kafka, **more), stopped=stopped, hook=hook)
     if not site or settings.site_kafka == settings.kafka:
         return federation
-    return Clusters(
-        federation, Kafka(kafka_settings(settings.site_kafka), stopped=stopped, hook=hook)
-    )
+    own = kafka_settings(settings.site_kafka, **more)
+    return Clusters(federation, Kafka(own, stopped=stopped, hook=hook))

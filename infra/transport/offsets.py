@@ -34,8 +34,8 @@ class Offsets:
         self._fresh.clear()
 
     def reach(self) -> None:
-        """Wait until a broker answers."""
-        self._outage.insist(lambda: self._admin.describe_topics([]))
+        """Wait until some broker answers; whether it is the one that was away is not known."""
+        self._outage.insist(lambda: self._admin.describe_topics([]), ends=False)
 
     def end(self, topic: str) -> int:
         """Behind whatever was written last, tombstones too; 0 of a topic that is not there.

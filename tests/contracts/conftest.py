@@ -28,7 +28,7 @@ from infra.transport.kafka import Kafka
 from infra.transport.unkind import Unkind
 from schemas.errors import DiskFull
 from schemas.topics import BY_SCOPE, PREFIX, Names
-from tests.services import InRun, have, kafka_address, new_run, some_redis
+from tests.services import InRun, addresses, have, kafka_address, new_run, some_redis, three_brokers
 
 MADE = ("rounds", "models")
 """The topics in which every promise is asked."""
@@ -79,7 +79,16 @@ def unkind(folder: Path) -> OpenLog:
 
 def kafka(folder: Path) -> OpenLog:
     """A real broker. The topics are there before anybody writes, and all kept like `models`."""
-    settings, run = have(lambda: KafkaSettings(kafka_address())), new_run()
+    return _on_kafka(have(kafka_address))
+
+
+def replicated(folder: Path) -> OpenLog:
+    """Three real brokers: of each record two must have a copy before it counts as written."""
+    return _on_kafka(addresses(have(three_brokers)))
+
+
+def _on_kafka(servers: str) -> OpenLog:
+    settings, run = KafkaSettings(servers), new_run()
     administration = have(lambda: Administration(settings))
     AFTERWARDS.callback(administration.close)
     AFTERWARDS.callback(administration.rm, Names(run))
@@ -93,8 +102,9 @@ TRANSPORTS = [
     pytest.param(file, id="file"),
     pytest.param(unkind, id="unkind"),
     pytest.param(kafka, id="kafka", marks=pytest.mark.kafka),
+    pytest.param(replicated, id="three brokers", marks=pytest.mark.kafka),
 ]
-LATER = {kafka}
+LATER = {kafka, replicated}
 """Those of them that let go of what is forgotten in their own time."""
 ON_DISK = [pytest.param(file, id="file"), pytest.param(unkind, id="unkind")]
 """Those of them whose disk can be full."""

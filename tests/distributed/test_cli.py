@@ -46,7 +46,7 @@ def test_a_run_over_kafka_from_its_first_topic_to_its_last(
 ) -> None:
     """Two processes share the twins; show, replay, topics; and who comes second to a name."""
     run = tmp_path / "run"
-    many = ("--twins", "2")
+    many = ("--twins", "2", "--compression", "zstd", "--replication", "1")
     words = ("run", "tiny", "--transport", "kafka", "--seed", SEED, "--run-dir", run, *KEYS, *many)
     ended = told(*words)
 
@@ -58,6 +58,9 @@ def test_a_run_over_kafka_from_its_first_topic_to_its_last(
     replayed = told("replay", run)
     assert replayed["equal"]
     assert (replayed["versions"], replayed["grown"], replayed["summed"]) == (7, 3, 4)
+
+    asked = json.loads((run / "manifest.json").read_text())["kafka"]
+    assert asked == {"compression": "zstd", "replication": 1, "min_insync": None}
 
     topics = {each["name"] for each in told("topics", "ls", NAMES.run)["topics"]}
     assert NAMES.federation("rounds") in topics
@@ -77,6 +80,27 @@ def test_a_run_over_kafka_from_its_first_topic_to_its_last(
     assert set(removed) == topics
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("--replication", "2", "--min-insync", "3"), "nothing could ever be written"),
+        (("--compression", "lz4"), "compression is gzip or zstd, not 'lz4'"),
+        (("--replication", "3"), "InvalidReplicationFactor"),
+    ],
+)
+def test_what_cannot_be_asked_of_kafka_is_told_before_anything_begins(
+    tmp_path: Path, asked: tuple[str, ...], words: str
+) -> None:
+    """Exit code 2, and no topic; also where only the cluster can know, which has one broker."""
+    run = ("run", "tiny", "--transport", "kafka", "--seed", SEED, "--run-dir", tmp_path / "run")
+    answered = fedtwin(*run, *asked)
+
+    assert answered.exit_code == 2
+    assert words in answered.stderr
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    assert fedtwin("topics", "ls", NAMES.run).exit_code == 4
+
+
 def test_a_run_that_is_over_is_left_as_it_is(tmp_path: Path, kafka: KafkaSettings) -> None:
     """Resume says what it came to; what a foreign client then wrote stays for nobody to read."""
     run = tmp_path / "run"
@@ -89,8 +113,12 @@ def test_a_run_that_is_over_is_left_as_it_is(tmp_path: Path, kafka: KafkaSetting
 
 
 def test_an_embedded_run_takes_no_processes() -> None:
-    """Nor does a transport that nobody knows."""
-    for words in (("--twins", "2"), ("--transport", "carrier-pigeon")):
+    """Nor asks it Kafka for anything; nor does a transport that nobody knows."""
+    for words in (
+        ("--twins", "2"),
+        ("--compression", "zstd"),
+        ("--transport", "carrier-pigeon"),
+    ):
         answered = fedtwin("run", "tiny", *words)
         assert answered.exit_code == 2
         assert "--transport" in answered.stderr

@@ -10,25 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    ResourcePattern,
-    ResourceType,
-)
+from kafka import KafkaProducer
 from pydantic import SecretStr
 
 import infra.transport.kafka as transport
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, free_ports, running, stop
-from infra.topics import Administration, Planned, configs_of, plan
+from infra.topics import Administration, Planned, configs_of
 from infra.transport.base import Stored, Trimmed
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
@@ -252,91 +244,6 @@ def test_what_foreigners_write_is_read_as_it_is(place: Place) -> None:
 
     assert [each.offset for each in found] == [0, 2]
     assert [each.record.key for each in found] == ["", "\N{REPLACEMENT CHARACTER}"]
-
-
-class Guarded(Broker):
-    """A broker that knows two users, and lets one of them do what an access list says."""
-
-    @property
-    def properties(self) -> str:
-        users = 'username="admin" password="a" user_admin="a" user_north="n"'
-        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
-        settings = {
-            "listeners": f"SASL_PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:"
-            f"{self.controller_port}",
-            "advertised.listeners": f"SASL_PLAINTEXT://{HOST}:{self.port}",
-            "inter.broker.listener.name": "SASL_PLAINTEXT",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "sasl.mechanism.inter.broker.protocol": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f"{module} required {users};",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:admin;User:ANONYMOUS",  # so the controller's listener is known
-        }
-        # What is said last counts.
-        return super().properties + "".join(f"{k}={v}\n" for k, v in settings.items())
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
-    """How its administrator reaches it. North may read and write `rounds`, and see `teachers`."""
-    own = Guarded(tmp_path_factory.mktemp("guarded") / "kafka", have(jars), *free_ports(2))
-    have(own.start)
-    password = SecretStr("a")
-    settings = KafkaSettings(
-        f"{HOST}:{own.port}", user="admin", password=password, mechanism="PLAIN"
-    )
-    names = Names("trial")
-    administration = Administration(settings)
-    administration.apply(plan(names, "federation", [], [], settings))
-    administration.close()
-    admin = KafkaAdminClient(**settings.client())
-    rights = {
-        "rounds": (ACLOperation.READ, ACLOperation.WRITE),
-        "teachers": (ACLOperation.DESCRIBE,),
-    }
-    admin.create_acls(
-        [
-            ACL(
-                "User:north",
-                "*",
-                right,
-                ACLPermissionType.ALLOW,
-                ResourcePattern(ResourceType.TOPIC, names.federation(topic)),
-            )
-            for topic, allowed in rights.items()
-            for right in allowed
-        ]
-    )
-    admin.close()
-    yield settings
-    stop(own.folder)
-
-
-@pytest.mark.kafka
-def test_a_wrong_password_is_told_as_such(guarded: KafkaSettings) -> None:
-    """To the client it is a timeout like any other; its log knows better, or we do."""
-    wrong = replace(guarded, password=SecretStr("hush"), start_timeout=5)
-
-    with pytest.raises(ServiceError, match=r"Authentication failed|wrong user or password"):
-        Kafka(wrong)
-
-
-@pytest.mark.kafka
-def test_what_one_has_no_right_to_is_no_silence(guarded: KafkaSettings) -> None:
-    """To Kafka's consumer a forbidden topic is one in which nothing ever comes."""
-    log = Kafka(replace(guarded, user="north", password=SecretStr("n")))
-    names = Names("trial")
-    own, seen, hidden = (names.federation(each) for each in ("rounds", "teachers", "models"))
-
-    log.append(own, records("a"))
-    assert keys(everything(log, own)) == ["a"]
-    for topic in (seen, hidden):
-        with pytest.raises(ConfigurationError, match=f"no right to .*{topic}"):
-            insisted(log, topic, 0)
-        with pytest.raises(ConfigurationError, match=f"no right to .*{topic}"):
-            log.append(topic, records("a"))
-    log.close()
 
 
 # --- reading --------------------------------------------------------------------------------------

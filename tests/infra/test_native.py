@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.native.kafka import Broker, fetch, find_java
+from infra.native.kafka import Broker, Door, Papers, cluster, fetch, find_java
 from infra.native.programs import (
     HOST,
     free_ports,
@@ -178,6 +178,42 @@ def test_a_node_forgets_nothing_by_age(tmp_path: Path) -> None:
     assert "advertised.listeners=PLAINTEXT://127.0.0.1:1001" in lines
     assert "controller.quorum.voters=1@127.0.0.1:1002" in lines
     assert f"log.dirs={tmp_path}/data" in lines
+
+
+def test_several_nodes_know_each_other_and_keep_three_copies(tmp_path: Path) -> None:
+    """Each has all three voters; two copies must have a record, and none that lags may lead."""
+    nodes = cluster(tmp_path, tmp_path)
+
+    voters = {line for node in nodes for line in node.properties.splitlines() if "voters" in line}
+    assert [node.node for node in nodes] == [1, 2, 3]
+    assert voters == {
+        "controller.quorum.voters="
+        + ",".join(f"{node.node}@{HOST}:{node.controller_port}" for node in nodes)
+    }
+    assert len({node.cluster_id for node in nodes}) == 1
+    assert len({port for node in nodes for port in (node.port, node.controller_port)}) == 6
+    for node in nodes:
+        lines = node.properties.splitlines()
+        assert "min.insync.replicas=2" in lines
+        assert "unclean.leader.election.enable=false" in lines
+        assert "offsets.topic.replication.factor=3" in lines
+
+
+def test_doors_with_locks_ask_for_what_they_should(tmp_path: Path) -> None:
+    """A password, or a certificate; the password itself is in no text."""
+    doors = [Door("SASL_SSL", 1003), Door("SSL", 1004, mutual=True)]
+    papers = Papers(tmp_path / "own.pem", tmp_path / "ca.pem")
+    broker = Broker(
+        tmp_path, tmp_path, 1001, 1002, doors=doors, papers=papers, users={"north": "hush"}
+    )
+
+    lines = broker.properties.splitlines()
+
+    assert "listener.name.sasl_ssl.ssl.client.auth=none" in lines
+    assert "listener.name.ssl_mutual.ssl.client.auth=required" in lines
+    assert "sasl.enabled.mechanisms=SCRAM-SHA-512" in lines
+    assert "SSL_MUTUAL://127.0.0.1:1004" in broker.properties
+    assert "hush" not in broker.properties + repr(broker)
 
 
 def test_an_old_java_is_refused_by_its_number(

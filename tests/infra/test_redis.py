@@ -5,11 +5,9 @@ Each test starts a server of its own, for it does to it what nobody should do to
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from schemas.messages import Groups, ModelName
 from schemas.tensors import groups_sha256
 from tests.contracts.conftest import until_full
 from tests.infra.test_serve import Made, old_model_of, published, system, weights
+from tests.papers import Authority, Papers
 from tests.services import Server, have
 
 pytestmark = pytest.mark.redis
@@ -152,32 +151,10 @@ def test_a_user_who_may_not_write_is_told_so(server: Server) -> None:
         store.put(FIRST, model(1), 2)
 
 
-@dataclass(frozen=True)
-class Papers:
-    """Certificates for the loopback, good for a day."""
-
-    ca: Path
-    cert: Path
-    key: Path
-
-
 @pytest.fixture
 def papers(tmp_path: Path) -> Papers:
-    """An authority, and a certificate that it signed."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on the PATH to make certificates with")
-    made = Papers(*(tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem")))
-    authority, asked, more = (tmp_path / name for name in ("ca.key", "asked.pem", "more.cnf"))
-    more.write_text(f"subjectAltName=IP:{HOST}\n")
-    for words in (
-        f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=house -keyout {authority}"
-        f" -out {made.ca}",
-        f"req -newkey rsa:2048 -nodes -subj /CN=redis -keyout {made.key} -out {asked}",
-        f"x509 -req -in {asked} -CA {made.ca} -CAkey {authority} -CAcreateserial -days 1"
-        f" -extfile {more} -out {made.cert}",
-    ):
-        subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
-    return made
+    """An authority's certificate, and one that it signed."""
+    return have(lambda: Authority(tmp_path / "house")).papers("redis")
 
 
 def encrypted(server: Server, papers: Papers) -> Service:
@@ -208,9 +185,7 @@ def test_models_go_through_tls(server: Server, papers: Papers) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["another authority", "another host", "no certificate"])
-def test_a_stranger_at_either_end_ends_the_talk(
-    server: Server, papers: Papers, tmp_path: Path, wrong: str
-) -> None:
+def test_a_stranger_at_either_end_ends_the_talk(server: Server, papers: Papers, wrong: str) -> None:
     """A server whose papers we cannot trust, or that is called otherwise; and we without papers."""
     service = encrypted(server, papers)
     changed = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import SERVICES_FILE, Service, Settings, read_settings
+from infra.transport.clusters import kafka_settings
 from schemas.errors import ConfigurationError, ServiceError
 
 SECRET = "correct horse"
@@ -149,6 +150,17 @@ def test_one_cluster_may_know_the_site_by_another_name(
     assert both.kafka.user == "all"
 
 
+def test_a_hosted_cluster_may_want_its_password_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two clusters in its own way; what the environment says is what clients are told.
+
+    Without a word they prove it by SCRAM-SHA-512.
+    """
+    settings = said(monkeypatch, KAFKA="far:1", SITE_KAFKA="near:1", KAFKA_MECHANISM="PLAIN")
+
+    assert kafka_settings(settings.kafka).mechanism == "PLAIN"
+    assert kafka_settings(settings.site_kafka).mechanism == "SCRAM-SHA-512"
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
@@ -185,6 +197,7 @@ def test_names_have_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"REDIS_USER": "proxy"}, "FEDTWIN_REDIS: _USER is set, and _PASSWORD_FILE is not"),
         ({"SITE_KAFKA_KEY_FILE": "here"}, "FEDTWIN_SITE_KAFKA: _CERT_FILE and _KEY_FILE belong"),
         ({"REDIS_PASSWORD_FILE": "empty"}, "FEDTWIN_REDIS_PASSWORD_FILE: 'empty' is empty"),
+        ({"KAFKA_MECHANISM": "GSSAPI"}, "FEDTWIN_KAFKA_MECHANISM: Input should be 'SCRAM-SHA-512'"),
         ({"REDIS_PASSWORD_FILE": "bytes"}, "'bytes' cannot be read: it is not text"),
     ],
 )

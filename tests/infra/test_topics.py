@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from infra.kafka import KafkaSettings
+from infra.settings import COMPRESSIONS, Compression
 from infra.topics import Administration, Planned, plan
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
@@ -74,6 +77,36 @@ def test_copies_are_those_of_the_settings() -> None:
     found = planned("federation")["rounds"]
 
     assert (found.replication, found.configs["min.insync.replicas"]) == (3, "2")
+
+
+def test_what_nobody_says_of_copies_is_left_to_the_cluster() -> None:
+    """A plan without a word of it; all copies but one must have a record where they are known."""
+    for settings, copies, insync in [
+        (KafkaSettings("a:1"), None, None),
+        (KafkaSettings("a:1", replication=3), 3, "2"),
+        (KafkaSettings("a:1", replication=1), 1, "1"),
+        (KafkaSettings("a:1", min_insync=2), None, "2"),
+    ]:
+        (first, *_) = plan(NAMES, "federation", SITES, ENTITIES, settings)
+
+        assert (first.replication, first.configs.get("min.insync.replicas")) == (copies, insync)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"replication": 2, "min_insync": 3}, "3 copies must have a record .* there would be 2"),
+        ({"replication": 0}, "numbers from 1 on"),
+        ({"compression": "lz4"}, "compression is gzip or zstd, not 'lz4'"),
+        ({"delivery_timeout": 5.0}, "given up after 5 s, .* no longer than .* 10 s"),
+    ],
+)
+def test_what_would_wait_for_ever_is_refused_before_it_is_tried(
+    changed: dict[str, Any], words: str
+) -> None:
+    """In words that name what may be said instead; that is exit code 2."""
+    with pytest.raises(ConfigurationError, match=words):
+        replace(KafkaSettings("a:1"), **changed)
 
 
 # --- on a broker ----------------------------------------------------------------------------------
@@ -143,7 +176,7 @@ def test_the_list_tells_what_is_there(
 
     rounds = next(each for each in found if each.name.endswith(".rounds"))
     assert [each.name for each in found] == sorted(each.name for each in found)
-    assert (rounds.partitions, rounds.first, rounds.end) == (1, 1, 3)
+    assert (rounds.partitions, rounds.copies, rounds.first, rounds.end) == (1, 1, 1, 3)
     assert rounds.size > 3000
     assert {each.end for each in found if each is not rounds} == {0}
 
@@ -160,6 +193,45 @@ def test_taking_a_run_away_leaves_the_others(topics: Administration, run: Names)
     assert gone == [run.federation("rounds")]
     assert (topics.rm(run), topics.ls(run)) == ([], [])
     assert topics.rm(other) == [other.federation("rounds")]
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"replication": 3}, "has 1 copies, and 3 were asked for"),
+        ({"configs": {"min.insync.replicas": "2"}}, "2 copies must have .* there would be 1"),
+    ],
+)
+def test_copies_of_a_topic_that_is_there_are_not_made_by_the_way(
+    topics: Administration, run: Names, asked: dict[str, Any], words: str
+) -> None:
+    """It has one; asked for more, or to wait for more, applying says so and leaves it as it is."""
+    wanted = Planned(run.federation("rounds"), {})
+    topics.apply([wanted])
+
+    with pytest.raises(ConfigurationError, match=words):
+        topics.apply([replace(wanted, **asked)])
+
+    (found,) = topics.ls(run)
+    assert (found.copies, found.configs) == (1, {"min.insync.replicas": "1"})
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("compression", [None, *COMPRESSIONS])
+def test_what_is_written_may_be_compressed(
+    topics: Administration, run: Names, settings: KafkaSettings, compression: Compression | None
+) -> None:
+    """A hundred thousand zeros take a hundred times less, and come back as they went."""
+    zeros, name = Record("a", bytes(100_000)), run.federation("rounds")
+    topics.apply([Planned(name, {})])
+    with closing(Kafka(replace(settings, compression=compression))) as log:
+        log.append(name, [zeros])
+        found = log.read(name, 0, 1 << 20)
+
+    (held,) = topics.ls(run)
+    assert [each.record for each in found] == [zeros]
+    assert held.size > 100_000 if compression is None else held.size < 1000
 
 
 @pytest.mark.kafka
