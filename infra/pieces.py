@@ -6,7 +6,7 @@ bytes, whatever its size, and a message is complete whenever its last missing pi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,10 +102,15 @@ def _records(transport: Transport, place: Place) -> Iterator[Stored]:
     ahead: dict[int, Stored] = {}
     for i, offset in enumerate(place.offsets):
         if offset not in ahead:
-            left = len(place.offsets) - i
-            size = min(left * PIECE_BYTES, AHEAD_BYTES) if left > 1 else 1
+            row = _in_a_row(place.offsets[i:])
+            size = min(row * PIECE_BYTES, AHEAD_BYTES) if row > 1 else 1
             ahead = {each.offset: each for each in _there(transport, place.topic, offset, size)}
         yield ahead[offset]
+
+
+def _in_a_row(offsets: Sequence[int]) -> int:
+    """How many of the first offsets have nothing of others between them."""
+    return next((n for n, each in enumerate(offsets) if each != offsets[0] + n), len(offsets))
 
 
 def _there(transport: Transport, topic: str, offset: int, max_bytes: int) -> list[Stored]:
