@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
@@ -42,7 +42,7 @@ from infra.transport.base import Stored, Transport, Trimmed
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
-from schemas.messages import Content, DeadLetter, Groups, Message, ModelName, Tensors
+from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import letters_of, table_row
 
 READ_BYTES = 4 * 1024 * 1024
@@ -146,8 +146,6 @@ class Session:
         self._pieces: dict[str, Pieces] = {}
         self._targets: dict[str, int] = {}
         self._later = Waiting()
-        self._own: dict[str, dict[int, Arrived]] = {}
-        """Topic that it reads → where a long message lies that it wrote itself, and the message."""
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
@@ -195,7 +193,7 @@ class Session:
         Who reads one of them again later begins at its beginning.
         """
         gone = set(topics)
-        for kept in (self._places, self._pieces, self._targets, self._lost, self._own):
+        for kept in (self._places, self._pieces, self._targets, self._lost):
             for topic in gone & kept.keys():
                 del kept[topic]
         self._later.let_go(lambda place: place.topic in gone)
@@ -296,10 +294,6 @@ class Session:
 
     def _read(self, topic: str) -> bool:
         place = self._places.get(topic, 0)
-        if own := self._written_by_us(topic, place):
-            self._places[topic] = own.place.offsets[-1] + 1
-            self._hear(own)
-            return True
         with self._around.stopwatch("log"):
             try:
                 found = self._around.transport.read(topic, place, READ_BYTES)
@@ -310,13 +304,6 @@ class Session:
             self._places[topic] = stored.offset + 1
             self._piece(topic, stored)
         return bool(found)
-
-    def _written_by_us(self, topic: str, place: int) -> Arrived | None:
-        """The message at a place if we wrote it: then what lies there need not come back to us."""
-        own = self._own.get(topic, {})
-        for passed in [offset for offset in own if offset < place]:
-            del own[passed]
-        return own.pop(place, None)
 
     def _after_trim(self, topic: str, first: int) -> bool:
         """What was trimmed is not needed; but a twin's state says where its stream goes on."""
@@ -485,43 +472,23 @@ class Session:
 
     def _say(self, topic: str, says: Iterable[Say]) -> None:
         made: list[Record] = []
-        long: list[Arrived] = []
         size = 0
         for say in says:
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
-                hash, parts = records(say.message, source=self.role.name, key=say.key, wire=wire)
-            length = sum(len(part.value) for part in parts)
-            if len(parts) > 1 and isinstance(say.message, Content):
-                place = Place(topic, tuple(range(len(made), len(made) + len(parts))))
-                long.append(Arrived(place, hash, say.message, length))
+                parts = records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
             made += parts
-            size += length
+            size += sum(len(part.value) for part in parts)
             if size >= WRITE_BYTES:
-                self._append(topic, made, long)
-                made, long, size = [], [], 0
+                self._append(topic, made)
+                made, size = [], 0
         if made:
-            self._append(topic, made, long)
+            self._append(topic, made)
 
-    def _append(self, topic: str, made: Sequence[Record], long: Iterable[Arrived] = ()) -> None:
-        """Write records; `long` are messages among them, placed from the first of these on."""
+    def _append(self, topic: str, made: Sequence[Record]) -> None:
         with self._around.stopwatch("log"):
-            first = self._around.transport.append(topic, made)
+            self._around.transport.append(topic, made)
         self._around.hook("said")
-        if long and topic in self.role.topics:
-            self._note_own(topic, first, len(made), long)
-
-    def _note_own(self, topic: str, first: int, count: int, long: Iterable[Arrived]) -> None:
-        """Remember what we have just written to a topic that we read, if all of it lies in a row.
-
-        A twin reads the answers of its site. Its own, tens of megabytes each, it has at hand.
-        """
-        if self._around.transport.end(topic) != first + count:
-            return  # somebody else's lies there as well, or a part of ours twice
-        for each in long:
-            offsets = tuple(first + index for index in each.place.offsets)
-            own = replace(each, place=Place(topic, offsets))
-            self._own.setdefault(topic, {})[offsets[0]] = own
 
     def _trim(self, topic: str, before: int) -> None:
         """Let a topic's beginning go, and tell of what waited there in vain.

@@ -46,7 +46,7 @@ from infra.store.base import About
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.transport import embedded
-from infra.transport.base import Stored, Transport
+from infra.transport.base import Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
 from infra.workers import Inline
@@ -159,36 +159,6 @@ class Watched:
         self._inner.trim(topic, before)
 
 
-class ReadBack:
-    """A log that notes from where a topic was read."""
-
-    def __init__(self, inner: Transport) -> None:
-        self.places: list[tuple[str, int]] = []
-        self._inner = inner
-        self.first, self.end, self.append = inner.first, inner.end, inner.append
-        self.topics, self.wait, self.close = inner.topics, inner.wait, inner.close
-        self.forget, self.trim = inner.forget, inner.trim
-
-    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
-        found = self._inner.read(topic, place, max_bytes)
-        if found:
-            self.places.append((topic, place))
-        return found
-
-
-class Interrupted(ReadBack):
-    """A log in which somebody writes just before we do."""
-
-    def __init__(self, inner: Transport, somebody: Callable[[], None]) -> None:
-        super().__init__(inner)
-        self._somebody = somebody
-        self.append = self._append
-
-    def _append(self, topic: str, records: Sequence[Record]) -> int:
-        self._somebody()
-        return self._inner.append(topic, records)
-
-
 def system(log: Transport, *roles: Role, **more: Any) -> System:
     """Roles over a log, whose tasks are carried out in this process."""
     shelf = Shelf(log, MODELS, MOST)
@@ -275,53 +245,6 @@ def test_pieces_of_a_sender_that_died_are_completed_by_its_successors() -> None:
     reader.run()
 
     assert [each.place.offsets for each in role.heard] == [(3, 4, 5, 6, 7)]
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_a_long_message_that_a_role_said_itself_is_heard_without_being_read() -> None:
-    """Its five pieces are known to lie from 0 to 4; the other's, behind them, are read."""
-    log = ReadBack(Embedded())
-    role = Made(
-        topics=[UPDATES], todo=[Say(UPDATES, update(1))], until=lambda role: len(role.heard) == 2
-    )
-    reader = system(log, role)
-
-    reader.step()
-    write(log, UPDATES, update(2))
-    reader.run()
-
-    assert role.identities == [update(i).identity for i in (1, 2)]
-    assert [each.place.offsets for each in role.heard] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]
-    assert role.heard[0].hash == records(update(1), source="made")[0]
-    assert not {place for topic, place in log.places if topic == UPDATES and place < 5}
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_a_long_message_beside_anothers_is_read_like_any_other() -> None:
-    """A copy wrote the same answer meanwhile: whose comes first is what the log says, not us."""
-    log = Embedded()
-    role = Made(
-        topics=[UPDATES], todo=[Say(UPDATES, update(1))], until=lambda role: len(role.heard) == 2
-    )
-    reader = system(Interrupted(log, lambda: write(log, UPDATES, update(2))), role)
-
-    reader.run()
-
-    assert role.identities == [update(i).identity for i in (2, 1)]
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_a_long_message_that_stands_there_twice_is_read_back() -> None:
-    """A connection broke after three pieces: only reading tells where it lies."""
-    log = Unkind(Embedded(), random.Random(1), trouble=0.9)
-    role = Made(topics=[UPDATES], todo=[Say(UPDATES, update(1))])
-    reader = system(log, role)
-
-    while reader.step() or any(session.behind for session in reader.sessions):
-        pass
-
-    assert set(role.identities) == {update(1).identity}
-    assert {each.hash for each in role.heard} == {records(update(1), source="made")[0]}
 
 
 @pytest.mark.usefixtures("small_pieces")
