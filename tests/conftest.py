@@ -12,7 +12,25 @@ from pathlib import Path
 import pytest
 
 from infra.native.programs import free_ports
-from tests.services import Server, have
+from schemas.errors import FedtwinError
+from tests.services import Server, have, named, told
+
+
+def pytest_configure() -> None:
+    """The services that somebody named are noted before a test changes the environment."""
+    try:
+        named()
+    except FedtwinError as error:
+        pytest.exit(str(error), error.exit_code)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Behind all else: a line for each service, which it was and which version, or why none."""
+    yield
+    terminalreporter.section("services")
+    for line in told():
+        terminalreporter.write_line(line)
 
 
 def pytest_collection_finish() -> None:
