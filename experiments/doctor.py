@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,14 +17,15 @@ from typing import Any
 from experiments.api import RUNS, cores
 from experiments.check import Check
 from experiments.folder import has_bf16, processor
+from infra.native.kafka import JAVA as OLDEST_JAVA
+from infra.native.kafka import find_java
 from infra.transport.embedded import Embedded as Log
 from producers.datasets import holdings
 from schemas.codec import Record
-from schemas.errors import FedtwinError
+from schemas.errors import FedtwinError, ServiceError
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 6)
-OLDEST_JAVA = 17
 NEEDED_MEMORY = 2 * 10**9
 NEEDED_DISK = 10**9
 """Bytes for the smaller recipes; `run` says what a larger one takes."""
@@ -163,17 +163,14 @@ def _services() -> Iterator[Check]:
 
 
 def _java() -> Check:
-    """Only `make up` needs it."""
-    java, remedy = shutil.which("java"), f"install a Java runtime of version {OLDEST_JAVA} or newer"
-    if java is None:
-        return Check("java", "not here", False, False, "java is not on the path", remedy)
+    """Only `make up` needs it; looked for where that looks, which is JAVA_HOME first."""
+    remedy = f"install a Java runtime of version {OLDEST_JAVA} or newer, where JAVA_HOME leads"
+    try:
+        java = find_java()
+    except ServiceError as error:
+        return Check("java", "not here", False, False, str(error).partition(". ")[0], remedy)
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', said)
-    version = int(found[1]) if found else 0
-    if version < OLDEST_JAVA:
-        cause = f"{java} is Java {version}, Kafka needs {OLDEST_JAVA}"
-        return Check("java", f"Java {version}", False, False, cause, remedy)
-    return Check("java", f"Java {version}: {java}", True, False)
+    return Check("java", f"{said.splitlines()[0]}: {java}", True, False)
 
 
 def _optional(name: str, found: str | None, cause: str, remedy: str) -> Check:

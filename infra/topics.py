@@ -13,6 +13,7 @@ Topics that are kept compacted are `compact,delete`: with `compact` alone a brok
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -155,7 +156,7 @@ class Administration:
         Raises ConfigurationError for a topic of several partitions or of other copies than were
         asked for, or when the cluster refuses.
         """
-        with _InWords("make topics"):
+        with in_words("make topics"):
             there = self._described([each.name for each in planned])
             for each in planned:
                 if each.name in there:
@@ -168,7 +169,7 @@ class Administration:
 
     def ls(self, names: Names) -> list[Found]:
         """The topics of a run, in order of name."""
-        with _InWords("list topics"):
+        with in_words("list topics"):
             there = self._under(names)
             if not there:
                 return []
@@ -179,13 +180,20 @@ class Administration:
             )
             first, end = self._offsets(there, "EARLIEST"), self._offsets(there, "LATEST")
         return [
-            Found(name, *described[name], configs[name], first[name], end[name], sizes.get(name, 0))
+            Found(
+                name,
+                *described[name],
+                configs.get(name, {}),
+                first[name],
+                end[name],
+                sizes.get(name, 0),
+            )
             for name in there
         ]
 
     def rm(self, names: Names) -> list[str]:
         """Take a run's topics away, and all that is in them; gives their names."""
-        with _InWords("take topics away"):
+        with in_words("take topics away"):
             there = self._under(names)
             if there:
                 told = self._admin.delete_topics(there, raise_errors=False)["topics"]
@@ -256,14 +264,15 @@ class Administration:
         differing = {
             each.name: other
             for each in planned
-            if (other := dict(each.configs.items() - found[each.name].items()))
+            if (other := dict(each.configs.items() - found.get(each.name, {}).items()))
         }
         if differing:
             self._admin.alter_configs(
                 [
                     ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)
                     for name, configs in differing.items()
-                ]
+                ],
+                raise_on_unknown=False,  # the client asks any broker, which may not know it yet
             )
         return list(differing)
 
@@ -291,23 +300,16 @@ def _check(planned: Planned, partitions: int, copies: int) -> None:
     check_copies(copies, int(planned.configs.get(INSYNC, 1)))
 
 
-class _InWords:
+@contextmanager
+def in_words(doing: str) -> Iterator[None]:
     """Whatever the client complains of inside this context is told in our words."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, errors.RetriableError):
-            reason = f"{type(error).__name__}: {error}"
-            raise ServiceError(f"Kafka was away when it should {self._doing} ({reason})") from error
-        if isinstance(error, errors.KafkaError):
-            raise refusal(error, self._doing) from error
+    try:
+        yield
+    except errors.RetriableError as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ServiceError(f"Kafka was away when it should {doing} ({reason})") from error
+    except errors.KafkaError as error:
+        raise refusal(error, doing) from error
 
 
 def _complain(told: Iterable[Mapping[str, Any]], besides: type[errors.BrokerResponseError]) -> None:

@@ -24,8 +24,10 @@ def pytest_configure() -> None:
         pytest.exit(str(error), error.exit_code)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The last lines: a line for each service, which it was and which version, or why none."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Behind all else: a line for each service, which it was and which version, or why none."""
+    yield
     terminalreporter.section("services")
     for line in told():
         terminalreporter.write_line(line)

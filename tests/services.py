@@ -96,7 +96,7 @@ class Provided:
         try:
             version = self._version(self._address)
         except (FedtwinError, redis.RedisError) as error:
-            version = f"of an unknown version ({error})"
+            return f"{self._how}, {self._address}: does not answer: {error}"
         return f"{version} ({self._how}, {self._address})"
 
     def _look(self) -> None:

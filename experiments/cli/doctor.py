@@ -47,7 +47,7 @@ def doctor(data: DataDir = None, as_json: AsJson = False) -> None:
 def _told(out: Console, found: list[Check], fit: bool) -> None:
     wide = max(len(check.name) for check in found)
     for check in found:
-        mark = "ok     " if check.fine else ("MISSING" if check.needed else "absent ")
+        mark = "ok     " if check.fine else ("MISSING" if check.needed else "note   ")
         out.print(f"{mark}  {check.name:<{wide}}  {check.found}", soft_wrap=True)
         if not check.fine:
             why = without_usual_place(f"{check.cause}; {check.remedy}")

@@ -8,6 +8,7 @@ certificates on both sides. Its fourth, without a lock, is its keeper's.
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from pydantic import SecretStr
 
+from experiments.services import services
 from infra.kafka import KafkaSettings, connected
 from infra.native import kafka as native
 from infra.native.programs import HOST, free_ports, stop
@@ -261,3 +263,16 @@ def test_a_command_that_is_refused_ends_with_3_and_says_what_helps(mistaken: Non
     assert "user or password is wrong" in why
     assert way_on.startswith("next: ")
     assert WRONG not in answered.output
+
+
+def test_the_doctor_names_what_lets_us_in(mistaken: None) -> None:
+    """A wrong password; then the right one, whose account may look at nothing: both are told."""
+    refused = {check.name: check for check in services()}["kafka"]
+    Path(os.environ["FEDTWIN_KAFKA_PASSWORD_FILE"]).write_text(PASSWORD)
+    blind = {check.name: check for check in services()}["kafka"]
+
+    assert "user or password is wrong" in refused.cause
+    assert "FEDTWIN_KAFKA with _USER, _PASSWORD_FILE, _CA_FILE" in refused.remedy
+    assert "may not ask how it is set up (DESCRIBE_CONFIGS" in blind.cause
+    assert not refused.fine
+    assert not blind.fine
