@@ -54,11 +54,12 @@ demo: $(STAMP)
 	@echo "make demo: that was a whole run; the lines above name its folder and its report."
 
 # Kafka and Redis as `make up` brings them, or as the environment names them. This takes a while.
+# ARGS names tables: points, services, and long (a training of twenty minutes).
 chaos: $(STAMP)
 	@$(BIN)/python -m infra.native up
 	@$(BIN)/pytest -q tests/distributed
 	@$(BIN)/python -m tests.distributed.chaos $(ARGS)
-	@echo "make chaos: every role was killed at every point; the table is above."
+	@echo "make chaos: what was done to the run, and what came of it, stands in the tables above."
 
 # Real images: CIFAR-100 in FEDTWIN_DATA_DIR or the cache.
 same-bytes: $(STAMP)
@@ -81,18 +82,13 @@ test-fast: $(STAMP)
 	@$(BIN)/pytest -q -m "not slow and not kafka and not redis and not docker" $(ARGS)
 	@echo "make test-fast: ran what needs no service; make test also runs the slow tests and Kafka's."
 
-# Services that were up before stay up. On a person's machine a missing one costs only its tests;
+# Services come from where they are found: addresses in the environment or of `make up`, containers,
+# child processes of the tests' own. On a person's machine a missing one costs only its tests;
 # continuous integration (CI=true) has installed all of them, so there it is an error.
 test: $(STAMP)
-	@$(BIN)/python -m infra.native status >/dev/null \
-		|| trap '$(BIN)/python -m infra.native down >/dev/null' EXIT; \
-	trap 'exit 130' INT TERM; \
-	$(BIN)/python -m infra.native up || test "$$CI" != true || exit 1; \
-	services=$$($(BIN)/python -m infra.native status | sed '2,$$s/^/, /' | tr -d '\n'); \
-	$(BIN)/pytest -q $(ARGS); result=$$?; \
+	@$(BIN)/pytest -q $(ARGS); result=$$?; \
 	echo "make test: ran $(if $(ARGS),what ARGS names,every test that this machine can run)."; \
-	echo "Services: $$services."; \
-	echo "What was skipped, and why, is listed above as SKIPPED."; \
+	echo "What was skipped, and why, is listed above as SKIPPED; services stand above it."; \
 	exit $$result
 
 # What is measured is the process of the tests; programs that they start count for nothing.

@@ -12,7 +12,23 @@ from pathlib import Path
 import pytest
 
 from infra.native.programs import free_ports
-from tests.services import Server, have
+from schemas.errors import FedtwinError
+from tests.services import Server, have, named, told
+
+
+def pytest_configure() -> None:
+    """The services that somebody named are noted before a test changes the environment."""
+    try:
+        named()
+    except FedtwinError as error:
+        pytest.exit(str(error), error.exit_code)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last lines: a line for each service, which it was and which version, or why none."""
+    terminalreporter.section("services")
+    for line in told():
+        terminalreporter.write_line(line)
 
 
 def pytest_collection_finish() -> None:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,18 +17,21 @@ from threading import Thread, Timer
 from typing import Any, TypeVar
 
 import pytest
+import redis
 
+from experiments import examination
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker, cluster, fetch, find_java, start_all
 from infra.native.programs import HOST, alone, free_ports, running, stop
 from infra.native.redis import start_redis
-from infra.settings import REDIS, Service, read_settings
+from infra.settings import KAFKA, REDIS, Service, Settings, read_settings
 from infra.store.redis import RedisStore, client
 from infra.topics import Administration
 from infra.transport.base import Stored, Transport
 from schemas.codec import Record
-from schemas.errors import ServiceError
+from schemas.errors import FedtwinError, ServiceError
 from schemas.topics import PREFIX, Names
+from tests import containers
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
@@ -45,23 +48,124 @@ def have(service: Callable[[], T]) -> T:
 
 
 @cache
-def some_redis() -> Service:
-    """A server to put things into: what the environment or `make up` names, else one of our own.
+def named() -> Settings:
+    """What the environment or `make up` names; read before a test changes the environment."""
+    return read_settings(ROOT)
 
-    Raises ServiceError where none of them is to be had.
+
+class Provided:
+    """A service that all tests share, from the first place that has it.
+
+    An address that somebody named, then a container, then our own as a child process; the last two
+    end with the tests.
     """
-    try:
-        return read_settings().redis
-    except ServiceError:
-        return own_redis()
+
+    def __init__(
+        self,
+        variable: str,
+        ways: Mapping[str, Callable[[], str]],
+        version: Callable[[str], str],
+    ) -> None:
+        self._variable = variable
+        self._ways = ways
+        self._version = version
+        self._how = ""
+        self._address = ""
+        self.missing: list[str] = []
+        """Why it could not be had, way by way; once it was looked for in vain."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether a test has asked for it."""
+        return bool(self._how or self.missing)
+
+    def address(self) -> str:
+        """Where it is. Raises ServiceError, each time, where it cannot be had."""
+        if not self.asked:
+            self._look()
+        if not self._how:
+            raise ServiceError("; ".join(self.missing))
+        return self._address
+
+    def told(self) -> str:
+        """Which it was, and which version; or why there was none."""
+        if not self.asked:
+            return "no test asked for it"
+        if not self._how:
+            return f"none: {'; '.join(self.missing)}"
+        try:
+            version = self._version(self._address)
+        except (FedtwinError, redis.RedisError) as error:
+            version = f"of an unknown version ({error})"
+        return f"{version} ({self._how}, {self._address})"
+
+    def _look(self) -> None:
+        if service := named().services.get(self._variable):
+            by_hand = os.environ.get(self._variable)
+            self._how, self._address = "environment" if by_hand else "make up", service.address
+            return
+        for how, start in self._ways.items():
+            try:
+                self._address = start()
+            except ServiceError as error:
+                self.missing.append(f"{how}: {' '.join(str(error).split())}")
+            else:
+                self._how = how
+                return
 
 
-def own_redis() -> Service:
+def _native_redis() -> str:
     """A server that ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="fedtwin-redis-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(stop, folder)  # what was registered last is done first
-    return Service(REDIS, start_redis(folder, *free_ports(1)).address)
+    return start_redis(folder, *free_ports(1)).address
+
+
+def _native_kafka() -> str:
+    """A broker that ends with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="fedtwin-kafka-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(stop, folder / "kafka")
+    return Broker(folder / "kafka", jars(), *free_ports(2)).start().address
+
+
+PROVIDED = {
+    "kafka": Provided(
+        KAFKA,
+        {"container": containers.kafka, "native": _native_kafka},
+        lambda address: examination.cluster(KafkaSettings(address)).version,
+    ),
+    "redis": Provided(
+        REDIS,
+        {"container": containers.redis, "native": _native_redis},
+        lambda address: examination.server(Service(REDIS, address)).version,
+    ),
+}
+
+
+def told() -> list[str]:
+    """A line for each service: which it was, or why there was none."""
+    lines = [f"{name}: {service.told()}" for name, service in PROVIDED.items()]
+    if not any(service.asked for service in PROVIDED.values()):
+        return [*lines, "docker: no test asked for it"]
+    try:
+        return [*lines, f"docker: {containers.engine()}"]
+    except ServiceError as error:
+        return [*lines, f"docker: none: {error}"]
+
+
+def some_redis() -> Service:
+    """A server to put things into. Raises ServiceError where there is none to be had."""
+    return Service(REDIS, PROVIDED["redis"].address())
+
+
+def kafka_address() -> str:
+    """Of a broker that all tests share: each of them has topics of its own there.
+
+    Raises ServiceError where there is none to be had.
+    """
+    return PROVIDED["kafka"].address()
 
 
 @dataclass
@@ -109,19 +213,6 @@ def jars() -> Path:
     find_java()
     with alone(ROOT / ".native"):
         return fetch(ROOT / ".native")
-
-
-@cache
-def kafka_address() -> str:
-    """Of a broker that all tests share: each of them has topics of its own there."""
-    try:
-        return read_settings(ROOT).kafka.address
-    except ServiceError:
-        pass
-    folder = Path(tempfile.mkdtemp(prefix="fedtwin-kafka-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(stop, folder / "kafka")  # first: what is registered last is done first
-    return Broker(folder / "kafka", have(jars), *free_ports(2)).start().address
 
 
 @cache

@@ -22,12 +22,12 @@ def start_redis(folder: Path, port: int) -> Program:
     folder.mkdir(parents=True, exist_ok=True)
     command = [redis, "--bind", HOST, "--port", str(port), "--dir", str(folder.absolute())]
     program = start([*command, "--appendonly", "yes"], folder, (port,))
-    settle(folder, lambda: _pong(port))
+    settle(folder, lambda: answers(port))
     return program
 
 
-def _pong(port: int) -> bool:
-    """It answers PING; while it loads its data it answers something else."""
+def answers(port: int) -> bool:
+    """Whether a server there answers PING; while it loads its data it answers something else."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
