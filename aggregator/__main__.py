@@ -26,7 +26,7 @@ from infra.program import (
 )
 from infra.settings import read_settings
 from infra.transport.clusters import connect
-from schemas.topics import Names, parted
+from schemas.topics import Names
 
 
 def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
@@ -51,7 +51,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
         try:
             told = opening or run_opened(transport, names)
             configuration = told.configuration
-            sites = sorted({parted(entity)[0] for entity in told.schedule.entities})
+            sites = told.all_sites
             around = surroundings(
                 configuration,
                 told.data,

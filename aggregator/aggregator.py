@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aggregator.live import (
+    ClosesRound,
+    ClosesStage,
+    Grows,
+    Live,
+    OpensRound,
+    OpensStage,
+    Step,
+    Waits,
+)
 from aggregator.rounds import RoundSums, members_of, participants_of, prototypes_of, rate_of
 from infra.promises import (
     Answer,
@@ -28,7 +38,7 @@ from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
 from schemas.errors import Diverged, Refused, RunFailed
-from schemas.line import RoundsLine, Stage, TeachersLine, VerdictLines
+from schemas.line import RoundsLine, Stage
 from schemas.messages import (
     DataFacts,
     Decision,
@@ -37,18 +47,22 @@ from schemas.messages import (
     HeadGrown,
     ModelName,
     ModelUpdate,
+    Participant,
     RoundClosed,
     RoundOpened,
     RunOpened,
     StageClosed,
+    StageOpened,
     TeacherChosen,
     TwinDecision,
 )
 from schemas.schedule import Schedule, sorted_uids
 from schemas.seeds import generator
+from schemas.teachers import TeachersLine
 from schemas.tensors import decoded, groups_sha256
 from schemas.topics import Names, parted
 from schemas.updates import NOTHING_TO_TRAIN_ON
+from schemas.verdicts import VerdictLines
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,13 @@ class Opening:
     configuration: Configuration
     data: DataFacts
     schedule: Schedule
+    sites: tuple[str, ...] = ()
+    """Of a live run."""
+
+    @property
+    def all_sites(self) -> list[str]:
+        """Every site whose entities may take part."""
+        return sorted(self.sites or {parted(each)[0] for each in self.schedule.entities})
 
 
 class Aggregator:
@@ -73,6 +94,7 @@ class Aggregator:
         self.line = RoundsLine()
         self._teachers = TeachersLine(self.line)
         self._verdicts = VerdictLines(self.line)
+        self._live = Live(self.line, self._verdicts)
         self._sums: RoundSums | None = None
         self._stirred = True
         """Whether anything came since it last answered."""
@@ -116,7 +138,8 @@ class Aggregator:
         if isinstance(decision, RoundClosed):
             self._closed.append(decision.opened)
             self._sums = None
-            self._must_learn()
+            if not self.line.live:
+                self._must_learn()
 
     def _count(self, arrived: Arrived, update: ModelUpdate) -> None:
         """Take an update into the open round's sums, if it answers that."""
@@ -193,6 +216,12 @@ class Aggregator:
             " Take a smaller n_lab, more images_per_class, or more clients_per_round"
         )
 
+    def tick(self, at: float) -> None:
+        """It is so late: in a live run a deadline may have passed."""
+        if self.line.live:
+            self._live.tick(at)
+            self._stirred = True
+
     # --- answering -----------------------------------------------------------------------------
 
     def answers(self) -> Iterator[Answer]:
@@ -226,6 +255,9 @@ class Aggregator:
             return "an injection"
         if line.model and self._lacks_model:
             return f"version {line.model.version} of the model, which is not in the log"
+        if line.live:
+            step = self._step()
+            return step.what if isinstance(step, Waits) else ""
         if opened := line.open_round:
             missing = self._open_sums(opened).missing
             return f"updates of round {opened.stage}.{opened.round} by {_names(missing)}" * bool(
@@ -270,13 +302,67 @@ class Aggregator:
         line, stage = self.line, self.line.stage
         if line.opened is None:
             return self._open_run()
+        if line.live:
+            return self._go_on(self._step())
         if line.open_round:
             return self._close_round()
         if stage is None or stage.closed is not None:
             return self._begin_stage(len(line.stages))
         if len(stage.rounds) < self._configuration.rounds_per_stage:
-            return [], self._round(stage.index, len(stage.rounds))
+            t, round = stage.index, len(stage.rounds)
+            return [], self._round(t, round, participants_of(line, self._verdicts, t, round))
         return [], self._close_stage(stage)
+
+    def anew(self, decision: Decision) -> tuple[list[Answer], Decision] | None:
+        """The decision that was taken next, made once more from what it rests on.
+
+        What time or people have chosen in a live run is taken from it, and the rest follows.
+        """
+        stage = self.line.stage
+        if not self.line.live or stage is None:
+            return (
+                self.decide() if self.line.opened is None or not self.line.live else ([], decision)
+            )
+        match decision:
+            case HeadGrown():
+                return self._grow(stage.index, self._fresh(stage.index))
+            case RoundOpened(participants=participants):
+                return [], self._round(stage.index, len(stage.rounds), participants)
+            case RoundClosed(counted=counted, missing=missing) if counted:
+                return self._close_round(missing)
+            case StageClosed():
+                return [], self._close_stage(stage)
+        return [], decision
+
+    def _step(self) -> Step:
+        """What comes next in a live run."""
+        line, stage = self.line, self.line.stage
+        if opened := line.open_round:
+            return self._live.closes(self._open_sums(opened).missing)
+        if stage is None or stage.closed is not None:
+            if what := self._wait_for_teacher(len(line.stages)):
+                return Waits(what)
+            return self._live.begins()
+        if not stage.rounds and stage.grown is None and self._fresh(stage.index):
+            return Grows()
+        return self._live.opens(stage)
+
+    def _go_on(self, step: Step) -> tuple[list[Answer], Decision] | None:
+        """Decide that."""
+        line, stage = self.line, self.line.stage
+        match step:
+            case OpensStage(found):
+                number, t = line.number + 1, len(line.stages)
+                return [], StageOpened(run=line.run, number=number, stage=t, found=found)
+            case Grows() if stage:
+                return self._grow(stage.index, self._fresh(stage.index))
+            case OpensRound(participants) if stage:
+                return [], self._round(stage.index, len(stage.rounds), participants)
+            case ClosesRound(missing):
+                return self._close_round(missing)
+            case ClosesStage() if stage:
+                return [], self._close_stage(stage)
+        return None
 
     def _open_run(self) -> tuple[list[Answer], Decision]:
         assert self._opening is not None
@@ -291,18 +377,26 @@ class Aggregator:
             configuration=configuration,
             data=data,
             schedule=self._opening.schedule,
+            sites=self._opening.sites,
             model=_named(0, groups),
         )
         return self._publish(groups, opened.model, run=pack(opened).hash), opened
 
     def _begin_stage(self, t: int) -> tuple[list[Answer], Decision]:
+        fresh = self._fresh(t)
+        if fresh:
+            return self._grow(t, fresh)
+        return [], self._round(t, 0, participants_of(self.line, self._verdicts, t, 0))
+
+    def _fresh(self, t: int) -> tuple[str, ...]:
+        """Classes that were found for a stage and have no row yet."""
         verdicts = [self._verdicts.verdict(entity, t) for entity in self.line.marked(t)]
-        fresh = sorted_uids(
+        return sorted_uids(
             {uid for verdict in verdicts if verdict for uid in verdict.classes}
             - set(self.line.rows)
         )
-        if not fresh:
-            return [], self._round(t, 0)
+
+    def _grow(self, t: int, fresh: Sequence[str]) -> tuple[list[Answer], Decision]:
         assert self.line.model is not None
         configuration = self._configuration
         before = self._models.groups(self.line.model)
@@ -320,7 +414,7 @@ class Aggregator:
         )
         return self._publish(groups, decision.model), decision
 
-    def _round(self, t: int, round: int) -> RoundOpened:
+    def _round(self, t: int, round: int, participants: tuple[Participant, ...]) -> RoundOpened:
         assert self.line.model is not None
         configuration = self._configuration
         choice = self._teachers.at(t, round) if self._strategy.teacher != "none" else None
@@ -333,15 +427,20 @@ class Aggregator:
             teacher=choice.teacher if choice and choice.slots is None else None,
             slots=choice.slots if choice else None,
             learning_rate=rate_of(configuration, round),
-            participants=participants_of(self.line, self._verdicts, t, round),
+            participants=participants,
         )
 
-    def _close_round(self) -> tuple[list[Answer], Decision]:
+    def _close_round(self, missing: tuple[str, ...] = ()) -> tuple[list[Answer], Decision]:
         opened = self.line.open_round
         assert opened is not None
         sums = self._open_sums(opened)
+        counted, withheld = sums.counted, sums.withheld
+        if self.line.live and len(counted) < self._configuration.quorum:
+            few = f"fewer than the quorum of {self._configuration.quorum} answered"
+            counted, withheld = {}, {**withheld, **dict.fromkeys(counted, few)}
         before = self._models.groups(opened.base)
-        groups = sums.next_groups(before, len(members_of(self.line, opened.stage)))
+        members = len(members_of(self.line, opened.stage))
+        groups = sums.next_groups(before, members) if counted else {}
         model = _named(opened.base.version + 1, groups) if groups else opened.base
         closed = RoundClosed(
             run=self.line.run,
@@ -349,8 +448,9 @@ class Aggregator:
             opened=opened.number,
             stage=opened.stage,
             round=opened.round,
-            counted=tuple(sorted(sums.counted.items())),
-            withheld=tuple(sorted(sums.withheld.items())),
+            counted=tuple(sorted(counted.items())),
+            withheld=tuple(sorted(withheld.items())),
+            missing=missing,
             model=model,
         )
         return (self._publish(groups, model) if groups else []), closed
@@ -358,7 +458,9 @@ class Aggregator:
     def _close_stage(self, stage: Stage) -> StageClosed:
         assert self.line.model is not None
         models = [each.closed.model for each in stage.rounds if each.closed]
-        scored = models[self._configuration.warm_up :]
+        if not models:  # of a live run: nobody could train, and what was found since must grow
+            models = [self.line.model]
+        scored = models[self._configuration.warm_up_of(len(models)) :]
         return StageClosed(
             run=self.line.run,
             number=self.line.number + 1,

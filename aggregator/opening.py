@@ -19,12 +19,16 @@ class _File(Frozen):
     configuration: Configuration
     data: DataFacts
     schedule: Schedule
+    sites: tuple[str, ...] = ()
 
 
 def write_opening(opening: Opening, file: Path) -> None:
     """Write it as JSON."""
     written = _File(
-        configuration=opening.configuration, data=opening.data, schedule=opening.schedule
+        configuration=opening.configuration,
+        data=opening.data,
+        schedule=opening.schedule,
+        sites=opening.sites,
     )
     file.write_text(written.model_dump_json(by_alias=True, indent=1) + "\n")
 
@@ -39,4 +43,4 @@ def read_opening(file: Path) -> Opening:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigurationError(f"{file} opens no run: {where}: {first['msg']}") from None
-    return Opening(read.configuration, read.data, read.schedule)
+    return Opening(read.configuration, read.data, read.schedule, read.sites)

@@ -11,11 +11,12 @@ from learning.strategies.choice import sent_tensors
 from learning.strategies.strategy import RoundMean, Strategy
 from schemas.configuration import Configuration
 from schemas.errors import Refused
-from schemas.line import RoundsLine, VerdictLines
+from schemas.line import RoundsLine
 from schemas.messages import Groups, ModelUpdate, Participant, RoundOpened
 from schemas.seeds import generator, seed
 from schemas.tensors import Spec, decoded
 from schemas.updates import checked_update
+from schemas.verdicts import VerdictLines
 
 
 class RoundSums:
@@ -124,6 +125,8 @@ def _sampled_later(line: RoundsLine, stage: int, round: int) -> tuple[str, ...]:
 def members_of(line: RoundsLine, stage: int) -> tuple[str, ...]:
     """Everyone who may train in a stage; in an added one first those whom it names."""
     assert line.opened is not None
+    if line.live:
+        return tuple(sorted({e for each in range(stage + 1) for e in line.marked(each)}))
     scheduled = line.opened.schedule.stages
     named = line.marked(stage)
     others = scheduled[-1].marked if stage >= len(scheduled) else ()
@@ -133,6 +136,8 @@ def members_of(line: RoundsLine, stage: int) -> tuple[str, ...]:
 def rate_of(configuration: Configuration, round: int) -> float:
     """The learning rate of a round of a stage (docs/method.md 5.8)."""
     rounds = configuration.rounds_per_stage
+    if configuration.live:
+        return configuration.learning_rate
     return configuration.learning_rate * multiplier(configuration.lr_schedule, round, rounds)
 
 
@@ -151,7 +156,8 @@ def prototypes_of(
     """
     assert line.opened is not None
     configuration = line.opened.configuration
-    if stage >= configuration.stages - 1 or not strategy.proxy:
+    last = not line.live and stage >= configuration.stages - 1
+    if last or not strategy.proxy:
         return ()
     if configuration.slotted:
         return _by_round(line, verdicts, rows, stage)

@@ -17,6 +17,7 @@ from experiments import runner
 from experiments.estimate import Estimate
 from experiments.folder import RunFolder
 from experiments.recipes import recipe as configured
+from experiments.recipes import run_name
 from experiments.runner import Local
 from experiments.summary import Json, details, summary
 from experiments.system import Watch
@@ -44,7 +45,8 @@ def run(
     """Run a recipe to its end, and return its summary.
 
     `overrides` are keys of the configuration (`**{"perturb.steps": 10}` for a nested one). The run
-    goes into `run_dir` (`runs/RECIPE-STRATEGY-SEED`), which must hold none unless `fresh`. So many
+    goes into `run_dir` (`runs/RECIPE-STRATEGY-SEED`, behind RECIPE the data set where that is not
+    the recipe's own), which must hold none unless `fresh`. So many
     trainings as `workers` go on side by side; any number gives the same model. Raises
     ConfigurationError, DataError and RunFailed, all of them FedtwinError.
     """
@@ -69,6 +71,8 @@ def resume(
     """
     folder = RunFolder(Path(run_dir))
     manifest = folder.read_manifest()
+    if not folder.running and runner.over_already(folder):
+        return summary(folder.path)  # also where neither its data nor its services are any more
     local = local_of(
         folder.configuration(),
         data_dir or manifest["data_dir"],
@@ -94,8 +98,7 @@ def show(run_dir: Path | str) -> Json:
 
 def default_folder(configuration: Configuration) -> Path:
     """Where a run goes unless somebody names another folder."""
-    named = configuration
-    return RUNS / f"{named.recipe}-{named.strategy}-{named.seed}"
+    return RUNS / run_name(configuration)
 
 
 def local_of(

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from experiments.folder import RunFolder
 from experiments.injection import opened_in
+from experiments.numbers import counted
 from producers.datasets import load
 from producers.folders import read_by_class as of_folder
-from producers.images import LONGEST_UID, Dataset, fitted
+from producers.images import LONGEST_UID, Dataset, Fitted, fitted
 from producers.npz import read_by_class as of_npz
 from schemas.configuration import nearest
 from schemas.errors import ConfigurationError
@@ -32,7 +33,7 @@ class Wanted:
     classes: Sequence[str] = ()
     """Only these, by uid; all where there are none, but for a data set."""
     renamed: Sequence[str] = ()
-    """Uids in the order of `classes`, or `class=uid`."""
+    """Uids in the order of `classes`, or `class=uid`; where there are no `classes`, for all."""
     most: int | None = None
     """Images of each class."""
 
@@ -43,6 +44,10 @@ class Burst:
 
     images: NDArray[np.uint8]
     uids: tuple[str, ...]
+    resized: int
+    """Images that had another height or width."""
+    recoloured: int
+    """Images that were in colour and are gray now, or the other way round."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -57,16 +62,22 @@ def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
     what cannot be read.
     """
     opened = opened_in(folder.decided(), folder.path)
-    images, uids = _labelled(folder, wanted, opened, data_dir)
+    found, uids = _labelled(folder, wanted, opened, data_dir)
     chosen = list(wanted.classes) or list(sorted_uids(set(uids)))
     rows = _chosen(uids, chosen, wanted.most)
-    names = _names(chosen, wanted.renamed)
-    return Burst(images[rows], tuple(names[uids[row]] for row in rows))
+    names = _names(chosen, wanted.renamed, asked=bool(wanted.classes))
+    taken = found.only(rows)
+    return Burst(
+        taken.images,
+        tuple(names[uids[row]] for row in rows),
+        int(taken.resized.sum()),
+        int(taken.recoloured.sum()),
+    )
 
 
 def _labelled(
     folder: RunFolder, wanted: Wanted, opened: RunOpened, data_dir: Path
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+) -> tuple[Fitted, tuple[str, ...]]:
     configuration, data = opened.configuration, opened.data
     size = (data.channels, data.height, data.width)
     places = [each for each in (wanted.dataset, wanted.folder, wanted.npz) if each is not None]
@@ -90,7 +101,7 @@ def _labelled(
 
 def _of_dataset(
     dataset: Dataset, classes: Sequence[str], size: tuple[int, int, int]
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+) -> tuple[Fitted, tuple[str, ...]]:
     """The training images of these classes."""
     for uid in classes:
         if uid not in dataset.class_uids:
@@ -117,14 +128,26 @@ def _chosen(uids: Sequence[str], classes: Sequence[str], most: int | None) -> li
     return sorted(rows)
 
 
-def _names(classes: Sequence[str], renamed: Sequence[str]) -> dict[str, str]:
-    """Class → what the run calls it."""
+def _names(classes: Sequence[str], renamed: Sequence[str], *, asked: bool) -> dict[str, str]:
+    """Class → what the run calls it.
+
+    Where the classes were asked for one by one, some may keep their names. Where nobody named them
+    and only some are renamed, who knows whether the others are wanted: nothing is taken.
+    """
     paired = dict(each.split("=", 1) for each in renamed if "=" in each)
     listed = [each for each in renamed if "=" not in each]
     if listed and (paired or len(listed) != len(classes)):
         raise ConfigurationError(
-            f"--as names {len(listed)} of {len(classes)} classes: name each in the order of"
-            " --classes, or some as CLASS=UID"
+            f"--as gives {counted(len(renamed), 'name')}, and there"
+            f" {'is' if len(classes) == 1 else 'are'} {counted(len(classes), 'class', 'classes')}:"
+            " name each in the order of --classes, or some as CLASS=UID"
+        )
+    left = [uid for uid in classes if uid not in paired]
+    if paired and left and not asked and not set(paired) - set(classes):
+        raise ConfigurationError(
+            f"--as names {len(paired)} of {len(classes)} classes, not {', '.join(left[:5])}"
+            f"{f' and {len(left) - 5} more' if len(left) > 5 else ''}: --classes"
+            f" {','.join(paired)} takes only the named ones, --as {left[0]}={left[0]} keeps a name"
         )
     if strange := set(paired) - set(classes):
         raise ConfigurationError(

@@ -19,11 +19,12 @@ from experiments.estimate import Estimate, check_disk, estimated
 from experiments.folder import LOGS, OPENING, RunFolder
 from experiments.gallery import Gallery
 from experiments.metrics import Metrics
+from experiments.numbers import counted
 from experiments.observer import Observer
 from experiments.processes import Asked, Processes, Wanted
 from experiments.recorded import Recorded
 from experiments.runner import Local, Outcome
-from experiments.system import SITE, Watch, Watched
+from experiments.system import SITE, WRITING, Watch, Watched
 from infra.program import serve, surroundings
 from infra.serve import System
 from infra.settings import Service, Settings, read_settings
@@ -151,9 +152,9 @@ def _make_way(administration: Administration, names: Names, address: str, *, fre
     there = administration.ls(names)
     if there and not fresh:
         raise ConfigurationError(
-            f"Kafka at {address} holds {len(there)} topics of a run {names.run} that this folder"
-            " did not begin: take another --seed, or go on where it lies; if nobody needs it,"
-            f" `fedtwin topics rm {names.run}`"
+            f"Kafka at {address} holds {counted(len(there), 'topic')} of a run {names.run} that"
+            " this folder did not begin: take another --seed, or go on where it lies; if nobody"
+            f" needs it, `fedtwin topics rm {names.run}`"
         )
     until = time.monotonic() + GONE
     while administration.rm(names) and time.monotonic() < until:
@@ -191,6 +192,7 @@ def _run(
         def each_turn(system: System) -> None:
             programs.look()
             metrics.look(observer)
+            spent.look(folder)
             watch(Watched(system, observer, around.shelf))
 
         try:
@@ -205,6 +207,8 @@ def _run(
             )
             programs.settle()
             watched = Watched(system, observer, around.shelf)
+            watched.finishing = WRITING
+            watch(watched)
             return runner.finish(folder, watched, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
             runner.note_ending(folder, ended, spent, metrics)

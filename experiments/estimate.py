@@ -55,9 +55,9 @@ class Estimate:
         """From start to end with so many workers, each on a core of its own."""
         return SECONDS_TO_START + BESIDE_TRAINING * self.training_seconds / workers
 
-    def memory(self, workers: int) -> int:
-        """Bytes of memory with so many workers."""
-        return self.main_bytes + workers * self.worker_bytes
+    def memory(self, workers: int, programs: int = 1) -> int:
+        """Bytes of memory with so many workers in all, and so many programs that host roles."""
+        return programs * self.main_bytes + workers * self.worker_bytes
 
 
 def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) -> Estimate:

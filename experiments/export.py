@@ -38,9 +38,16 @@ def export_all(model: Path, out: Path) -> list[Exported]:
 
     Their names differ in their endings. Raises what `export` raises.
     """
-    stem = out.with_suffix("") if out.suffix.removeprefix(".") in FORMATS else out
     formats = [each for each in FORMATS if each != "onnx" or lacking() is None]
-    return [export(model, stem.with_name(f"{stem.name}.{each}"), each) for each in formats]
+    return [export(model, out, each) for each in formats]
+
+
+def named(out: Path, format: str) -> Path:
+    """`out` with the ending of a format: in place of another format's, or behind its name."""
+    if out.name in ("", ".."):
+        raise ConfigurationError(f"--out {out} is a folder: name a file, such as {out}/fedtwin")
+    stem = out.with_suffix("") if out.suffix.removeprefix(".") in FORMATS else out
+    return stem.with_name(f"{stem.name}.{format}")
 
 
 def lacking() -> str | None:
@@ -54,6 +61,8 @@ def lacking() -> str | None:
 def export(model: Path, out: Path, format: str) -> Exported:
     """Write a model.safetensors to `out` in a format, and its facts to a file beside it.
 
+    Where `out` lacks the format's ending it gets it.
+
     Raises DataError for a model that cannot be read, ConfigurationError for another format, where
     `out` cannot be written to, and where ONNX is asked for and not installed.
     """
@@ -62,6 +71,7 @@ def export(model: Path, out: Path, format: str) -> Exported:
     read = read_model(model)
     if format == "onnx" and (missing := lacking()):
         raise ConfigurationError(f"--format {missing}, or take --format safetensors")
+    out = named(out, format)
     beside = out.with_name(f"{out.name}.json")
     try:
         if format == "onnx":

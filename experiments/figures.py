@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.measures import Measures, Outcome
@@ -26,6 +25,8 @@ MOST_CELLS = 12
 """Rows of a matrix whose cells still have room for a number."""
 MOST_MARKERS = 40
 """Rounds that a line can mark one by one."""
+MOST_ROUNDS = 20
+"""Rounds along a plot that have room for their names."""
 MOST_NAMES = 40
 """Rows of a matrix whose classes still have room for a name."""
 
@@ -89,10 +90,10 @@ def accuracy_by_round(measures: Measures, theme: Theme) -> Figure | None:
     last = {each.stage: each for each in measures.rounds}
     for each in last.values():
         if each.accuracy is not None and measures.stages[each.stage].closed:
-            axes.plot(each.number + 1, each.accuracy, "o", color=theme.all, markersize=6)
+            axes.plot(each.number, each.accuracy, "o", color=theme.all, markersize=6)
             axes.annotate(
                 f"{each.accuracy:.1f}",
-                (each.number + 1, each.accuracy),
+                (each.number, each.accuracy),
                 xytext=(3, 8 if each.accuracy < 90 else -15),
                 textcoords="offset points",
                 ha="right",
@@ -233,7 +234,7 @@ def _by_round(measures: Measures, theme: Theme) -> tuple[Figure, Axes]:
     """Rounds along the page, percent up it, and a line where a stage begins."""
     figure, axes = _axes(theme, 3.7)
     for stage in range(len(measures.stages)):
-        numbers = [each.number + 1 for each in measures.rounds if each.stage == stage]
+        numbers = [each.number for each in measures.rounds if each.stage == stage]
         if not numbers:
             continue
         if stage:
@@ -243,10 +244,13 @@ def _by_round(measures: Measures, theme: Theme) -> tuple[Figure, Axes]:
             (numbers[0] + numbers[-1]) / 2, 104, label, color=theme.muted, fontsize=9, ha="center"
         )
     axes.set_ylim(-2, 102)
-    axes.set_xlim(0.5, len(measures.rounds) + 0.5)
-    axes.set_xlabel("rounds so far", color=theme.muted)
+    axes.set_xlim(-0.5, len(measures.rounds) - 0.5)
+    axes.set_xlabel("round", color=theme.muted)
     axes.set_ylabel("% of test images", color=theme.muted)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shown = measures.rounds[:: 1 + (len(measures.rounds) - 1) // MOST_ROUNDS]
+    axes.set_xticks(
+        [each.number for each in shown], [f"{each.stage}.{each.round}" for each in shown]
+    )
     return figure, axes
 
 
@@ -266,7 +270,7 @@ def _line(
         own = [each for each in measures.rounds if each.stage == stage]
         values = [np.nan if getattr(each, name) is None else getattr(each, name) for each in own]
         axes.plot(
-            [each.number + 1 for each in own], values, color=colour, linewidth=width,
+            [each.number for each in own], values, color=colour, linewidth=width,
             linestyle=(0, dashes) if dashes else "-", markersize=4.5,
             marker=marker if len(measures.rounds) <= MOST_MARKERS else "",
             label=label if stage == 0 else None,

@@ -88,7 +88,12 @@ def inject(
 
 
 def opened_in(line: RoundsLine, folder: Path) -> RunOpened:
-    """What the run was opened with. Raises ConfigurationError before that."""
+    """What the run was opened with. Raises ConfigurationError before that, and over Kafka."""
+    if RunFolder(folder).read_manifest().get("transport") == "kafka":
+        raise ConfigurationError(
+            f"{folder} is a run over Kafka, and its folder only keeps copies: an injection would"
+            " reach nobody. Inject into a run in one process"
+        )
     if line.opened is None:
         raise ConfigurationError(
             f"{folder}: the run is not opened yet, so nobody would look at an injection:"

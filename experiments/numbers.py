@@ -6,6 +6,11 @@ NOTHING = "-"
 """Stands where nothing was measured."""
 
 
+def counted(number: int, thing: str, things: str | None = None) -> str:
+    """1 round, 2 rounds; `things` is the plural of what does not simply take an s."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
 def percent(share: float | None) -> str:
     """93.7 %, or a dash."""
     return NOTHING if share is None else f"{share:.1f} %"

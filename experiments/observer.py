@@ -13,7 +13,7 @@ import numpy as np
 
 from infra.promises import Answer, Arrived, Do, Library, Result, Say, Task
 from producers.images import Dataset
-from schemas.line import RoundsLine, TeachersLine, VerdictLines
+from schemas.line import RoundsLine
 from schemas.messages import (
     DeadLetter,
     Decision,
@@ -24,7 +24,9 @@ from schemas.messages import (
     TeacherChosen,
     TwinDecision,
 )
+from schemas.teachers import TeachersLine
 from schemas.topics import Names
+from schemas.verdicts import VerdictLines
 
 
 class Observer:

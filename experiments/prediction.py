@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from learning.novelty import entropies
 from schemas.errors import ConfigurationError, DataError
 from schemas.messages import DataFacts, Tensors
 from schemas.tensors import model_sha256
+
+if TYPE_CHECKING:
+    from producers.images import Fitted
 
 KEYS = (
     "classes", "class_names", "data", "family", "virtual_rows", "reference_entropy",
@@ -148,20 +151,36 @@ def read_model(file: Path) -> Model:
     return Model(weights, registry)
 
 
-def read_pictures(files: Sequence[Path], data: DataFacts) -> tuple[list[str], NDArray[np.uint8]]:
-    """Images of PNG, JPEG and npz files at a run's size, and a name for each. Raises DataError."""
+def read_pictures(files: Sequence[Path], data: DataFacts) -> tuple[list[str], Fitted]:
+    """Images of PNG, JPEG and npz files at a run's size, and a name for each.
+
+    Raises ConfigurationError for a folder, DataError for what is not there or is no image.
+    """
     from producers.folders import read_images
-    from producers.images import fitted
+    from producers.images import Fitted, fitted
     from producers.npz import read_images as read_npz_images
 
     size = (data.channels, data.height, data.width)
     called: list[str] = []
-    parts: list[NDArray[Any]] = [np.empty((0, *size), np.uint8)]
+    parts = [fitted(np.empty((0, *size), np.uint8), *size)]
     for file in files:
+        _look_at(file)
         if file.suffix.lower() == ".npz":
             parts.append(fitted(read_npz_images(file), *size))
-            called += [f"{file}#{number}" for number in range(len(parts[-1]))]
+            called += [f"{file}#{number}" for number in range(len(parts[-1].images))]
         else:
             parts.append(read_images([file], *size))
             called.append(str(file))
-    return called, np.concatenate(parts)
+    images, resized, recoloured = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("images", "resized", "recoloured")
+    )
+    return called, Fitted(images, resized, recoloured)
+
+
+def _look_at(file: Path) -> None:
+    """What to do where a file is none."""
+    if file.is_dir():
+        raise ConfigurationError(f"{file} is a folder: name the images in it, such as {file}/*.png")
+    if not file.exists():
+        raise DataError(f"{file} is not there: check the path, or what the shell made of a *")

@@ -45,6 +45,15 @@ class Wanted:
         if min(self.twins, self.aggregators, self.proxies) < 1:
             raise ConfigurationError("each role needs at least one process")
 
+    @property
+    def programs(self) -> int:
+        """All of them, with the producers and whoever watches and reports."""
+        return self.twins + self.aggregators + self.proxies + 2
+
+    def workers(self, count: int) -> int:
+        """Worker processes when each program that trains or rebuilds may have so many busy."""
+        return (self.twins + self.proxies) * count + 1
+
 
 @dataclass(frozen=True)
 class Asked:

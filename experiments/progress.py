@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from experiments.numbers import clock, speed
-from experiments.system import Watch, Watched
+from experiments.numbers import clock, counted, speed
+from experiments.system import WRITING, Watch, Watched
 from schemas.line import RoundsLine
+from schemas.messages import RoundClosed, RoundOpened
 
 LOOKS_PER_SECOND = 4
 """How often the bar may change; between two looks a turn costs one look at the clock."""
@@ -30,6 +31,9 @@ DOING = {
     "evaluate": "testing",
 }
 """What the workers' tasks are called aloud; of several, the first here is told."""
+CHOOSING = "choosing a teacher"
+BETWEEN_ROUNDS = (DOING["reconstruct"], DOING["score"], CHOOSING, WRITING)
+"""What may take long while no round is closed, and is told also where there is no bar."""
 Show = Callable[["Standing"], None]
 
 
@@ -37,8 +41,10 @@ Show = Callable[["Standing"], None]
 class Standing:
     """Where a run stands at a moment."""
 
-    stage: int
-    stages: int
+    at: str
+    """The open round, or the stage where none is open."""
+    closed: str
+    """The round that was closed last; empty before the first."""
     rounds: int
     """Closed rounds of all stages."""
     of_rounds: int
@@ -76,21 +82,21 @@ class Pace:
             return None
         part = _part(run)
         rounds, of_rounds = _rounds(line)
+        left = of_rounds - rounds - part
         now = (self._clock(), rounds + part, _images(run))
         if self._first is None or not self._begun:
             self._first = now  # until a stage begins, worker processes are starting
             self._begun = bool(line.stages)
         seconds, done, images = (b - a for a, b in zip(self._first, now, strict=True))
-        stage = line.stage
         return Standing(
-            stage=stage.index if stage else 0,
-            stages=line.total_stages,
+            at=_at(line),
+            closed=_last_closed(line),
             rounds=rounds,
             of_rounds=of_rounds,
             part=part,
             doing=_doing(run),
             images_per_second=images / seconds if images and seconds else None,
-            seconds_left=seconds * (of_rounds - rounds - part) / done if done else None,
+            seconds_left=seconds * left / done if done and left else None,
         )
 
 
@@ -124,14 +130,14 @@ def _watch(show: Show) -> Watch:
 def _bar(out: Console) -> Iterator[Show]:
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=None, finished_style="green"),
         TextColumn("{task.fields[rest]}"),
     )
     with Progress(*columns, console=out, transient=True, expand=True, auto_refresh=False) as bar:
         task = bar.add_task("starting", total=None, rest="")
 
         def show(now: Standing) -> None:
-            told = f"stage {now.stage} of {now.stages}, {now.doing}"
+            told = f"{now.at}, {now.doing}"
             bar.update(
                 task, description=told, total=now.of_rounds, completed=now.done, rest=now.rest
             )
@@ -142,25 +148,64 @@ def _bar(out: Console) -> Iterator[Show]:
 
 
 def _lines(out: Console) -> Show:
-    told = -1
+    """A line for each round, and one for what is done once a stage's rounds are over."""
+    rounds, last = -1, ""
 
     def show(now: Standing) -> None:
-        nonlocal told
-        if now.rounds > told >= 0:
-            told_as = f"stage {now.stage}: {now.rounds} of {now.of_rounds} rounds"
-            out.print(f"{told_as}, {now.rest}" if now.rest else told_as, soft_wrap=True)
-        told = now.rounds
+        nonlocal rounds, last
+        if now.rounds > rounds >= 0:
+            of_all = f"{now.rounds} of {counted(now.of_rounds, 'round')}"
+            parts = (f"{now.closed} closed", of_all, now.rest)
+            out.print(", ".join(part for part in parts if part), soft_wrap=True)
+        rounds = now.rounds
+        told = f"{now.at}, {now.doing}"
+        if now.closed and now.doing in BETWEEN_ROUNDS and told != last:
+            out.print(told, soft_wrap=True)
+            last = told
 
     return show
 
 
+def name_of(round: RoundOpened | RoundClosed) -> str:
+    """What a round is called wherever people read of it: its stage and its number, from 0 both."""
+    return f"round {round.stage}.{round.round}"
+
+
+def _at(line: RoundsLine) -> str:
+    if line.open_round:
+        return name_of(line.open_round)
+    return f"stage {line.stage.index if line.stage else 0}"
+
+
+def _last_closed(line: RoundsLine) -> str:
+    closed = [each.closed for stage in line.stages for each in stage.rounds if each.closed]
+    return name_of(closed[-1]) if closed else ""
+
+
 def _doing(run: Watched) -> str:
+    if run.finishing:
+        return run.finishing
     kinds = Counter(str(id[0]) for id in run.system.in_work)
     kind = next((kind for kind in DOING if kinds[kind]), None)
     if kind is None:
-        return "deciding"
-    twins = f"{kinds[kind]} twin{'s' if kinds[kind] > 1 else ''} "
-    return f"{twins if kind == 'learn' else ''}{DOING[kind]}"
+        return _awaited(run)
+    return f"{counted(kinds[kind], 'twin')} training" if kind == "learn" else DOING[kind]
+
+
+def _awaited(run: Watched) -> str:
+    """What others do, as far as decisions tell: over Kafka they are processes of their own."""
+    line, opened = run.observer.line, run.observer.line.open_round
+    if opened is not None:
+        silent = len(opened.participants) - len(run.observer.answered.get(opened.number, ()))
+        return f"waiting for {counted(silent, 'twin')}" if silent else "deciding"
+    if line.over:
+        return "ending"
+    begun = len(line.stages)
+    between = line.stage is None or line.stage.closed is not None
+    if begun and between and run.observer.teachers.of(begun) is None:
+        return CHOOSING
+    silent = sum(run.observer.verdicts.verdict(each, begun) is None for each in line.marked(begun))
+    return f"waiting for {counted(silent, 'verdict')}" if silent and between else "deciding"
 
 
 def _rounds(line: RoundsLine) -> tuple[int, int]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from producers.datasets import own_data
 from schemas.configuration import Configuration, configuration, nearest
 from schemas.errors import ConfigurationError
 
+LONGEST_WORD = 40
+"""Letters of a data set in a run's name, for there are limits to the names of topics."""
 Values = Mapping[str, object]
 
 PRESETS: dict[str, Values] = {
@@ -134,6 +138,25 @@ def _fewer(values: dict[str, object], overrides: Values) -> dict[str, object]:
     if isinstance(sampled, int) and clients < sampled:
         values["clients_per_round"] = clients
     return values
+
+
+def run_name(own: Configuration) -> str:
+    """What a run is called unless somebody names it: RECIPE-STRATEGY-SEED.
+
+    Where other data stand in place of the recipe's own, they are named behind it, so that two data
+    sets under one recipe are two runs.
+    """
+    usual = RECIPES.get(own.recipe, {}).get("dataset", own.dataset)
+    data = [] if own.dataset == usual else [_as_word(own.dataset)]
+    return "-".join([own.recipe, *data, own.strategy, str(own.seed)])
+
+
+def _as_word(dataset: str) -> str:
+    """A data set's name, or that of its file or folder, in the letters that a run's name takes."""
+    _, path = own_data(dataset)
+    name = Path(path).stem if path else dataset
+    letters = re.sub("[^a-z0-9]+", "-", name.lower())[:LONGEST_WORD].strip("-")
+    return letters or "data"
 
 
 def departures(own: Configuration) -> dict[str, Any]:

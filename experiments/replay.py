@@ -42,7 +42,7 @@ from schemas.messages import (
     TeacherChosen,
     TwinDecision,
 )
-from schemas.topics import Names, parted
+from schemas.topics import Names
 
 COPY_BYTES = 16 * 1024 * 1024
 NOTHING: tuple[Decision | None, str] = (None, "")
@@ -110,10 +110,13 @@ class Replay:
         self._decisions: list[tuple[Decision, str]] = []
         self._read([names.federation("rounds")], self._decided, LEAST_BYTES)
         if self._line.opened is None:
-            raise DataError(f"the log holds no run {names.run}: was it opened?")
+            raise DataError(
+                f"the log holds no run {names.run}: it was not opened yet, or this is a broker from"
+                " which its topics were taken away, or another one"
+            )
         self.opened: RunOpened = self._line.opened
         self._most = largest_message(self.opened.configuration, self.opened.data)
-        self._sites = sorted({parted(each)[0] for each in self.opened.schedule.entities})
+        self._sites = self.opened.all_sites
         self._shelf = Shelf(transport, names.federation("models"), self._most)
         self._answers: dict[int, dict[str, list[tuple[str, Place, bool]]]] = {}
         """Number of a RoundOpened → entity → hash and place of each of its answers, and whether
@@ -123,7 +126,8 @@ class Replay:
         """Make every decision anew, and compare."""
         found = Replayed(self._names.run)
         models = _Anew(self._shelf)
-        opening = Opening(self.opened.configuration, self.opened.data, self.opened.schedule)
+        opened = self.opened
+        opening = Opening(opened.configuration, opened.data, opened.schedule, opened.sites)
         aggregator = Aggregator(self._names, self._sites, opening, models)
         self._listen(aggregator)
         rounds = Place(self._names.federation("rounds"), (0,))
@@ -136,7 +140,12 @@ class Replay:
         return found
 
     def retrain(self, workers: Workers, found: Replayed) -> None:
-        """Make the run anew from its samples. Raises DataError where they were let go."""
+        """Make the run anew from its samples.
+
+        Raises DataError where they were let go, and for a live run, in which time had its say.
+        """
+        if self.opened.configuration.live:
+            raise DataError(f"{self._names.run} is a live run: its rounds cannot be trained again")
         opening = Opening(self.opened.configuration, self.opened.data, self.opened.schedule)
         with closing(Log()) as log, closing(SqliteStore()) as store:
             for entity in self.opened.schedule.entities:
@@ -182,7 +191,7 @@ class Replay:
                 found.versions += 1
                 self._take_copy(decision.model, models, found)
             return
-        made = aggregator.decide()
+        made = aggregator.anew(decision)
         if made is None or made[1] != decision:
             found.different.append(f"decision {decision.number}: {decision.kind()}")
             self._take_copy(_model_of(decision), models, found)
@@ -217,7 +226,8 @@ class Replay:
         """Add every answer that a round counted; says whether they are all there."""
         answers = self._answers.get(closed.opened, {})
         places = [_place(answers.get(entity, []), hash) for entity, hash in closed.counted]
-        places += [_silent(answers.get(entity, [])) for entity, _ in closed.withheld]
+        if closed.counted or not self.opened.configuration.live:  # else nothing is summed
+            places += [_silent(answers.get(entity, [])) for entity, _ in closed.withheld]
         there = [each for each in places if each is not None]
         if len(there) < len(places):
             return False

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from experiments.folder import write_whole
 from experiments.measures import GROUPS, Measures, Outcome
-from experiments.numbers import NOTHING, duration, lost, nats, percent, points, size
+from experiments.numbers import NOTHING, counted, duration, lost, nats, percent, points, size
 
 Prototypes = Mapping[int, Sequence[tuple[str, NDArray[Any]]]]
 """Stage → class uid and rebuilt image (C, H, W) in [0, 1]."""
@@ -107,6 +107,7 @@ def write_report(
     numbers = (percent, points, lost, nats, size, duration)
     page.filters |= {each.__name__: _on_the_page(each) for each in numbers}
     page.filters |= {each.__name__: each for each in (short, plain)}
+    page.filters["counted"] = counted
     page.filters["named"] = lambda uid: names.get(uid, uid)
     text = page.get_template(TEMPLATE).render(
         m=measures,

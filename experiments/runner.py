@@ -19,8 +19,9 @@ from experiments.gallery import Gallery
 from experiments.measures import Measures, measure
 from experiments.metrics import Metrics
 from experiments.observer import Observer
+from experiments.recipes import run_name
 from experiments.report import write_report
-from experiments.system import Embedded, Watched, embedded, opening_of
+from experiments.system import WRITING, Embedded, Watched, embedded, opening_of
 from infra.points import Hook, no_hook
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
@@ -33,6 +34,7 @@ from schemas.errors import ConfigurationError, DataError, Diverged, FedtwinError
 from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
+KEPT_EVERY = 5.0  # seconds of a session that a kill may lose
 StartWorker = Callable[[], Worker]
 
 
@@ -149,7 +151,7 @@ def begun_with(
 ) -> dict[str, Any]:
     """The manifest of a run that begins."""
     return {
-        "run": f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}",
+        "run": run_name(configuration),
         "configuration": configuration.model_dump(mode="json"),
         "data_dir": str(local.data_dir),
         "report_prototypes": local.report_prototypes,
@@ -209,9 +211,12 @@ def _run(
             def after_each_step() -> None:
                 gallery.look(run)
                 metrics.look(run.observer)
+                spent.look(folder)
                 watch(run)
 
             run.system.run(after_each_step)
+            run.finishing = WRITING
+            watch(run)
             return finish(folder, run, dataset, gallery, metrics, spent, local.hook)
         except (FedtwinError, KeyboardInterrupt) as ended:
             note_ending(folder, ended, spent, metrics)
@@ -242,18 +247,35 @@ def _shows(dataset: Dataset, local: Local) -> bool:
 
 
 class Spent:
-    """Seconds and trainings of a run, those of earlier sessions included unless one was killed."""
+    """Seconds and trainings of a run, those of earlier sessions included.
 
-    def __init__(self, manifest: Mapping[str, Any]) -> None:
-        self.stopwatch = Stopwatch()
+    They are written down again and again, so that a session that is killed loses its last seconds
+    only.
+    """
+
+    def __init__(
+        self, manifest: Mapping[str, Any], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """`clock` gives seconds since any moment."""
+        self.stopwatch = Stopwatch(clock)
         self._before = manifest
-        self._began = time.perf_counter()
+        self._clock = clock
+        self._began = self._kept = clock()
+
+    def look(self, folder: RunFolder) -> None:
+        """Write them into the manifest if it is time to; quick, for it is asked every turn.
+
+        Raises DiskFull, and ConfigurationError where the folder cannot be written to.
+        """
+        if self._clock() >= self._kept + KEPT_EVERY:
+            folder.write_manifest({**folder.read_manifest(), **self.so_far()})
+            self._kept = self._clock()
 
     def so_far(self) -> dict[str, Any]:
         """The manifest's `seconds` by phase, `wall_seconds` and `trainings`."""
         seconds = Counter(self._before.get("seconds", {}))
         seconds.update(self.stopwatch.seconds)
-        wall = time.perf_counter() - self._began
+        wall = self._clock() - self._began
         return {
             "seconds": {phase: round(each, 3) for phase, each in sorted(seconds.items())},
             "wall_seconds": round(self._before.get("wall_seconds", 0.0) + wall, 3),
@@ -356,7 +378,7 @@ def check_machine(configuration: Configuration) -> None:
         chosen(configuration.strategy, configuration.switches, configuration.teacher)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    Names(f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}")
+    Names(run_name(configuration))
     if configuration.precision == "bf16" and not has_bf16():
         raise ConfigurationError(
             "precision=bf16 needs a processor with bf16 instructions, which this one lacks:"

@@ -118,6 +118,7 @@ def _names(folder: RunFolder, manifest: Mapping[str, Any], line: RoundsLine) -> 
         "run": manifest["run"],
         "status": status,
         "why": manifest.get("why") if status in ("failed", "diverged") else None,
+        "dataset": manifest["data"]["name"],
         **{key: configuration[key] for key in ("recipe", "strategy", "seed")},
     }
 

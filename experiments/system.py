@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from aggregator.aggregator import Aggregator, Opening
+from experiments.numbers import counted
 from experiments.observer import Observer
 from infra.program import wire_of
 from infra.promises import Role, Workers
@@ -27,6 +28,8 @@ from schemas.topics import Names
 from twins.twins import Twins
 
 SITE = "local"
+WRITING = "writing model and report"
+"""What a runner does last."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Watched:
     """Of this process."""
     observer: Observer
     shelf: Shelf
+    finishing: str = field(default="", init=False)
+    """What its runner does when no role has anything to do any more."""
 
 
 Watch = Callable[[Watched], None]
@@ -98,7 +103,7 @@ def _can_be_announced(configuration: Configuration, dataset: Dataset, schedule: 
     if configuration.detector != "entropy" and math.ceil(most) < configuration.n_lab:
         raise ConfigurationError(
             f"no class of stage 0 can be announced: n_lab is {configuration.n_lab}, and no entity"
-            f" gets more than {math.ceil(most)} images of one (images_per_class is"
+            f" gets more than {counted(math.ceil(most), 'image')} of one (images_per_class is"
             f" {configuration.images_per_class or 'not limited'}, image_share is"
             f" {configuration.image_share}). Take a smaller n_lab, or more images"
         )

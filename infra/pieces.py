@@ -6,21 +6,37 @@ bytes, whatever its size, and a message is complete whenever its last missing pi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from infra.promises import Place
 from infra.transport.base import Stored, Transport
-from schemas.codec import PIECE_BYTES, Assembler, Piece, Whole, unpack
+from schemas.codec import PIECE_BYTES, Piece, Whole, piece, unpack
 from schemas.messages import Message
 
 AHEAD_BYTES = 4 * 1024 * 1024
+
+
+class Unfinished(NamedTuple):
+    """A message that lacks a piece."""
+
+    hash: str
+    pieces: int
+    """How many it has."""
+    offsets: tuple[int, ...]
+    """Where those lie that came."""
 
 
 class Pieces:
     """The unfinished messages of one topic, whoever writes their pieces and however often."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[int, int]] = {}
+        self._open: dict[str, tuple[int, dict[int, int]]] = {}
+        """Hash → how many pieces, and where those lie that came."""
+        self._quiet: dict[str, int] = {}
+        """Hash of a message that was whole once, or lost pieces to a trim → one of its offsets."""
 
     def add(self, part: Piece, offset: int) -> tuple[int, ...] | None:
         """Where the message lies, piece by piece, when this was its last missing one.
@@ -29,26 +45,30 @@ class Pieces:
         """
         if part.count == 1:
             return (offset,)
-        offsets = self._open.setdefault(part.message, {})
+        _, offsets = self._open.setdefault(part.message, (part.count, {}))
         offsets[part.index] = offset
         if len(offsets) < part.count:
             return None
         del self._open[part.message]
+        self._quiet[part.message] = offset
         return tuple(offsets[index] for index in range(part.count))
 
     def trimmed(self, first: int) -> None:
         """Everything below an offset is gone, and can complete nothing."""
-        for message, offsets in list(self._open.items()):
+        for message, (count, offsets) in list(self._open.items()):
             left = {index: offset for index, offset in offsets.items() if offset >= first}
-            if left:
-                self._open[message] = left
-            else:
+            if not left:
                 del self._open[message]
+            elif len(left) < len(offsets):
+                self._open[message] = (count, left)
+                self._quiet[message] = max(left.values())
+        self._quiet = {each: last for each, last in self._quiet.items() if last >= first}
 
-    @property
-    def unfinished(self) -> int:
-        """How many messages lack a piece."""
-        return len(self._open)
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Messages that lack a piece which never came; not the rest of a copy of a whole one."""
+        for message, (count, offsets) in self._open.items():
+            if message not in self._quiet:
+                yield Unfinished(message, count, tuple(sorted(offsets.values())))
 
 
 def fetched(transport: Transport, place: Place, max_bytes: int) -> Message:
@@ -60,12 +80,21 @@ def fetched(transport: Transport, place: Place, max_bytes: int) -> Message:
 
 
 def gathered(transport: Transport, place: Place, max_bytes: int) -> Whole:
-    """The bytes of the message at a place. Raises LookupError when a piece of it is gone."""
-    assembler = Assembler(max_bytes)
-    for stored in _records(transport, place):
-        if whole := assembler.add(stored.offset, stored.record.value):
-            return whole
-    raise LookupError(f"{place.topic}: a piece of the message at {place.offsets[0]} is missing")
+    """The bytes of the message at a place. Raises LookupError when a piece of it is gone.
+
+    Each piece is copied once, to where it belongs: the records themselves are let go on the way.
+    """
+    room, size, hashes = np.empty(len(place.offsets) * PIECE_BYTES, np.uint8).data, 0, set[str]()
+    for index, stored in enumerate(_records(transport, place)):
+        part = piece(stored.record.value, max_bytes)
+        hashes.add(part.message)
+        if (part.index, part.count) != (index, len(place.offsets)) or len(hashes) > 1:
+            raise LookupError(
+                f"{place.topic}: offset {stored.offset} is a piece of another message"
+            )
+        room[size : size + len(part.content)] = part.content
+        size += len(part.content)
+    return Whole(hashes.pop(), room[:size].toreadonly(), place.offsets)
 
 
 def _records(transport: Transport, place: Place) -> Iterator[Stored]:
@@ -73,10 +102,15 @@ def _records(transport: Transport, place: Place) -> Iterator[Stored]:
     ahead: dict[int, Stored] = {}
     for i, offset in enumerate(place.offsets):
         if offset not in ahead:
-            left = len(place.offsets) - i
-            size = min(left * PIECE_BYTES, AHEAD_BYTES) if left > 1 else 1
+            row = _in_a_row(place.offsets[i:])
+            size = min(row * PIECE_BYTES, AHEAD_BYTES) if row > 1 else 1
             ahead = {each.offset: each for each in _there(transport, place.topic, offset, size)}
         yield ahead[offset]
+
+
+def _in_a_row(offsets: Sequence[int]) -> int:
+    """How many of the first offsets have nothing of others between them."""
+    return next((n for n, each in enumerate(offsets) if each != offsets[0] + n), len(offsets))
 
 
 def _there(transport: Transport, topic: str, offset: int, max_bytes: int) -> list[Stored]:

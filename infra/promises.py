@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from schemas.errors import Refused
 from schemas.line import NotYet
@@ -17,7 +17,7 @@ from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
     "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result",
-    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Trim", "Workers",
+    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -216,6 +216,14 @@ class Role(Protocol):
 
     def waits(self) -> Sequence[str]:
         """What it waits for, in words."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A role for which time passes: what it decides on a tick is written down, not the tick."""
+
+    def tick(self, at: float) -> None:
+        """It is so late, in seconds since any moment."""
 
 
 class Workers(Protocol):

@@ -31,6 +31,7 @@ from infra.promises import (
     Seek,
     SetAside,
     Task,
+    Timed,
     Trim,
     Workers,
 )
@@ -47,6 +48,7 @@ from schemas.topics import letters_of, table_row
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
+TICK = 0.2  # seconds between two ticks
 LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time
 REMEMBERED = 125_000  # dead letters of a topic: as many as the log of one process may hold
 TaskId = tuple[str | int, ...]
@@ -149,8 +151,12 @@ class Session:
         self._caught_up = False
         self._heard_at = -math.inf
         """When it last read anything, by the clock."""
+        self._ticked = -math.inf
+        """When it was last told that time passes."""
         self._since: dict[str, float] = {}
         """What is waited for, in words → when that was first seen."""
+        self._begun_late: set[str] = set()
+        """Topics of which it has not read the beginning: a missing piece may lie there."""
 
     def step(self) -> bool:
         """Read a little, and answer; says whether anything happened."""
@@ -159,11 +165,21 @@ class Session:
         moved.append(self._look_again())
         if any(moved):
             self._heard_at = self._around.clock()
+        self._tick()
         if self.caught_up and self._is_its_turn:
             moved.append(self._carry_out(self.role.answers()))
             if self.role.over and not self.behind:
                 self._tell_of_waiting(list(self._later))
+                for topic in self._pieces:
+                    self._tell_of_unfinished(topic)
         return any(moved)
+
+    def _tick(self) -> None:
+        """Tell a role that time passes, when it knows what was decided before it began."""
+        now = self._around.clock()
+        if isinstance(self.role, Timed) and self.caught_up and now >= self._ticked + TICK:
+            self._ticked = now
+            self.role.tick(now)
 
     @property
     def _is_its_turn(self) -> bool:
@@ -181,6 +197,7 @@ class Session:
             for topic in gone & kept.keys():
                 del kept[topic]
         self._later.let_go(lambda place: place.topic in gone)
+        self._begun_late -= gone
         self._caught_up = False
 
     @property
@@ -294,6 +311,7 @@ class Session:
             self._lost[topic] = first
             return False
         self._places[topic] = first
+        self._begun_late.add(topic)
         self._gone_below(topic, first)
         return True
 
@@ -398,6 +416,19 @@ class Session:
         vain = Refused("out-of-line", f"{about} waited in vain for {what}")
         self._set_aside(place, whole.hash, len(whole.payload), vain, about)
 
+    def _tell_of_unfinished(self, topic: str, before: float = math.inf) -> None:
+        """Write letters about messages that lie below an offset and lack a piece: it never comes.
+
+        Where the topic's beginning was not read, or pieces are let go one by one, it may have been
+        there.
+        """
+        if topic in self._begun_late or table_row(topic).kept == "compacted":
+            return
+        for hash, pieces, offsets in self._pieces[topic].unfinished():
+            if offsets[-1] < before:
+                lacks = Refused("unreadable", f"{len(offsets)} of {pieces} pieces came")
+                self._set_aside(Place(topic, offsets), hash, 0, lacks)
+
     # --- answering ---------------------------------------------------------------------------
 
     def _carry_out(self, answers: Iterable[Answer]) -> bool:
@@ -474,6 +505,8 @@ class Session:
             before = min(min(place.offsets) for place, _ in waiting)
         else:
             self._tell_of_waiting(waiting)
+        if topic in self._pieces:
+            self._tell_of_unfinished(topic, before)
         with self._around.stopwatch("log"):
             self._around.transport.trim(topic, before)
         self._gone_below(topic, before)
@@ -487,6 +520,7 @@ class Session:
     def _seek(self, seek: Seek) -> None:
         if seek.offset > self._places.get(seek.topic, 0):
             self._places[seek.topic] = seek.offset
+            self._begun_late.add(seek.topic)
             self._gone_below(seek.topic, seek.offset)
 
     def _keep(self, keep: Keep) -> None:

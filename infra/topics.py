@@ -112,6 +112,7 @@ def configs_of(row: Topic, settings: KafkaSettings) -> Configs:
     """How a broker should keep the topics of a line of the table."""
     return {
         "cleanup.policy": "delete",
+        "message.timestamp.type": "LogAppendTime",  # a writer's clock may be years off
         "retention.ms": "-1",
         "retention.bytes": "-1",
         **_insync(settings.replication, settings.min_insync),

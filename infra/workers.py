@@ -23,7 +23,7 @@ from functools import partial
 from typing import IO
 
 from infra.promises import Result, Task
-from schemas.codec import plain, read_plain
+from schemas.codec import Bytes, plain, read_plain
 from schemas.errors import RunFailed
 
 Function = Callable[[Task], Result]
@@ -271,7 +271,7 @@ def _leave_with_parent(pipe: int) -> None:
     os._exit(1)
 
 
-def _write(pipe: IO[bytes], payload: bytes) -> None:
+def _write(pipe: IO[bytes], payload: Bytes) -> None:
     pipe.write(FRAME.pack(len(payload)))
     pipe.write(payload)
     pipe.flush()

@@ -6,6 +6,14 @@ import torch
 
 
 def repeatable(threads: int) -> None:
-    """Sums must not depend on chance, or on how many threads share them."""
+    """Sums must not depend on chance, or on how many threads share them.
+
+    torch's public word for it imports torch's compiler as well, only to tell that too: three
+    seconds in every worker process, and nothing here is compiled. So this says what the public word
+    then says; where a version of torch lacks it, the public word it is.
+    """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    try:
+        torch._C._set_deterministic_algorithms(True, warn_only=False)
+    except (AttributeError, TypeError):
+        torch.use_deterministic_algorithms(True)

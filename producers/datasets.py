@@ -7,6 +7,7 @@ to the network but `fetch`. Numbers in brackets are sections of docs/method.md.
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -192,11 +193,16 @@ def _source(name: str) -> Source:
 
 
 def _remedy(name: str, data_dir: Path) -> str:
-    fetched = f"fetch it with `fedtwin data fetch {name}`"
+    fetched = f"fetch it with `{_fetching(name, data_dir)}`"
     if name == "cifar100":
         return f"{fetched}, or put its official folder {fetching.CIFAR100_FOLDER} into {data_dir}"
     md5s = " or ".join(ORGAN_MD5[name])
     return f"{fetched}, or put {DATASETS[name].file} (MD5 {md5s}) into {data_dir}"
+
+
+def _fetching(name: str, data_dir: Path) -> str:
+    """The command that brings a data set here, wherever that is."""
+    return shlex.join(["fedtwin", "data", "fetch", name, "--data-dir", str(data_dir)])
 
 
 def _whole(name: str, data_dir: Path, image_size: int | None) -> Dataset:
@@ -318,7 +324,7 @@ def _cifar100(data_dir: Path) -> Dataset:
         fetching.convert_cifar100(data_dir, file)
     _present("cifar100", file)
     parts, class_uids = read_npz(file, classes=100)
-    again = "delete it and fetch it again with `fedtwin data fetch cifar100`"
+    again = f"delete it and fetch it again with `{_fetching('cifar100', data_dir)}`"
     return Dataset(
         name="cifar100",
         **parts,
@@ -350,7 +356,8 @@ def _organ(name: str, data_dir: Path) -> Dataset:
         known = " nor ".join(f"version {v} ({m})" for m, v in ORGAN_MD5[name].items())
         raise DataError(
             f"{file} has MD5 {md5}, which is neither {known} of {name}; delete it and fetch it"
-            f" again with `fedtwin data fetch {name}`, or use it as a file of your own: npz:{file}"
+            f" again with `{_fetching(name, data_dir)}`, or use it as a file of your own:"
+            f" npz:{file}"
         )
     parts, class_uids = read_npz(file, classes=len(ORGANS))
     return Dataset(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from producers.images import LONGEST_UID, Labels, Part, Pixels, check, held_out
+from producers.images import LONGEST_UID, Fitted, Labels, Part, Pixels, check, held_out
 from schemas.errors import DataError
 from schemas.schedule import sorted_uids
 
@@ -59,7 +59,7 @@ def read_folder(root: Path, side: int | None) -> tuple[dict[str, Part], tuple[st
 
 def read_by_class(
     root: Path, channels: int, height: int, width: int
-) -> tuple[Pixels, tuple[str, ...]]:
+) -> tuple[Fitted, tuple[str, ...]]:
     """Read all images of a folder by class (of its train/ if it has one), and the uid of each.
 
     Unlike `read_folder` it asks for no test images: this is for a stream, not for a data set. Every
@@ -75,15 +75,20 @@ def read_by_class(
     return images, tuple(uid for uid, _ in labelled)
 
 
-def read_images(files: Sequence[Path], channels: int, height: int, width: int) -> Pixels:
-    """Read image files as they are named: (N, C, H, W), each brought to this size and colour.
+def read_images(files: Sequence[Path], channels: int, height: int, width: int) -> Fitted:
+    """Read image files as they are named, each brought to this size and colour.
 
     Raises DataError for whatever is not an image of 8 bits.
     """
     images: Pixels = np.empty((len(files), channels, height, width), dtype=np.uint8)
+    resized, recoloured = np.zeros((2, len(files)), dtype=bool)
     for place, file in enumerate(files):
-        images[place] = _pixels(_decoded(file, channels), (width, height))
-    return images
+        with _opened(file) as opened:
+            recoloured[place] = (opened.mode in COLOUR) != (channels == 3)
+            image = _upright(opened, channels)
+        resized[place] = image.size != (width, height)
+        images[place] = _pixels(image, (width, height))
+    return Fitted(images, resized, recoloured)
 
 
 def _undivided(root: Path) -> Path:
@@ -138,8 +143,8 @@ def _split(root: Path, whole: Part, class_uids: tuple[str, ...]) -> dict[str, Pa
     counts = np.bincount(whole.labels, minlength=len(class_uids))
     if counts.min() < 2:
         raise DataError(
-            f"{root}: class {class_uids[int(counts.argmin())]!r} has {counts.min()} images; it"
-            " takes one to learn from and one to be tested on"
+            f"{root}: class {class_uids[int(counts.argmin())]!r} has too few images"
+            f" ({counts.min()}); it takes one to learn from and one to be tested on"
         )
     drawn = held_out(whole.labels, np.random.Generator(np.random.PCG64(SPLIT_SEED)))
     none = np.zeros(len(whole), dtype=bool)
@@ -206,9 +211,14 @@ def _mode(file: Path) -> str:
 
 
 def _decoded(file: Path, channels: int) -> Image.Image:
-    """One image, upright as viewers show it, in gray or in colour."""
+    """One image, as `_upright` makes it."""
     with _opened(file) as image:
-        return ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+        return _upright(image, channels)
+
+
+def _upright(image: Image.Image, channels: int) -> Image.Image:
+    """An image as viewers show it, in gray or in colour."""
+    return ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
 
 
 def _pixels(image: Image.Image, size: tuple[int, int]) -> Pixels:

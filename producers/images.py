@@ -7,7 +7,7 @@ docs/method.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,8 +158,31 @@ def resized(part: Part, side: int) -> Part:
     return Part(images, part.labels)
 
 
-def fitted(images: Pixels, channels: int, height: int, width: int) -> Pixels:
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Images as a net takes them, and which of them had to be changed for that."""
+
+    images: Pixels
+    """Shape (N, C, H, W)."""
+    resized: NDArray[np.bool_]
+    """Per image whether it had another height or width, shape (N,)."""
+    recoloured: NDArray[np.bool_]
+    """Per image whether it was in colour and is gray, or the other way round, shape (N,)."""
+
+    def only(self, rows: Sequence[int]) -> Fitted:
+        """These images, in this order."""
+        chosen = np.array(rows, np.int64)
+        return Fitted(self.images[chosen], self.resized[chosen], self.recoloured[chosen])
+
+
+def fitted(images: Pixels, channels: int, height: int, width: int) -> Fitted:
     """Images (N, 1 or 3, H, W) brought to this size, bilinearly, and to 1 (gray) or 3 channels."""
+    resized = np.full(len(images), images.shape[2:] != (height, width))
+    recoloured = np.full(len(images), images.shape[1] != channels)
+    return Fitted(_fit(images, channels, height, width), resized, recoloured)
+
+
+def _fit(images: Pixels, channels: int, height: int, width: int) -> Pixels:
     if images.shape[1:] == (channels, height, width):
         return images
     mode = "RGB" if channels == 3 else "L"

@@ -29,7 +29,7 @@ from infra.store.redis import RedisStore
 from infra.transport.clusters import connect
 from infra.workers import Worker, WorkerProcesses, spawned
 from proxy.proxy import Proxy
-from schemas.topics import Names, parted
+from schemas.topics import Names
 
 LOG = logging.getLogger("proxy")
 
@@ -59,7 +59,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             store.reach()
             opened = run_opened(transport, names)
             configuration = opened.configuration
-            sites = sorted({parted(entity)[0] for entity in opened.schedule.entities})
+            sites = opened.all_sites
             around = surroundings(
                 configuration,
                 opened.data,

@@ -34,8 +34,9 @@ from proxy.selection import best
 from proxy.slots import Slots, Worked, as_chosen
 from schemas.configuration import Configuration
 from schemas.errors import Refused
-from schemas.line import RoundsLine, TeachersLine
+from schemas.line import RoundsLine
 from schemas.messages import Decision, ModelName, PrototypeGradient, StageClosed, TeacherChosen
+from schemas.teachers import TeachersLine
 from schemas.tensors import Spec, alike, model_sha256
 from schemas.topics import Names, parted
 
@@ -86,6 +87,11 @@ class Proxy:
         self._begun: set[tuple[str | int, ...]] = set()
         self._said = -1
         self._tidied = 0
+        self._now = 0.0
+        self._seen: tuple[int, float] = (-1, 0.0)
+        """Of a live run: the stage that was closed last, and when this process first saw it."""
+        self._late: dict[int, set[Slot]] = {}
+        """Stage → places whose answers came too late, or never."""
 
     @property
     def over(self) -> bool:
@@ -149,6 +155,17 @@ class Proxy:
         spans = self._offsets.setdefault(place.topic, {})
         first, last = spans.get(stage, (place.offsets[0], place.offsets[-1]))
         spans[stage] = min(first, *place.offsets), max(last, *place.offsets)
+
+    def tick(self, at: float) -> None:
+        """It is so late: a live run's stage may have waited long enough for its prototypes."""
+        self._now = at
+        closed = self._question() if self.line.live else None
+        if closed is None:
+            return
+        if closed.stage != self._seen[0]:
+            self._seen = (closed.stage, at)
+        if at >= self._seen[1] + self._configuration.deadline and closed.stage not in self._late:
+            self._late[closed.stage] = set(self._missing(closed.stage))
 
     # --- answering -----------------------------------------------------------------------------
 
@@ -219,6 +236,7 @@ class Proxy:
             for entity, place, _ in self.line.expected(each)
             if (entity, place) not in self._gradients.get(each, {})
             and (entity, place) not in self._withheld.get(each, {})
+            and (entity, place) not in self._late.get(each, ())
         ]
 
     def _used(self, stage: int) -> list[Used]:
@@ -227,7 +245,7 @@ class Proxy:
         return [
             Used(index, (entity, place), self.line.rows[uid], *found[entity, place])
             for index, (entity, place, uid) in enumerate(self.line.expected(stage))
-            if (entity, place) in found
+            if (entity, place) in found and (entity, place) not in self._late.get(stage, ())
         ]
 
     def _asked(self, stage: int) -> range:
@@ -327,11 +345,15 @@ class Proxy:
                     for used in self._used(stage)
                 ),
                 withheld=tuple(
-                    (*slot, reason)
-                    for slot, reason in sorted(self._withheld.get(closed.stage, {}).items())
+                    (*slot, reason) for slot, reason in sorted(self._reasons(closed.stage).items())
                 ),
             ),
         )
+
+    def _reasons(self, stage: int) -> dict[Slot, str]:
+        """Why places have no gradient that the choice rests on."""
+        late = dict.fromkeys(self._late.get(stage, ()), "not there by the deadline")
+        return {**self._withheld.get(stage, {}), **late}
 
     # --- two slots (docs/method.md 6.6, 9) -----------------------------------------------------
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import reprlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ NEWEST = max(kind.schema_number for kind in KINDS.values())
 ROW = (str, str, str, tuple, str, int)
 """Types of a tensor's row in the header: group, name, dtype, shape, encoding, length in bytes."""
 
+Bytes = bytes | memoryview
+"""A payload: what is large is looked at where it lies."""
 
 FOLLOWS = {
     0xC4: (1, 0, 0), 0xC5: (2, 0, 0), 0xC6: (4, 0, 0),  # bytes
@@ -99,13 +101,14 @@ def pack(message: Message, wire: str = "fp32") -> Packed:
     return cut(_payload(message, wire))
 
 
-def cut(payload: bytes) -> Packed:
+def cut(payload: Bytes) -> Packed:
     """Any payload in pieces that prove where they belong."""
-    parts = [payload[i : i + PIECE_BYTES] for i in range(0, max(len(payload), 1), PIECE_BYTES)]
+    view = memoryview(payload)
+    parts = [view[i : i + PIECE_BYTES] for i in range(0, max(len(view), 1), PIECE_BYTES)]
     hashes = b"".join(_piece_hash(index, part) for index, part in enumerate(parts))
     whole = blake3(hashes).digest()
     pieces = tuple(
-        HEAD.pack(MAGIC, index, len(parts), whole) + hashes + part
+        b"".join((HEAD.pack(MAGIC, index, len(parts), whole), hashes, part))
         for index, part in enumerate(parts)
     )
     return Packed(whole.hex(), pieces)
@@ -118,7 +121,8 @@ class Piece:
     message: str
     index: int
     count: int
-    content: bytes
+    content: memoryview
+    """Of the record's own memory: a model is too large to be copied at each step."""
 
 
 def piece(value: bytes, max_bytes: int) -> Piece:
@@ -136,7 +140,7 @@ def piece(value: bytes, max_bytes: int) -> Piece:
     if (count - 1) * PIECE_BYTES > max_bytes:
         raise Refused("too-large", f"{count} pieces; a message has at most {max_bytes} bytes")
     start = HEAD.size + count * HASH_BYTES
-    hashes, content = value[HEAD.size : start], value[start:]
+    hashes, content = value[HEAD.size : start], memoryview(value)[start:]
     if len(hashes) != count * HASH_BYTES or len(content) > PIECE_BYTES:
         raise Refused("unreadable", f"{len(value)} bytes do not fit {count} pieces")
     own = hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
@@ -150,7 +154,7 @@ class Whole:
     """A message whose pieces are all there."""
 
     hash: str
-    payload: bytes
+    payload: Bytes
     offsets: tuple[int, ...]
     """Where its pieces lie, in order of their index."""
 
@@ -164,7 +168,7 @@ class Assembler:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._open: dict[str, dict[int, tuple[int, bytes]]] = {}
+        self._open: dict[str, dict[int, tuple[int, memoryview]]] = {}
 
     def add(self, offset: int, value: bytes) -> Whole | None:
         """The message that this piece completes, if it does. Raises Refused as `piece` does."""
@@ -177,11 +181,11 @@ class Assembler:
             return None
         del self._open[part.message]
         ordered = [parts[index] for index in range(part.count)]
-        payload = b"".join(content for _, content in ordered)
+        payload = joined([content for _, content in ordered])
         return Whole(part.message, payload, tuple(place for place, _ in ordered))
 
 
-def unpack(payload: bytes, max_bytes: int) -> Message:
+def unpack(payload: Bytes, max_bytes: int) -> Message:
     """The message in a payload whose hash was checked. Its tensors are views of the payload.
 
     `max_bytes` is the most that its tensors may take when they are decoded.
@@ -236,19 +240,19 @@ def records(
     ]
 
 
-def plain(values: Mapping[str, Any], groups: Groups) -> bytes:
+def plain(values: Mapping[str, Any], groups: Groups) -> memoryview:
     """Values and tensors for a worker's pipe, in the layout of a message's payload."""
     return _joined({"values": dict(values)}, groups, "fp32")
 
 
-def read_plain(payload: bytes) -> tuple[dict[str, Any], Groups]:
+def read_plain(payload: Bytes) -> tuple[dict[str, Any], Groups]:
     """What `plain` wrote. Raises Refused when it is something else."""
     header, start = _header(payload)
     groups = _tensors(_of_type(header, "tensors", tuple), payload, start, len(payload))
     return _of_type(header, "values", dict), groups
 
 
-def _payload(message: Message, wire: str) -> bytes:
+def _payload(message: Message, wire: str) -> memoryview:
     header = {
         "kind": message.kind(),
         "schema": message.schema_number,
@@ -257,7 +261,7 @@ def _payload(message: Message, wire: str) -> bytes:
     return _joined(header, message.groups if isinstance(message, Content) else {}, wire)
 
 
-def _joined(header: dict[str, Any], groups: Groups, wire: str) -> bytes:
+def _joined(header: dict[str, Any], groups: Groups, wire: str) -> memoryview:
     listed, contents = [], []
     for group, tensors in groups.items():
         for name, array in tensors.items():
@@ -265,10 +269,23 @@ def _joined(header: dict[str, Any], groups: Groups, wire: str) -> bytes:
             listed.append([group, name, dtype_of(array), list(array.shape), encoding, len(content)])
             contents.append(content)
     packed = msgpack.packb(header | {"tensors": listed}, use_bin_type=True)
-    return b"".join([LENGTH.pack(len(packed)), packed, *contents])
+    return joined([LENGTH.pack(len(packed)), packed, *contents])
 
 
-def _header(payload: bytes) -> tuple[dict[str, Any], int]:
+def joined(parts: Sequence[Bytes]) -> memoryview:
+    """The parts one behind the other, each copied once.
+
+    In numpy's memory: for tens of megabytes it asks the system for large pages, and what that takes
+    is less than the copying itself.
+    """
+    room, size = np.empty(sum(map(len, parts)), np.uint8).data, 0
+    for part in parts:
+        room[size : size + len(part)] = part
+        size += len(part)
+    return room.toreadonly()
+
+
+def _header(payload: Bytes) -> tuple[dict[str, Any], int]:
     if len(payload) < LENGTH.size:
         raise Refused("unreadable", "no header")
     (length,) = LENGTH.unpack_from(payload)
@@ -293,7 +310,7 @@ def _no_extension(code: int, content: bytes) -> None:
     raise ValueError(f"extension {code} of msgpack, which no message uses")
 
 
-def _count_values(packed: bytes) -> None:
+def _count_values(packed: Bytes) -> None:
     """Refuse more values than any message has, before memory is taken for them."""
     place, due, seen = 0, 1, 0
     while due and place < len(packed):
@@ -353,7 +370,7 @@ def _kind(header: Mapping[str, Any]) -> type[Message]:
     return kind
 
 
-def _tensors(rows: tuple[Any, ...], payload: bytes, start: int, max_bytes: int) -> Groups:
+def _tensors(rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int) -> Groups:
     if len(rows) > MAX_TENSORS:
         raise Refused("bomb", f"{len(rows)} tensors; at most {MAX_TENSORS}")
     groups: Groups = {}
@@ -393,8 +410,8 @@ def _size(dtype: str, shape: tuple[Any, ...]) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _piece_hash(index: int, content: bytes) -> bytes:
-    return blake3(LENGTH.pack(index) + content).digest()
+def _piece_hash(index: int, content: memoryview) -> bytes:
+    return blake3(LENGTH.pack(index)).update(content).digest()
 
 
 def _ordered(value: Any) -> Any:

@@ -155,6 +155,19 @@ class Configuration(Frozen):
     keep_rounds: Positive | Literal["all"] = 1
     keep_samples: bool = False
 
+    # live runs (docs/method.md 3.4)
+    live: bool = False
+    """A federation that does not end: rounds open when enough twins are ready for one."""
+    quorum: Positive = 3
+    """Fewest twins that a live round begins with, and whose updates it counts."""
+    deadline: Rate = 60.0
+    """Seconds after which a live round closes without those who have not answered, and after which
+    the proxy chooses without the prototypes that have not come."""
+    growth_window: Rate = 10.0
+    """Seconds in which the classes that live twins find are collected, to be grown together."""
+    n_min: Positive = 64
+    """Images not judged yet that make a live twin judge."""
+
     # between programs
     patience: Rate = 600.0
     """Seconds in which nothing comes and nothing is in work, after which a recipe has failed."""
@@ -204,6 +217,17 @@ class Configuration(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _live_knows_no_end(self) -> Self:
+        if self.live and self.lr_schedule != "constant":
+            raise ValueError(
+                f"a live run does not know its last round, so lr_schedule={self.lr_schedule} has no"
+                " meaning there: take constant (docs/method.md 5.8)"
+            )
+        if self.live and self.teacher == "slots":
+            raise ValueError("teacher=slots follows a schedule of rounds, which no live run has")
+        return self
+
     @property
     def slotted(self) -> bool:
         """Whether two slots teach, chosen anew before every round (docs/method.md 9)."""
@@ -223,9 +247,11 @@ class Configuration(Frozen):
     @property
     def warm_up(self) -> int:
         """Rounds of a stage whose models are not scored: floor(0.6 R) unless set (6.6)."""
-        if self.warmup is not None:
-            return min(self.warmup, self.rounds_per_stage - 1)
-        return 6 * self.rounds_per_stage // 10
+        return self.warm_up_of(self.rounds_per_stage)
+
+    def warm_up_of(self, rounds: int) -> int:
+        """The same of a stage that had so many rounds, at least one."""
+        return 6 * rounds // 10 if self.warmup is None else min(self.warmup, rounds - 1)
 
 
 def configuration(values: dict[str, object]) -> Configuration:

@@ -7,8 +7,9 @@ What it says of other lines is content, except that it may have to wait for what
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import Refused
@@ -18,19 +19,18 @@ from schemas.messages import (
     HeadGrown,
     Look,
     ModelName,
-    NotUnderstood,
+    Paused,
     RoundClosed,
     RoundOpened,
     RunOpened,
     StageAdded,
     StageClosed,
-    TeacherChosen,
-    TwinDecision,
-    WindowJudged,
+    StageOpened,
 )
-from schemas.schedule import sorted_uids
 from schemas.topics import parted
 
+NO_END = 2**53 - 1
+"""Decisions and stages of a live run; the largest number that travels."""
 Rejected = list[tuple[object, Refused]]
 """What was not valid: where it lies, and why."""
 
@@ -61,6 +61,8 @@ class Stage:
 
     index: int
     grown: HeadGrown | None = None
+    opened: StageOpened | None = None
+    """In a live run: the decision that began it."""
     rounds: list[Round] = field(default_factory=list)
     closed: StageClosed | None = None
 
@@ -79,15 +81,32 @@ class RoundsLine:
         self.added: list[dict[str, Look]] = []
         """Stages behind the scheduled ones: entity → how far to look."""
         self.decisions: dict[int, Decision] = {}
+        self.resting: set[str] = set()
+        """Entities of a live run that are paused."""
+        self.all_rest = False
+        """Whether the whole live run is paused."""
         self._entities: tuple[str, ...] = ()
         self._additions = 0
+        self._taken: dict[str, dict[int, int]] = {}
+        """Entity of a live run → stage → the moment of the verdict with which it stands there."""
+        self._models: list[tuple[int, ModelName]] = []
+        """Number of a decision that named a new model, and that model."""
+        self._missed: dict[str, int] = {}
+        """Entity → number of the last RoundClosed that missed it."""
 
     # --- what was decided ------------------------------------------------------------------
 
     @property
     def total_stages(self) -> int:
-        """Scheduled stages and added ones; 0 before the run is opened."""
+        """Scheduled stages and added ones; 0 before the run is opened. A live run has one more."""
+        if self.live:
+            return len(self.stages) + 1
         return self.opened.configuration.stages + len(self.added) if self.opened else 0
+
+    @property
+    def live(self) -> bool:
+        """Whether this run does not end."""
+        return self.opened is not None and self.opened.configuration.live
 
     @property
     def stage(self) -> Stage | None:
@@ -104,7 +123,11 @@ class RoundsLine:
     @property
     def over(self) -> bool:
         """Every scheduled and added stage is closed."""
-        return len(self.stages) == self.total_stages > 0 and self.stages[-1].closed is not None
+        return (
+            not self.live
+            and len(self.stages) == self.total_stages > 0
+            and self.stages[-1].closed is not None
+        )
 
     def closed(self, stage: int) -> StageClosed | None:
         """The decision that closed a stage, if it was read."""
@@ -118,7 +141,10 @@ class RoundsLine:
         return before.last if before else None
 
     def marked(self, stage: int) -> tuple[str, ...]:
-        """The entities that a stage waits for."""
+        """The entities that a stage waits for; of a live run those that found something new."""
+        if self.live:
+            begun = self.stages[stage].opened if stage < len(self.stages) else None
+            return tuple(entity for entity, _ in begun.found) if begun else ()
         if self.opened and stage < self.opened.configuration.stages:
             return tuple(self.opened.schedule.stages[stage].marked)
         index = stage - (self.total_stages - len(self.added))
@@ -133,6 +159,40 @@ class RoundsLine:
     def entities(self) -> tuple[str, ...]:
         """Every entity of the schedule, in the order in which they joined."""
         return self._entities
+
+    def knows(self, entity: str) -> bool:
+        """Whether an entity may take part: by RunOpened alone."""
+        if self.opened is not None and self.live:
+            return parted(entity)[0] in self.opened.sites
+        return entity in self._entities
+
+    def moment(self, entity: str, stage: int) -> int | None:
+        """Which verdict of an entity a stage rests on: that of the stage or, in a live run, of the
+        moment that StageOpened names; None if it names none."""
+        return self._taken.get(entity, {}).get(stage) if self.live else stage
+
+    def taken_up(self, entity: str) -> Mapping[int, int]:
+        """Of a live run: stage → moment of an entity's verdict with which it began."""
+        return self._taken.get(entity, {})
+
+    def model_after(self, number: int) -> ModelName:
+        """The newest model when this decision had been taken; it has to be read already."""
+        at = bisect_right(self._models, number, key=lambda named: named[0])
+        return self._models[at - 1][1]
+
+    def rearmed(self, entity: str, moment: int, after: int) -> bool:
+        """Whether a live twin that found new classes may judge again: a round that closed up to
+        this decision has a model with their rows (docs/method.md 3.4)."""
+        begun = next((s for s, m in self._taken.get(entity, {}).items() if m == moment), None)
+        if begun is None:
+            return False
+        rounds = (each for stage in self.stages[begun:] for each in stage.rounds)
+        first = next((each.closed for each in rounds if each.closed), None)
+        return first is not None and first.number <= after
+
+    def away(self, entity: str, after: int) -> bool:
+        """Whether a live twin was missed by a round that closed behind this decision."""
+        return self._missed.get(entity, -1) > after
 
     def expected(self, stage: int) -> tuple[tuple[str, int, str], ...]:
         """The prototypes that a stage waits for: entity, place, class, in the order of the list."""
@@ -194,7 +254,7 @@ class RoundsLine:
     def most_stages(self) -> int:
         """How many stages this run can come to: by RunOpened alone, whatever else was read."""
         assert self.opened is not None
-        return self.opened.configuration.stages + MOST_ADDED
+        return NO_END if self.live else self.opened.configuration.stages + MOST_ADDED
 
     @property
     def last_number(self) -> int:
@@ -204,6 +264,8 @@ class RoundsLine:
         and two for each round.
         """
         assert self.opened is not None
+        if self.live:
+            return NO_END
         each = 2 + 2 * self.opened.configuration.rounds_per_stage
         return MOST_ADDED + each * self.most_stages
 
@@ -218,9 +280,12 @@ class RoundsLine:
             return False
         if self.opened is not None and decision.run != self.run:
             raise Refused("out-of-line", f"{decision.identity} is of another run")
+        before = self.model
         self._fit(decision, hash)
         self.number = decision.number
         self.decisions[decision.number] = decision
+        if self.model is not None and self.model != before:
+            self._models.append((decision.number, self.model))
         return True
 
     def _fit(self, decision: Decision, hash: str) -> None:
@@ -230,6 +295,10 @@ class RoundsLine:
                 self._entities = decision.schedule.entities
             case _ if self.opened is None:
                 raise Refused("out-of-line", "the first decision is not RunOpened")
+            case StageOpened() if self.live:
+                self._begin(decision)
+            case Paused() if self.live:
+                self._pause(decision)
             case HeadGrown():
                 self._grow(decision)
             case RoundOpened():
@@ -238,14 +307,34 @@ class RoundsLine:
                 self._close(decision)
             case StageClosed():
                 self._end(decision)
-            case StageAdded():
+            case StageAdded() if not self.live:
                 self._add(decision)
             case _:
                 raise Refused("out-of-line", f"{decision.kind()} cannot stand here")
 
+    def _begin(self, begun: StageOpened) -> None:
+        entities = [entity for entity, _ in begun.found]
+        self._must(self._may_begin(begun.stage), begun, "another stage is not closed")
+        self._must(len(set(entities)) == len(entities), begun, "an entity is named twice")
+        self._must(all(map(self.knows, entities)), begun, "an entity is not known")
+        later = all(m > max(self.taken_up(e).values(), default=-1) for e, m in begun.found)
+        self._must(later, begun, "a moment is taken up twice")
+        self.stages.append(Stage(begun.stage, opened=begun))
+        for entity, moment in begun.found:
+            self._taken.setdefault(entity, {})[begun.stage] = moment
+
+    def _pause(self, paused: Paused) -> None:
+        if paused.entity is None:
+            self._must(paused.rests != self.all_rest, paused, "changes nothing")
+            self.all_rest = paused.rests
+            return
+        self._must(self.knows(paused.entity), paused, f"{paused.entity} is not known")
+        self._must(paused.rests != (paused.entity in self.resting), paused, "changes nothing")
+        self.resting ^= {paused.entity}
+
     def _grow(self, grown: HeadGrown) -> None:
         rows = dict(self.rows) | grown.rows
-        self._must(self._may_begin(grown.stage), grown, "another stage is not closed")
+        self._must(self._may_grow(grown.stage), grown, "another stage is not closed")
         self._must(bool(grown.rows), grown, "no class grows")
         fresh = sorted(grown.rows.values()) == list(range(len(self.rows), len(rows)))
         self._must(fresh and not set(grown.rows) & set(self.rows), grown, "rows are not the next")
@@ -254,24 +343,30 @@ class RoundsLine:
         self.rows = rows
         self.stage_of_row += [grown.stage] * len(grown.rows)
         self.model = grown.model
-        self.stages.append(Stage(grown.stage, grown))
+        if self.live:
+            self.stages[-1].grown = grown
+        else:
+            self.stages.append(Stage(grown.stage, grown))
 
     def _open(self, opened: RoundOpened) -> None:
         assert self.opened is not None
         entities = [participant.entity for participant in opened.participants]
         self._must(self.open_round is None, opened, "a round is open")
         self._must(len(set(entities)) == len(entities), opened, "an entity takes part twice")
-        self._must(set(entities) <= set(self.entities), opened, "an entity is not known")
+        self._must(all(map(self.knows, entities)), opened, "an entity is not known")
         self._must(opened.base == self.model, opened, "not on the newest model")
-        if self._may_begin(opened.stage):
+        if not self.live and self._may_begin(opened.stage):
             self._must(opened.round == 0, opened, "a stage begins with round 0")
             self.stages.append(Stage(opened.stage))
         stage = self.stages[-1] if self.stages else None
         fits = stage and stage.closed is None and stage.index == opened.stage
         self._must(bool(fits), opened, "not the stage at hand")
         rounds = self.stages[-1].rounds
-        most = self.opened.configuration.rounds_per_stage
+        configuration = self.opened.configuration
+        most = NO_END if self.live else configuration.rounds_per_stage
         self._must(opened.round == len(rounds) < most, opened, "not the next round")
+        if self.live:
+            self._must(len(entities) >= configuration.quorum, opened, "fewer than the quorum")
         rounds.append(Round(opened))
 
     def _close(self, closed: RoundClosed) -> None:
@@ -279,23 +374,31 @@ class RoundsLine:
         if opened is None or opened.number != closed.opened:
             raise Refused("out-of-line", f"{closed.identity}: closes no open round")
         answered = [entity for entity, _ in (*closed.counted, *closed.withheld)]
+        self._must(self.live or not closed.missing, closed, "a recipe waits for everyone")
+        answered += closed.missing
         everyone = sorted(participant.entity for participant in opened.participants)
         self._must(sorted(answered) == everyone, closed, "not the round's participants")
         same = (closed.stage, closed.round) == (opened.stage, opened.round)
         self._must(same, closed, "another stage or round")
+        if self.live and self.opened is not None:
+            enough = not closed.counted or len(closed.counted) >= self.opened.configuration.quorum
+            self._must(enough, closed, "counts fewer than the quorum")
         follows = self._follows(closed.model) if closed.counted else closed.model == self.model
         self._must(follows, closed, "not the next version")
         self.stages[-1].rounds[-1].closed = closed
+        self._missed |= dict.fromkeys(closed.missing, closed.number)
         self.model = closed.model
 
     def _end(self, end: StageClosed) -> None:
         assert self.opened is not None
         stage = self.stage
         rounds = stage.rounds if stage else []
-        complete = len(rounds) == self.opened.configuration.rounds_per_stage
+        complete = self.live or len(rounds) == self.opened.configuration.rounds_per_stage
         fits = stage and stage.closed is None and stage.index == end.stage and complete
         self._must(bool(fits) and self.open_round is None, end, "its rounds are not over")
         own = [each.closed.model for each in rounds if each.closed]
+        if self.live and not rounds:
+            own = [end.last]
         self._must(
             end.last == self.model and set(end.candidates) <= set(own), end, "not its models"
         )
@@ -319,6 +422,13 @@ class RoundsLine:
                 return looks
         self.added.append({})
         return self.added[-1]
+
+    def _may_grow(self, stage: int) -> bool:
+        if not self.live:
+            return self._may_begin(stage)
+        newest = self.stages[-1] if self.stages else None
+        fits = newest is not None and newest.index == stage
+        return fits and newest.grown is None and not newest.rounds  # type: ignore[union-attr]
 
     def _may_begin(self, stage: int) -> bool:
         settled = not self.stages or self.stages[-1].closed is not None
@@ -381,193 +491,3 @@ class Turns:
             except Refused as reason:
                 refused.append((where, reason))
             self._queue.popleft()
-
-
-class TeachersLine:
-    """The line `teachers`: one choice for each stage from the second on, or for each round."""
-
-    def __init__(self, rounds: RoundsLine) -> None:
-        self._rounds = rounds
-        self._turns = Turns(self._take)
-        self.chosen: list[TeacherChosen] = []
-        self.refused: Rejected = []
-
-    def of(self, stage: int) -> TeacherChosen | None:
-        """The choice for a stage, or for its first round, if it was read."""
-        return self.at(stage, 0)
-
-    def at(self, stage: int, round: int) -> TeacherChosen | None:
-        """The choice that counts in a round, if it was read."""
-        number = (stage - 1) * self._each + round % self._each
-        return self.chosen[number] if stage >= 1 and number < len(self.chosen) else None
-
-    def place(self, number: int) -> tuple[int, int]:
-        """Stage and round that a choice of this number is for."""
-        return 1 + number // self._each, number % self._each
-
-    @property
-    def _each(self) -> int:
-        """Choices for each stage."""
-        opened = self._rounds.opened
-        slotted = opened is not None and opened.configuration.slotted
-        return opened.configuration.rounds_per_stage if opened and slotted else 1
-
-    def hear(self, chosen: TeacherChosen, where: object = None) -> None:
-        """Take the choice in its turn. What is not valid is found in `refused`."""
-        self._turns.add(chosen, where, self.refused)
-
-    def again(self) -> None:
-        """Look once more at what had to wait, after `rounds` went on."""
-        self._turns.settle(self.refused)
-
-    def _take(self, decision: Decision) -> None:
-        if not isinstance(decision, TeacherChosen):
-            raise Refused("out-of-line", f"{decision.kind()} cannot stand here")
-        if self._rounds.opened is None:
-            raise NotYet(lambda: self._rounds.opened is not None, "RunOpened")
-        if decision.number != len(self.chosen):
-            return
-        stage, round = decision.stage, decision.round
-        other = (stage, round) != self.place(decision.number)
-        if other or decision.run != self._rounds.run:
-            raise Refused("out-of-line", f"{decision.identity} is for stage {stage}, round {round}")
-        if round:
-            self._after(lambda: self._rounds.closed_round(stage, round - 1), f"round {round - 1}")
-        else:
-            self._after(lambda: self._rounds.closed(stage - 1), f"StageClosed({stage - 1})")
-        if self._rounds.opened.configuration.slotted:
-            self._fit_slots(decision)
-        else:
-            self._fit(decision)
-        self.chosen.append(decision)
-
-    @staticmethod
-    def _after(read: Callable[[], Decision | None], what: str) -> None:
-        if read() is None:
-            raise NotYet(lambda: read() is not None, what)
-
-    def _fit(self, decision: TeacherChosen) -> None:
-        before = self._rounds.closed(decision.stage - 1)
-        if before is None or decision.teacher not in (*before.candidates, before.last):
-            raise Refused("out-of-line", f"{decision.identity} names no model of the stage before")
-        if decision.slots is not None:
-            raise Refused("out-of-line", f"{decision.identity} names slots, and the run has none")
-
-    def _fit_slots(self, decision: TeacherChosen) -> None:
-        """Both slots are models that closed a round before this one."""
-        end = (decision.stage, decision.round)
-        known = {
-            each.closed.model
-            for stage in self._rounds.stages
-            for each in stage.rounds
-            if each.closed and (each.closed.stage, each.closed.round) < end
-        }
-        first, second = decision.slots or (None, None)
-        if not {first, second} <= known | {None} or decision.teacher != (second or first):
-            raise Refused("out-of-line", f"{decision.identity} names no models of rounds before")
-
-
-class VerdictLine:
-    """An entity's part of `classes.<site>`: it joined, and what was judged at each marked stage."""
-
-    def __init__(self, entity: str, rounds: RoundsLine) -> None:
-        self.entity = entity
-        self._rounds = rounds
-        self.number = -1
-        self.verdicts: dict[int, WindowJudged] = {}
-        self.stopped: NotUnderstood | None = None
-        """The next decision, if a later program wrote it: to pass over it would fork the line."""
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """Classes that the twin's own verdicts have named, in their order."""
-        return tuple(uid for verdict in self.verdicts.values() for uid in verdict.classes)
-
-    @property
-    def judged(self) -> int:
-        """The last stage that was judged; -1 before the first."""
-        return max(self.verdicts, default=-1)
-
-    def take(self, decision: Decision) -> None:
-        """Take the decision if it is the next one. Raises Refused, and NotYet when it must wait."""
-        if self._rounds.opened is None:
-            raise NotYet(lambda: self._rounds.opened is not None, "RunOpened")
-        if decision.run != self._rounds.run:
-            raise Refused("out-of-line", f"{decision.identity} is of another run")
-        if self.entity not in self._rounds.entities:
-            raise Refused("unknown-entity", f"{self.entity} is in no stage of the schedule")
-        if decision.number != self.number + 1:
-            return
-        if isinstance(decision, NotUnderstood):
-            self.stopped = decision
-            raise NotYet(lambda: False, f"a program that reads {decision.detail}")
-        if isinstance(decision, WindowJudged):
-            self._fit(decision)
-            self.verdicts[decision.stage] = decision
-        elif self.number >= 0:
-            raise Refused("out-of-line", f"{self.entity} joins twice")
-        self.number += 1
-
-    def _fit(self, verdict: WindowJudged) -> None:
-        if self.number < 0:
-            raise Refused("out-of-line", f"{self.entity} has not joined")
-        if verdict.stage >= self._rounds.most_stages:
-            raise Refused("out-of-line", f"judges stage {verdict.stage}, which no run has")
-        marked = self._rounds.next_marked(self.entity, self.judged)
-        if marked is None:
-            known = self._rounds.total_stages
-            raise NotYet(lambda: self._rounds.total_stages > known, f"a stage for {self.entity}")
-        if verdict.stage != marked:
-            raise Refused("out-of-line", f"judges stage {verdict.stage}, stage {marked} is next")
-        model = self._rounds.judges(marked)
-        if model is None:
-            raise NotYet(
-                lambda: self._rounds.judges(marked) is not None, f"StageClosed({marked - 1})"
-            )
-        if verdict.model != model:
-            raise Refused("wrong-base", f"judged by version {verdict.model.version}")
-        if (verdict.verdict == "new") != bool(verdict.classes):
-            raise Refused("out-of-line", f"{verdict.verdict} with {len(verdict.classes)} classes")
-        if verdict.classes != sorted_uids(set(verdict.classes)):
-            raise Refused("out-of-line", "its classes are not in the order of their uids")
-        if set(verdict.classes) & set(self.known):
-            raise Refused("out-of-line", "a class is announced twice")
-
-
-class VerdictLines:
-    """All entities' lines as one reader sees them; what must wait holds up its own line only."""
-
-    def __init__(self, rounds: RoundsLine) -> None:
-        self._rounds = rounds
-        self._turns: dict[str, Turns] = {}
-        self.of: dict[str, VerdictLine] = {}
-        self.refused: Rejected = []
-
-    def hear(self, site: str, decision: TwinDecision, where: object = None) -> None:
-        """Take the decision in its turn. Raises Refused if the site cannot speak for the entity."""
-        entity = decision.entity
-        if parted(entity)[0] != site:
-            raise Refused("unknown-entity", f"{entity} does not belong to site {site}")
-        if self._rounds.opened is not None and entity not in self._rounds.entities:
-            raise Refused("unknown-entity", f"{entity} is in no stage of the schedule")
-        if entity not in self._turns:
-            self.of[entity] = VerdictLine(entity, self._rounds)
-            self._turns[entity] = Turns(self.of[entity].take)
-        self._turns[entity].add(decision, where, self.refused)
-
-    def again(self) -> None:
-        """Look once more at what had to wait, after `rounds` went on."""
-        for turns in self._turns.values():
-            turns.settle(self.refused)
-
-    def line(self, entity: str) -> VerdictLine:
-        """An entity's line, empty before it was heard of."""
-        return self.of.get(entity) or VerdictLine(entity, self._rounds)
-
-    def judged(self, entity: str) -> int:
-        """The last stage that an entity's line has judged; -1 before the first."""
-        return self.of[entity].judged if entity in self.of else -1
-
-    def verdict(self, entity: str, stage: int) -> WindowJudged | None:
-        """What an entity's line says of a stage."""
-        return self.line(entity).verdicts.get(stage)

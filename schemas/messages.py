@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from schemas.configuration import Configuration, Frozen
 from schemas.schedule import Schedule
-from schemas.topics import ENTITY
+from schemas.topics import ENTITY, NAME, parted
 
 Tensors = dict[str, np.ndarray]
 Groups = dict[str, Tensors]
@@ -118,13 +118,24 @@ class ImageBatch(Content):
         return f"ImageBatch/{self.source}/{self.first}/{len(self.classes)}"
 
 
+class StreamEnded(Message):
+    """Producers → the entity's twin: behind so many images of the source the entity leaves."""
+
+    source: Uid
+    count: Number
+
+    @property
+    def identity(self) -> str:
+        return f"StreamEnded/{self.source}/{self.count}"
+
+
 class StreamMarked(Message):
     """Producers → the entity's twin: so many images of the source so far belong to the stage."""
 
     source: Uid
     count: Number
     stage: Number | None
-    """None for an injection, whose stage StageAdded tells."""
+    """None for an injection, whose stage StageAdded tells, and in a live run."""
 
     @property
     def identity(self) -> str:
@@ -146,15 +157,22 @@ class TwinDecision(Decision):
 
 
 class EntityJoined(TwinDecision):
-    """Twin → aggregator, proxy: the entity's line begins."""
+    """Twin → aggregator, proxy: the entity's line begins, or in a live run goes on."""
+
+
+class EntityLeft(TwinDecision):
+    """Twin → aggregator, proxy: the entity takes no part any more; live runs only."""
 
 
 class WindowJudged(TwinDecision):
     """Twin → aggregator, proxy: the verdict on what the entity streamed up to a mark (3.4)."""
 
     stage: Number
+    """In a live run the moment: how often the entity was judged before."""
+    after: Number | None = None
+    """In a live run the number in `rounds` of the newest decision that the twin had read."""
     position: Number
-    """Images taken so far, from all sources: what the twin may train on in this stage."""
+    """Images taken so far, from all sources: what the twin may train on from now on."""
     model: ModelName
     """The model that judged."""
     images: dict[Uid, Number]
@@ -222,11 +240,23 @@ class RunOpened(Decision):
     configuration: Configuration
     data: DataFacts
     schedule: Schedule
+    """Of a live run empty: who joins, and when a stage begins, is told as it happens."""
+    sites: tuple[Annotated[str, Field(pattern=f"^{NAME.pattern}$")], ...] = ()
+    """Of a live run: the sites whose entities may join."""
     model: ModelName
     """Version 0: the first weights, a head without rows."""
 
+    @property
+    def all_sites(self) -> list[str]:
+        """Every site whose entities may take part."""
+        return sorted(self.sites or {parted(each)[0] for each in self.schedule.entities})
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.configuration.live:
+            return self._is_live()
+        if self.sites:
+            raise ValueError("names sites, which a recipe's schedule does")
         stages, rounds = self.configuration.stages, self.configuration.rounds_per_stage
         if len(self.schedule.stages) != stages:
             raise ValueError(f"a schedule of {len(self.schedule.stages)} stages, not {stages}")
@@ -238,6 +268,24 @@ class RunOpened(Decision):
         if self.model.version != 0:
             raise ValueError(f"begins with version {self.model.version} of the model, not with 0")
         return self
+
+    def _is_live(self) -> Self:
+        if self.schedule.stages:
+            raise ValueError(f"a live run with a schedule of {len(self.schedule.stages)} stages")
+        if not self.sites or len(set(self.sites)) < len(self.sites):
+            raise ValueError("a live run names its sites, each once")
+        if self.model.version != 0:
+            raise ValueError(f"begins with version {self.model.version} of the model, not with 0")
+        return self
+
+
+class StageOpened(Decision):
+    """Aggregator → all: a stage of a live run begins; its classes grow next (3.4, 3.5)."""
+
+    line = "rounds"
+    stage: Number
+    found: Annotated[tuple[tuple[Entity, Number], ...], Field(min_length=1)]
+    """Entities that found new classes, and the moment of the verdict that says so."""
 
 
 class HeadGrown(Decision):
@@ -289,6 +337,8 @@ class RoundClosed(Decision):
     round: Number
     counted: tuple[tuple[Entity, Hash], ...]
     withheld: tuple[tuple[Entity, Reasoned], ...]
+    missing: tuple[Entity, ...] = ()
+    """Of a live run: who had not answered by the deadline."""
     model: ModelName
 
 
@@ -314,6 +364,15 @@ class StageAdded(Decision):
 
     line = "rounds"
     looks: Annotated[tuple[Look, ...], Field(min_length=1)]
+
+
+class Paused(Decision):
+    """Operator's command → all: an entity of a live run rests, or goes on; or everybody does."""
+
+    line = "rounds"
+    entity: Entity | None
+    """None for the whole federation."""
+    rests: bool
 
 
 # --- content ------------------------------------------------------------------------------------
@@ -495,8 +554,9 @@ class DeadLetter(Message):
 KINDS: dict[str, type[Message]] = {
     kind.kind(): kind
     for kind in (
-        ImageBatch, StreamMarked, EntityJoined, WindowJudged, RunOpened, HeadGrown,
-        RoundOpened, RoundClosed, StageClosed, StageAdded, GlobalModel, ModelUpdate,
+        ImageBatch, StreamMarked, StreamEnded, EntityJoined, EntityLeft, WindowJudged, RunOpened,
+        StageOpened, HeadGrown, RoundOpened, RoundClosed, StageClosed, StageAdded, Paused,
+        GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
         Heartbeat, DeadLetter,
     )

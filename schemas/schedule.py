@@ -288,8 +288,8 @@ def _classes(
         raise ValueError(f"a stage of {min(sizes)} classes; each needs at least 1")
     if sum(sizes) > len(class_order):
         raise ValueError(
-            f"{stages} stages take {sum(sizes)} classes, but {len(class_order)} exist: change"
-            " stages or classes_per_stage"
+            f"stages={stages} and classes_per_stage take {sum(sizes)} classes, but"
+            f" {len(class_order)} exist: change one of them"
         )
     _distinct(class_order, "class")
     ends = accumulate(sizes)

@@ -47,7 +47,7 @@ class Topic:
 TOPICS = (
     Topic(
         "samples", "entity", "site", "producers", ("twins",), "twins", "trimmed",
-        ("ImageBatch", "StreamMarked"),
+        ("ImageBatch", "StreamMarked", "StreamEnded"),
     ),
     Topic(
         "twin-state", "entity", "site", "twins", ("twins",), "twins", "compacted",
@@ -55,12 +55,13 @@ TOPICS = (
     ),
     Topic(
         "classes", "site", "federation", "twins", ("aggregator", "proxy", "twins"), "aggregator",
-        "all", ("EntityJoined", "WindowJudged"),
+        "all", ("EntityJoined", "EntityLeft", "WindowJudged"),
     ),
     Topic(
         "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
         "aggregator", "all",
-        ("RunOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed", "StageAdded"),
+        ("RunOpened", "StageOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed",
+         "StageAdded", "Paused"),
     ),
     Topic(
         "updates", "site", "federation", "twins", ("aggregator", "twins"), "aggregator",

@@ -33,6 +33,7 @@ from schemas.topics import Names, parted
 from twins.twins import Twins
 
 LOOK = 0.2  # seconds between two looks at the group
+USUAL = 1  # threads of a training; a recipe that asks for another number costs a second start
 
 
 def main(
@@ -73,6 +74,8 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     settings = read_settings()
     names, site = Names(given.run or settings.run), given.site or settings.site
     with stoppable() as stopped, ExitStack() as held:
+        # First of all: they import torch for seconds, while we ask what the run is.
+        processes = held.enter_context(closing(_workers(USUAL, given, start_worker)))
         transport = held.enter_context(
             closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
@@ -83,8 +86,10 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         share = _Share(twins, around.clock)
         if not given.names:
             share.group = held.enter_context(closing(_group(settings, names, site, given)))
-        start = start_worker or spawned("twins.worker", configuration.threads)
-        workers = Shared(WorkerProcesses(start, given.workers), Slots(given.workers))
+        if configuration.threads != USUAL:
+            processes.close()
+            processes = _workers(configuration.threads, given, start_worker)
+        workers = Shared(processes, Slots(given.workers))
         held.enter_context(closing(workers))
         serve(
             twins,
@@ -97,10 +102,20 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         )
 
 
+def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
+    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
+
+
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
     """The full names of entities. Raises ConfigurationError for one that the run does not have."""
-    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     found = [f"{site}/{each.removeprefix(f'{site}/')}" for each in wanted]
+    if opened.configuration.live:
+        if site not in opened.sites:
+            raise ConfigurationError(
+                f"{site} is no site of this run; there are {', '.join(opened.sites)}"
+            )
+        return [f"{site}/{parted(entity)[1]}" for entity in found]
+    here = [entity for entity in opened.schedule.entities if parted(entity)[0] == site]
     if unknown := [entity for entity in found if entity not in here]:
         raise ConfigurationError(
             f"{unknown[0]} is no entity of this run; site {site} has {', '.join(here[:5])}"

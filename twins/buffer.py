@@ -78,7 +78,9 @@ class Batch:
 class Stream:
     """The stream of one entity as far as its twin has read it."""
 
-    __slots__ = ("_labels", "batches", "last_offset", "marks", "position", "sources")
+    __slots__ = (
+        "_labels", "batches", "ends", "last_offset", "live_marks", "marks", "position", "sources",
+    )  # fmt: skip
 
     def __init__(self, labels: Labels) -> None:
         self._labels = labels
@@ -86,6 +88,10 @@ class Stream:
         self.sources: dict[str, int] = {}
         self.marks: dict[int, tuple[str, int]] = {}
         """Stage → source and count."""
+        self.live_marks: dict[str, int] = {}
+        """Source → the furthest count of a mark that names no stage."""
+        self.ends: dict[str, int] = {}
+        """Source → the furthest count behind which its entity leaves."""
         self.batches: list[Batch] = []
         self.last_offset = 0
 
@@ -109,6 +115,18 @@ class Stream:
         self.last_offset = max(self.last_offset, offset)
         if stage is not None:
             self.marks.setdefault(stage, (source, count))
+        else:
+            self.live_marks[source] = max(count, self.live_marks.get(source, 0))
+
+    def end(self, source: str, count: int, offset: int) -> None:
+        """Note that behind so many images of a source its entity leaves."""
+        self.last_offset = max(self.last_offset, offset)
+        self.ends[source] = max(count, self.ends.get(source, 0))
+
+    @property
+    def ended(self) -> bool:
+        """Whether its entity has left: of no source is there more than was said before it left."""
+        return bool(self.ends) and self.sources == self.ends
 
     def behind(self, source: str, count: int, judged: int) -> int | None:
         """The position behind so many images of a source, or `judged`; None before they came."""

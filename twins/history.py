@@ -17,7 +17,8 @@ class Change(NamedTuple):
     """What a decision in `rounds` made of a twin."""
 
     number: int
-    """Of the decision: HeadGrown or RoundOpened, with which its classes began, or RoundClosed."""
+    """Of the decision with which its classes began (StageOpened, HeadGrown or RoundOpened), or of a
+    RoundClosed."""
     stage: int
     """The stage that it stands in since."""
     current: tuple[str, ...]
@@ -51,7 +52,7 @@ class History:
 
     def _read_on(self) -> None:
         """Read up to now, or to a stage whose verdict is in the log and was not read yet."""
-        unread = self._shared.due(self._entity)
+        unread = self._shared.unread(self._entity)
         for stage in self._shared.line.stages[max(self._stage, 0) : unread]:
             if stage.index > self._stage:
                 self._stage, self._rounds = stage.index, 0
@@ -63,10 +64,12 @@ class History:
         """A stage began: what the twin found new for it is current, what was current is old."""
         verdict = self._shared.verdicts.verdict(self._entity, stage.index)
         if verdict and verdict.classes:
-            number = (stage.grown or stage.rounds[0].opened).number
+            began = stage.opened or stage.grown or stage.rounds[0].opened
             before = self._changes[-1] if self._changes else Change(-1, 0, (), (), None)
             learned = (*before.learned, *before.current)
-            self._changes.append(Change(number, stage.index, verdict.classes, learned, before.kept))
+            self._changes.append(
+                Change(began.number, stage.index, verdict.classes, learned, before.kept)
+            )
 
     def _count_rounds(self, stage: Stage) -> None:
         """Rounds of a stage closed: what the strategy keeps is that of the update they counted."""

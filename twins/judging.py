@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import ModelName, WindowJudged
@@ -22,38 +22,61 @@ REFERENCES = 512  # images of known data that the entropy of a window is compare
 Drawn = TypeVar("Drawn")
 
 
+class Question(NamedTuple):
+    """What a verdict is to be about."""
+
+    key: int
+    """The stage; in a live run the moment."""
+    model: ModelName
+    up_to: int
+    """The position that it looks up to."""
+    after: int | None = None
+    """In a live run the newest decision that was read."""
+    nothing: str = "no image to judge"
+    """Why there is no entropy where there is no image."""
+
+
 class Judging:
     """From a mark to a verdict."""
 
-    __slots__ = ("_begun", "_knows", "_said")
+    __slots__ = ("_asked", "_knows", "_said")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
-        self._begun = -1
-        """The last stage whose judging began, and needs not begin again in this process."""
+        self._asked: Question | None = None
+        """The last one that began, and needs not begin again in this process."""
         self._said = -1
-        """The last stage on which it said a verdict."""
+        """The last key on which it said a verdict."""
 
     def answers(self) -> Iterator[Answer]:
-        """Judge the stage that is due, once its model and its images are there."""
+        """Judge what is due, once its model and its images are there."""
         knows, line = self._knows, self._knows.line
-        stage = knows.due
-        if stage is None or stage <= self._begun or line.number < 0:
+        if not line.here:
             return
-        model = knows.shared.line.judges(stage)
-        up_to = self.up_to(stage) if model else None
-        if model is None or up_to is None:
+        question = self._live() if knows.shared.line.live else self._scheduled()
+        if question is None or (self._asked and question.key <= self._asked.key):
             return
-        self._begun = stage
-        if knows.window(up_to):
+        self._asked = question
+        if knows.window(question.up_to):
             yield Do(
-                ("judge", knows.entity, stage),
-                lambda library: self._task(library, stage, model, up_to),
-                wanted=lambda: line.judged < stage,
+                ("judge", knows.entity, question.key),
+                lambda library: self._task(library, question),
+                wanted=lambda: line.judged < question.key,
             )
         else:
-            nothing = {"entropy": None, "reference": None, "reason": "no image to judge"}
-            yield from self.done(stage, Result(nothing, {}))
+            nothing = {"entropy": None, "reference": None, "reason": question.nothing}
+            yield from self.done(question.key, Result(nothing, {}))
+
+    # --- what is due -----------------------------------------------------------------------------
+
+    def _scheduled(self) -> Question | None:
+        """The stage that waits for this twin, when its mark and its model are there."""
+        stage = self._knows.due
+        model = None if stage is None else self._knows.shared.line.judges(stage)
+        up_to = self.up_to(stage) if stage is not None and model else None
+        if stage is None or model is None or up_to is None:
+            return None
+        return Question(stage, model, up_to)
 
     def up_to(self, stage: int) -> int | None:
         """The position behind all that a stage looks at; None before that has come."""
@@ -65,29 +88,65 @@ class Judging:
         look = shared.line.added[stage - scheduled][self._knows.entity]
         return stream.behind(look.source, look.count, self._knows.judged_to)
 
+    def _live(self) -> Question | None:
+        """What has come since the last moment, if that is enough or marked; or that it is there.
+
+        While what it found before has no row it judges nothing (docs/method.md 3.4).
+        """
+        knows, line, rounds = self._knows, self._knows.line, self._knows.shared.line
+        if rounds.model is None:
+            return None
+        key, judged_to = line.judged + 1, knows.judged_to
+        if line.armed(rounds.number) and self._enough(judged_to):
+            return Question(key, rounds.model, knows.stream.position, rounds.number)
+        newest = line.verdicts.get(line.judged)
+        if newest and newest.after is not None and rounds.away(knows.entity, newest.after):
+            missed = "a round closed without its answer"
+            return Question(key, rounds.model, judged_to, rounds.number, missed)
+        return None
+
+    def _enough(self, judged_to: int) -> bool:
+        """Whether `n_min` images came since the last moment, or any before a mark."""
+        stream = self._knows.stream
+        fresh = [image for image in stream.images() if image.position >= judged_to]
+        if len(fresh) >= self._knows.shared.configuration.n_min:
+            return True
+        marks = (stream.behind(*mark, 0) for mark in stream.live_marks.items())
+        marked = max((behind for behind in marks if behind is not None), default=0)
+        return any(image.position < marked for image in fresh)
+
     def waits(self) -> Iterator[str]:
         """What the stage that is due still lacks, in words."""
         stage, marks = self._knows.due, self._knows.stream.marks
-        if stage is None:
+        if self._said > self._knows.line.judged:
+            yield f"its verdict on {self._named(self._said)}, to read it back"
+        elif stage is None:
             return
-        if self.up_to(stage) is None:
+        elif self.up_to(stage) is None:
             scheduled = stage < self._knows.shared.configuration.stages
             images = f"the images of stage {stage}"
             yield f"the mark of stage {stage}" if scheduled and stage not in marks else images
         elif self._knows.shared.line.judges(stage) is None:
             yield f"StageClosed({stage - 1})"
-        elif self._said == stage:
-            yield f"its verdict on stage {stage}, to read it back"
 
-    def _task(self, library: Library, stage: int, model: ModelName, up_to: int) -> Task:
-        knows = self._knows
-        window = self._drawn(knows.window(up_to), knows.shared.configuration.n_window, stage, 0)
+    def _named(self, key: int) -> str:
+        return f"moment {key}" if self._knows.shared.line.live else f"stage {key}"
+
+    # --- the verdict -----------------------------------------------------------------------------
+
+    def _task(self, library: Library, question: Question) -> Task:
+        knows, stage, n_window = (
+            self._knows,
+            question.key,
+            self._knows.shared.configuration.n_window,
+        )
+        window = self._drawn(knows.window(question.up_to), n_window, stage, 0)
         references = self._drawn(knows.known_images(knows.judged_to), REFERENCES, stage, 1)
         return knows.shared.task(
             "judge",
             {"virtual": knows.shared.virtual_rows(stage)},
             {
-                "model": library.model(model),
+                "model": library.model(question.model),
                 "window": {"images": pixels(library, knows.samples, window)},
                 "reference": {"images": knows.pixels(library, references)},
             },
@@ -102,15 +161,15 @@ class Judging:
         chosen = sorted(chance.choice(len(images), most, replace=False))
         return [images[i] for i in chosen]
 
-    def done(self, stage: int, result: Result) -> Iterator[Answer]:
+    def done(self, key: int, result: Result) -> Iterator[Answer]:
         """The verdict, unless a copy of this twin was quicker."""
-        up_to, model = self.up_to(stage), self._knows.shared.line.judges(stage)
-        if self._knows.line.judged < stage and up_to is not None and model is not None:
-            self._said = stage
-            verdict = self._verdict(stage, up_to, model, result)
-            yield Say(self._knows.topic("classes"), verdict)
+        question = self._asked
+        if question and question.key == key and self._knows.line.judged < key:
+            self._said = key
+            yield Say(self._knows.topic("classes"), self._verdict(question, result))
 
-    def _verdict(self, stage: int, up_to: int, model: ModelName, result: Result) -> WindowJudged:
+    def _verdict(self, question: Question, result: Result) -> WindowJudged:
+        stage, up_to = question.key, question.up_to
         knows, line, shared = self._knows, self._knows.line, self._knows.shared
         first_contact, rise = not line.known, shared.rise(stage)
         entropy, reference = result.values["entropy"], result.values["reference"]
@@ -124,8 +183,9 @@ class Judging:
             number=line.number + 1,
             entity=knows.entity,
             stage=stage,
+            after=question.after,
             position=up_to,
-            model=model,
+            model=question.model,
             images=dict(sorted(counts.items())),
             trainable=trainable(knows, judgement.classes, up_to),
             entropy=entropy,

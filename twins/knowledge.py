@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.promises import Library
-from schemas.line import VerdictLine
+from schemas.messages import WindowJudged
 from schemas.topics import parted
+from schemas.verdicts import VerdictLine
 from twins.buffer import Image, Stream, pixels
 from twins.diary import Diary
 from twins.exemplars import Remembered
@@ -62,8 +63,14 @@ class Knowledge:
     @property
     def unread(self) -> bool:
         """Whether a verdict of its own is in the log that was not read yet: its stage has begun."""
-        due = self.due
-        return due is not None and due < len(self.shared.line.stages)
+        stage = self.shared.unread(self.entity)
+        return stage is not None and stage < len(self.shared.line.stages)
+
+    def began(self, stage: int) -> WindowJudged:
+        """The verdict with which this twin stands in a stage."""
+        verdict = self.shared.verdicts.verdict(self.entity, stage)
+        assert verdict is not None
+        return verdict
 
     # --- images ----------------------------------------------------------------------------------
 

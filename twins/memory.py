@@ -85,7 +85,7 @@ class Memory:
         if state is None or not remembers:
             return {}
         found: dict[str, list[Image]] = {uid: [] for uid in state.current}
-        for image in knows.raw_images(knows.line.verdicts[stage].position):
+        for image in knows.raw_images(knows.began(stage).position):
             if image.label in found:
                 found[image.label].append(image)
         return found
@@ -147,10 +147,9 @@ class Memory:
         knows = self._knows
         settled = dict(knows.diary.settled)
         if knows.shared.strategy.memory != "everything":
-            verdicts = knows.line.verdicts
-            before = [each.position for stage, each in verdicts.items() if stage < change.stage]
-            window, position = max(before, default=0), verdicts[change.stage].position
-            settled |= done_with(knows, window, position)
+            began, verdicts = knows.began(change.stage), knows.line.verdicts
+            before = [each.position for each in verdicts.values() if each.stage < began.stage]
+            settled |= done_with(knows, max(before, default=0), began.position)
         return settled
 
     def _needed(self, settled: Mapping[str, int]) -> Iterator[Image]:

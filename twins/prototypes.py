@@ -53,10 +53,8 @@ class Prototypes:
 
     def _task(self, library: Library, closed: RoundClosed, uids: tuple[str, ...]) -> Task:
         knows, rows = self._knows, self._knows.shared.line.rows
-        verdict = knows.line.verdicts.get(closed.stage)
-        assert verdict is not None
         images = defaultdict[str, list[Image]](list)
-        for image in knows.raw_images(verdict.position):
+        for image in knows.raw_images(knows.began(closed.stage).position):
             images[image.label].append(image)
         groups = {"model": library.model(closed.model)}
         for place, uid in enumerate(uids):

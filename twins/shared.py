@@ -14,7 +14,7 @@ from infra.promises import Task
 from learning.strategies.choice import chosen
 from learning.strategies.strategy import Strategy
 from schemas.configuration import Configuration
-from schemas.line import RoundsLine, TeachersLine, VerdictLines
+from schemas.line import RoundsLine
 from schemas.messages import (
     DataFacts,
     Decision,
@@ -26,7 +26,9 @@ from schemas.messages import (
     RunOpened,
     StageAdded,
 )
+from schemas.teachers import TeachersLine
 from schemas.topics import Names
+from schemas.verdicts import VerdictLines
 from twins.buffer import Labels
 from twins.novelty import threshold
 
@@ -82,14 +84,20 @@ class Shared:
     def virtual_rows(self, stage: int) -> int:
         """How many zero logits stand for classes that have no row yet (docs/method.md 3.3)."""
         assert self.line.opened is not None
+        if self.line.live:
+            sizes = self.configuration.classes_per_stage
+            return sizes if isinstance(sizes, int) else sizes[0]
         stages = self.line.opened.schedule.stages
         expected = len(stages[min(stage, len(stages) - 1)].classes)
         pre_growth = self.configuration.entropy_head == "pre_growth" and stage > 0
         return 0 if pre_growth else expected
 
     def rise(self, stage: int) -> float:
-        """The rise of entropy that counts as a jump in a stage, in nats (docs/method.md 3.4)."""
-        old_rows = sum(1 for row_stage in self.line.stage_of_row if row_stage < stage)
+        """The rise of entropy that counts as a jump in a stage, in nats (docs/method.md 3.4).
+
+        In a live run every row there is counts as old.
+        """
+        old_rows = sum(row < stage or self.line.live for row in self.line.stage_of_row)
         return threshold(self.configuration, old_rows, self.virtual_rows(stage))
 
     def task(self, name: str, values: Mapping[str, object], groups: Groups) -> Task:
@@ -102,8 +110,22 @@ class Shared:
 
     # --- what a decision asks of an entity -------------------------------------------------------
 
+    def unread(self, entity: str) -> int | None:
+        """The first stage whose verdict of this entity was not read, as far as is known.
+
+        If the stage has begun, that verdict is in the log.
+        """
+        if not self.line.live:
+            return self.due(entity)
+        judged = self.verdicts.judged(entity)
+        taken = self.line.taken_up(entity)
+        return next((stage for stage, moment in taken.items() if moment > judged), None)
+
     def due(self, entity: str) -> int | None:
-        """The first stage that waits for an entity and was not judged, as far as is known."""
+        """The first stage that waits for an entity and was not judged, as far as is known.
+
+        A live run's stages wait for nobody.
+        """
         judged = next(reversed(self.verdicts.line(entity).verdicts), -1)
         stages = self._marked.get(entity, ())
         at = bisect_right(stages, judged)

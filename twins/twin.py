@@ -15,9 +15,11 @@ from schemas.errors import Refused
 from schemas.images import check_batch
 from schemas.messages import (
     EntityJoined,
+    EntityLeft,
     ExemplarImage,
     ImageBatch,
     StrategyKept,
+    StreamEnded,
     StreamMarked,
     TwinState,
 )
@@ -34,7 +36,7 @@ class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_joined", "_judging", "_knows", "_memory", "_prototypes", "_training", "entity", "own",
+        "_judging", "_knows", "_memory", "_prototypes", "_told", "_training", "entity", "own",
         "samples",
     )  # fmt: skip
 
@@ -45,7 +47,8 @@ class Twin:
         """The topic of its stream."""
         self.own = self._knows.diary.topic
         """The topic of its diary."""
-        self._joined = False
+        self._told = -1
+        """Number of the last EntityJoined or EntityLeft that it said."""
         self._judging = Judging(self._knows)
         self._memory = Memory(self._knows)
         self._training = Training(self._knows)
@@ -53,11 +56,16 @@ class Twin:
 
     # --- hearing ---------------------------------------------------------------------------------
 
-    def hear_sample(self, arrived: Arrived, message: ImageBatch | StreamMarked) -> None:
+    def hear_sample(
+        self, arrived: Arrived, message: ImageBatch | StreamMarked | StreamEnded
+    ) -> None:
         """Take images or a mark. Raises Refused for a batch that its reader cannot use."""
         offset, stream = arrived.place.offsets[0], self._knows.stream
         if isinstance(message, StreamMarked):
             stream.mark(message.source, message.count, message.stage, offset)
+            return
+        if isinstance(message, StreamEnded):
+            stream.end(message.source, message.count, offset)
             return
         check_batch(message, len(arrived.place.offsets), self._knows.shared.data)
         stream.take(message, offset)
@@ -118,10 +126,19 @@ class Twin:
         yield from self._prototypes.answers()
 
     def _join(self) -> Iterator[Answer]:
-        if self._knows.line.number < 0 and not self._joined:
-            self._joined = True
-            joined = EntityJoined(run=self._knows.shared.line.run, number=0, entity=self.entity)
-            yield Say(self._knows.topic("classes"), joined)
+        """Its line begins; in a live run it also ends with the stream, and goes on with it."""
+        line, number = self._knows.line, self._knows.line.number + 1
+        ended = self._knows.stream.ended
+        if (
+            number == self._told
+            or line.here != ended
+            or (number and not self._knows.shared.line.live)
+        ):
+            return
+        self._told = number
+        kind = EntityLeft if line.here else EntityJoined
+        said = kind(run=self._knows.shared.line.run, number=number, entity=self.entity)
+        yield Say(self._knows.topic("classes"), said)
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         """What follows from a finished task, unless a copy of this twin was quicker."""

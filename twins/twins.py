@@ -15,6 +15,7 @@ from schemas.messages import (
     RoundOpened,
     RunOpened,
     StrategyKept,
+    StreamEnded,
     StreamMarked,
     TeacherChosen,
     TwinDecision,
@@ -75,7 +76,7 @@ class Twins:
 
     def hear(self, arrived: Arrived) -> None:
         match arrived.message:
-            case ImageBatch() | StreamMarked() as sample:
+            case ImageBatch() | StreamMarked() | StreamEnded() as sample:
                 self._of_this_run(sample.run)
                 twin = self._by_topic[arrived.place.topic]
                 twin.hear_sample(arrived, sample)
@@ -128,7 +129,8 @@ class Twins:
         return left
 
     def _move_in(self, opened: RunOpened) -> None:
-        here = [e for e in opened.schedule.entities if parted(e)[0] == self._site]
+        known = self._wanted or () if opened.configuration.live else opened.schedule.entities
+        here = [e for e in known if parted(e)[0] == self._site]
         for entity in here:
             if entity not in self._twins and (self._wanted is None or entity in self._wanted):
                 twin = Twin(entity, self._shared)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from experiments.cli import data, dlq, doctor, inject, looks, model, replay, runs, topics
-from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line
+from experiments.cli import data, dlq, doctor, inject, live, looks, model, replay, runs, topics
+from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line, without_usual_place
 from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
 
 WORDS = "fedtwin.words"
@@ -64,7 +64,7 @@ class Commands(TyperGroup):
 
 def _known(error: FedtwinError | KeyboardInterrupt) -> tuple[str, int]:
     if isinstance(error, FedtwinError):
-        return in_a_line(str(error)), error.exit_code
+        return without_usual_place(in_a_line(str(error))), error.exit_code
     return "interrupted; what was written stands", INTERRUPTED
 
 
@@ -160,10 +160,10 @@ def root(
 
     \b
     Examples:
-      fedtwin demo                          a first run with its report, no service needed
-      fedtwin run smoke -o stages=1         a recipe with one key changed
-      fedtwin resume runs/smoke-fedka-2021  go on with a run that was stopped
-      fedtwin COMMAND --help                examples and options of a command
+      fedtwin demo                          # a first run with its report, no service needed
+      fedtwin run smoke -o stages=1         # a recipe with one key changed
+      fedtwin resume runs/smoke-fedka-2021  # go on with a run that was stopped
+      fedtwin run --help                    # examples and options of a command
     """
 
 
@@ -181,6 +181,7 @@ app = typer.Typer(
 runs.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
+live.add_to(app)
 replay.add_to(app)
 topics.add_to(app)
 dlq.add_to(app)

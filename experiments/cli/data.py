@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, next_step, table
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    DataDir,
+    answer,
+    command,
+    data_dir,
+    next_step,
+    table,
+    without_usual_place,
+)
 from experiments.numbers import NOTHING, size
 
 if TYPE_CHECKING:
@@ -59,7 +70,7 @@ def fetch(
     folder = data_dir(data)
     found = _told(fetched(name, folder))
     told = {"schema": SCHEMA, "data_dir": str(folder), "data": [found]}
-    answer(told, as_json, lambda out: _fetched(out, found))
+    answer(told, as_json, lambda out: _fetched(out, found, folder))
 
 
 def _told(holding: Holding) -> dict[str, Any]:
@@ -69,7 +80,7 @@ def _told(holding: Holding) -> dict[str, Any]:
         "present": holding.present,
         "path": str(holding.where) if holding.where else None,
         "bytes": holding.size,
-        "remedy": holding.remedy,
+        "remedy": without_usual_place(holding.remedy),
     }
 
 
@@ -90,14 +101,22 @@ def _listed(out: Console, found: list[dict[str, Any]], folder: str) -> None:
     out.print(
         f"\nin {folder}; a file or folder of your own: npz:PATH or folder:PATH", soft_wrap=True
     )
-    missing = [each["remedy"] for each in found if not each["present"]]
-    next_step(out, missing[0] if missing else "fedtwin run smoke")
+    missing = [each["name"] for each in found if not each["present"]]
+    if missing:
+        fetch = without_usual_place(command("data", "fetch", missing[0], "--data-dir", folder))
+        next_step(out, f"{fetch} brings it here")
+    else:
+        next_step(out, "fedtwin run smoke")
 
 
-def _fetched(out: Console, found: dict[str, Any]) -> None:
+def _fetched(out: Console, found: dict[str, Any], folder: Path) -> None:
+    from experiments.recipes import RECIPES
+
     where = found["path"] or "the installation"
     out.print(f"{found['name']} is in {where}, and is what it should be", soft_wrap=True)
-    next_step(out, "fedtwin run --help lists the recipes that use it")
+    using = next(each for each, keys in RECIPES.items() if keys["dataset"] == found["name"])
+    again = command("run", using, "--data-dir", folder)
+    next_step(out, f"{without_usual_place(again)} learns from it")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, DataDir, answer, data_dir, next_step
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    DataDir,
+    answer,
+    data_dir,
+    next_step,
+    without_usual_place,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +50,8 @@ def _told(out: Console, found: list[Check], fit: bool) -> None:
         mark = "ok     " if check.fine else ("MISSING" if check.needed else "note   ")
         out.print(f"{mark}  {check.name:<{wide}}  {check.found}", soft_wrap=True)
         if not check.fine:
-            out.print(f"{'':{wide + 9}}  {check.cause}; {check.remedy}", soft_wrap=True)
+            why = without_usual_place(f"{check.cause}; {check.remedy}")
+            out.print(f"{'':{wide + 9}}  {why}", soft_wrap=True)
     next_step(out, "fedtwin demo" if fit else "mend what is MISSING, then fedtwin doctor")
 
 

@@ -14,6 +14,7 @@ from experiments.cli.words import (
     DataDir,
     Run,
     answer,
+    changes,
     command,
     console,
     data_dir,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.bursts import Burst
-    from experiments.injection import Injection
+    from schemas.messages import DataFacts, RunOpened
 
 
 def inject(
@@ -60,7 +61,8 @@ def inject(
         typer.Option(
             "--as",
             metavar="UID,UID",
-            help="What the run calls these classes: in the order of --classes, or as CLASS=UID.",
+            help="What the run calls these classes: in the order of --classes, or as CLASS=UID;"
+            " without --classes, all of them.",
         ),
     ] = None,
     images: Annotated[
@@ -79,18 +81,21 @@ def inject(
     """Stream new images to one entity of a run.
 
     They become one more stage of it. The run may be over, stopped or going on. Images are brought
-    to the run's size. What was injected before is not added again.
+    to the run's size and colour, and how many were is told. What was injected before is not added
+    again. Without --classes a folder or file is taken as a whole: --as then has to name every class
+    in it, or none.
 
     \b
     Examples:
       fedtwin inject runs/smoke-fedka-2021 --entity entity-000 --classes 5,6 --images 60
-      fedtwin inject RUN --entity entity-002 --folder scans --as left=L --as right=R
-      fedtwin inject RUN --entity entity-001 --npz cells.npz --classes 0,3 --as 10,11
+      fedtwin inject runs/smoke-fedka-2021 --entity entity-002 --folder scans --as left=L,right=R
+      fedtwin inject runs/smoke-fedka-2021 --entity entity-001 --npz cells.npz --classes 0 --as 10
     """
     from experiments.bursts import Wanted, burst
     from experiments.folder import RunFolder
     from experiments.injection import inject as injected
     from experiments.injection import rest
+    from experiments.summary import glance
 
     wanted = Wanted(dataset, folder, npz, _listed(classes), _listed(*(renamed or ())), images)
     run_folder = RunFolder(run)
@@ -109,18 +114,23 @@ def inject(
         "schema": SCHEMA,
         **asdict(done),
         "classes": list(done.classes),
+        "new_images": done.images if done.added else 0,
+        "resized": made.resized,
+        "recoloured": made.recoloured,
         "run_dir": str(run),
-        "status": "running" if run_folder.running else "stopped",
+        "status": glance(run)["status"],
     }
-    _note_waiting(run_folder.decided().opened, made)
-    answer(told, as_json, lambda out: _told(out, done, run, told["status"]))
+    opened = run_folder.decided().opened
+    assert opened is not None
+    _note_waiting(opened, made)
+    answer(told, as_json, lambda out: _told(out, told, opened.data))
 
 
 def _listed(*given: str | None) -> list[str]:
     return [word.strip() for each in given if each for word in each.split(",") if word.strip()]
 
 
-def _note_waiting(opened: Any, made: Burst) -> None:
+def _note_waiting(opened: RunOpened, made: Burst) -> None:
     """Classes with too few images are not announced: they wait for more."""
     few = [uid for uid, count in made.counts.items() if count < opened.configuration.n_lab]
     if few:
@@ -131,18 +141,25 @@ def _note_waiting(opened: Any, made: Burst) -> None:
         )
 
 
-def _told(out: Console, done: Injection, run: Path, status: str) -> None:
+def _told(out: Console, told: dict[str, Any], data: DataFacts) -> None:
+    there = "" if told["added"] else "; none is new: this very injection was there already"
+    of_classes = f"{told['images']:,} of {', '.join(told['classes'])}"
     facts(
         out,
         [
-            ("entity", done.entity),
-            ("source", done.source + ("" if done.added else ": the run has it already")),
-            ("images", f"{done.images} of {', '.join(done.classes)}"),
-            ("stage", str(done.stage)),
+            ("entity", told["entity"]),
+            ("source", told["source"]),
+            ("images", f"{of_classes}{there or ', all of them new'}"),
+            ("changed", changes(told, data)),
+            ("stage", str(told["stage"])),
         ],
     )
-    going = "the runner takes it up; once it has ended: " if status == "running" else ""
-    next_step(out, f"{going}{command('resume', run)}")
+    if told["status"] == "done":
+        next_step(out, f"{command('show', told['run_dir'])}; the run has learned from it already")
+        return
+    running = told["status"] == "running"
+    going = "the runner takes it up; once it has ended: " if running else ""
+    next_step(out, f"{going}{command('resume', told['run_dir'])}")
 
 
 def add_to(app: typer.Typer) -> None:

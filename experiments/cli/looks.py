@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+RUNS = Path("runs")
+"""Where `ls` looks unless somebody names another folder."""
+
+
 def show(run: Run, as_json: AsJson = False) -> None:
     """Show where a run stands: running, done, failed, diverged or stopped. It needs no lock.
 
@@ -63,8 +67,9 @@ def _advice(told: dict[str, Any]) -> str:
 
 def ls(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where to look, also in folders below.")
-    ] = Path("runs"),
+        Path | None,
+        typer.Argument(metavar="DIR", help="Where to look, also in folders below; else in runs."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs and how far they are. It needs no lock.
@@ -72,11 +77,14 @@ def ls(
     \b
     Examples:
       fedtwin ls
-      fedtwin ls ~/experiments --json
+      fedtwin ls runs --json
     """
-    runs = list(_runs(folder))
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: `fedtwin ls` looks in {RUNS}")
+    place = folder or RUNS
+    runs = list(_runs(place))
     told = {"schema": SCHEMA, "runs": runs}
-    answer(told, as_json, lambda out: _listed(out, folder, runs))
+    answer(told, as_json, lambda out: _listed(out, place, runs))
 
 
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:
@@ -94,16 +102,18 @@ def _listed(out: Console, folder: Path, runs: list[dict[str, Any]]) -> None:
         out.print(f"no run in {folder}")
         next_step(out, "fedtwin demo")
         return
-    table(out, ("folder", "status", ">stages", ">rounds", "why"), (_row(each) for each in runs))
+    columns = ("folder", "data", "status", ">stages", ">rounds", "why")
+    table(out, columns, (_row(each) for each in runs))
     next_step(out, "fedtwin show FOLDER")
 
 
 def _row(run: dict[str, Any]) -> tuple[str, ...]:
     where = run.get("position")
     if where is None:
-        return run["run_dir"], run["status"], NOTHING, NOTHING, run["why"]
+        return run["run_dir"], NOTHING, run["status"], NOTHING, NOTHING, run["why"]
     return (
         run["run_dir"],
+        run["dataset"],
         run["status"],
         f"{where['stages']}/{where['of_stages']}",
         f"{where['rounds']}/{where['of_rounds']}",
@@ -138,7 +148,7 @@ def methods(as_json: AsJson = False) -> None:
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="One, with its keys.")
+        str | None, typer.Argument(metavar="RECIPE", help="One, with its keys.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, answer, command, next_step, table
+from experiments.cli.words import SCHEMA, AsJson, answer, changes, command, next_step, table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from schemas.messages import DataFacts
 
 RunOrModel = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run's folder, or a model.safetensors alone.")
@@ -21,14 +23,14 @@ RunOrModel = Annotated[
 def predict(
     run: RunOrModel,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files, or npz of images.")
+        list[Path], typer.Argument(metavar="IMAGE", help="PNG or JPEG files, or npz of images.")
     ],
     as_json: AsJson = False,
 ) -> None:
     """Say which class each image shows, and how surely.
 
     Also whether it is unlike anything known: then its class is only the nearest guess. Images are
-    brought to the size that the model was trained on.
+    brought to the size and colour that the model was trained on, and how many were is told.
 
     \b
     Examples:
@@ -39,21 +41,23 @@ def predict(
 
     model = read_model(model_file(run))
     called, pictures = read_pictures(images, model.data)
-    said = model.predictions(pictures)
+    said = model.predictions(pictures.images)
     told = {
         "schema": SCHEMA,
         "model_version": int(model.registry["version"]),
         "model_sha256": model.registry["sha256"],
         "family": model.family,
         "entropy_limit": model.limit,
+        "resized": int(pictures.resized.sum()),
+        "recoloured": int(pictures.recoloured.sum()),
         "predictions": [
             {"image": image, **asdict(each)} for image, each in zip(called, said, strict=True)
         ],
     }
-    answer(told, as_json, lambda out: _said(out, told))
+    answer(told, as_json, lambda out: _said(out, told, model.data))
 
 
-def _said(out: Console, told: dict[str, Any]) -> None:
+def _said(out: Console, told: dict[str, Any], data: DataFacts) -> None:
     table(
         out,
         ("image", "class", ">probability", ">entropy", ""),
@@ -69,9 +73,12 @@ def _said(out: Console, told: dict[str, Any]) -> None:
         ),
     )
     out.print(
-        f"\nentropy in nats; above {told['entropy_limit']:.2f} an image is unlike anything known"
+        f"\nentropy in nats; above {told['entropy_limit']:.2f} an image is unlike anything known",
+        soft_wrap=True,
     )
-    next_step(out, "fedtwin inject RUN --folder DIR teaches new classes to a run")
+    if changed := changes(told, data):
+        out.print(f"as the model takes them: {changed}", soft_wrap=True)
+    next_step(out, "fedtwin inject --help tells how a run is taught new classes")
 
 
 def export(
@@ -85,7 +92,8 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Where to; of both formats without the ending. Otherwise fedtwin.FORMAT here.",
+            help="Where to; the format's ending is added where it lacks. Otherwise fedtwin.FORMAT"
+            " here.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -28,7 +28,7 @@ from experiments.cli.words import (
     next_step,
     overrides,
 )
-from experiments.numbers import roughly, size
+from experiments.numbers import counted, roughly, size
 from schemas.errors import ConfigurationError, DataError, Diverged
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ Override = Annotated[
 RunDir = Annotated[
     Path | None,
     typer.Option(
-        "--run-dir", metavar="DIR", help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED."
+        "--run-dir",
+        metavar="DIR",
+        help="The run's folder. Otherwise runs/RECIPE-STRATEGY-SEED; with -o dataset=OTHER,"
+        " runs/RECIPE-OTHER-STRATEGY-SEED.",
     ),
 ]
 
@@ -81,7 +84,7 @@ def demo(
     \b
     Examples:
       fedtwin demo
-      fedtwin demo --strategy fedavg     the same without anything against forgetting
+      fedtwin demo --strategy fedavg     # the same without anything against forgetting
       fedtwin demo --seed 7 --json
     """
     keys = _keys(override, strategy=strategy, seed=seed)
@@ -116,13 +119,20 @@ def run(
         ),
     ] = EMBEDDED,
     twins: Annotated[
-        int, typer.Option("--twins", min=1, help="Over Kafka: processes that share the twins.")
+        int,
+        typer.Option(
+            "--twins", min=1, metavar="N", help="Over Kafka: processes that share the twins."
+        ),
     ] = 1,
     aggregators: Annotated[
-        int, typer.Option("--aggregators", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option(
+            "--aggregators", min=1, metavar="N", help="Over Kafka: one, and its standbys."
+        ),
     ] = 1,
     proxies: Annotated[
-        int, typer.Option("--proxies", min=1, help="Over Kafka: one, and its standbys.")
+        int,
+        typer.Option("--proxies", min=1, metavar="N", help="Over Kafka: one, and its standbys."),
     ] = 1,
     compression: Annotated[
         str | None,
@@ -149,7 +159,7 @@ def run(
       fedtwin run smoke --strategy fedavg --seed 7
       fedtwin run smoke -o stages=1 -o "classes_per_stage=[5]"
       fedtwin run cifar100-small --data-dir ~/data -o rounds_per_stage=3
-      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28
+      fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28 -o classes_per_stage=4
       make up && fedtwin run smoke --transport kafka --twins 2 --aggregators 2
     """
     keys = _keys(override, strategy=strategy, seed=seed)
@@ -172,7 +182,8 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, killed, or injected into.
 
-    The data are looked for where the run found them, unless --data-dir names another folder.
+    The data are looked for where the run found them, unless --data-dir names another folder. A
+    run that is done is left as it is.
 
     \b
     Examples:
@@ -180,12 +191,14 @@ def resume(
       fedtwin resume runs/cifar100-fedka-2021 --workers 8
     """
     from experiments import api
+    from experiments.summary import glance
 
     folder = data_dir(data) if data else None
+    was_done = glance(run)["status"] == "done"
     ctx.meta[BEGUN] = run
-    with _going_on(run), _watched(quiet) as (watch, _):
+    with _going_on(run), _watched(quiet or was_done) as (watch, _):
         told = api.resume(run, data_dir=folder, workers=workers, watch=watch)
-    answer(told, as_json, lambda out: _ended(out, told))
+    answer(told, as_json, lambda out: _ended(out, told, was_done=was_done))
 
 
 def _start(
@@ -221,7 +234,7 @@ def _start(
         def announce(estimate: Estimate) -> None:
             ctx.meta[BEGUN] = folder
             if not quiet:
-                _announce(notes, folder, estimate, local.workers)
+                _announce(notes, folder, estimate, local.workers, wanted)
 
         more: dict[str, Any] = {"fresh": fresh, "watch": watch, "announce": announce}
         if wanted is None:
@@ -317,18 +330,30 @@ def _is_begun(folder: Path) -> bool:
     return RunFolder(folder).exists and RunFolder(folder).read_manifest()["state"] != "done"
 
 
-def _announce(notes: Console, folder: Path, estimate: Estimate, workers: int) -> None:
-    """What the run will take, before it begins."""
-    notes.print(
-        f"{folder}: about {roughly(estimate.seconds(workers))} with"
-        f" {workers} worker{'s' if workers > 1 else ''},"
-        f" {size(estimate.disk_bytes)} of disk, {size(estimate.memory(workers))} of memory;"
-        f" {estimate.images:,} images in {estimate.steps:,} steps",
-        soft_wrap=True,
-    )
+def _announce(
+    notes: Console, folder: Path, estimate: Estimate, workers: int, wanted: Wanted | None
+) -> None:
+    """What the run will take, before it begins. Nobody knows how far a broker is away, so of a run
+    over Kafka the time is that of one process, and said to be."""
+    seconds, busy = roughly(estimate.seconds(workers)), counted(workers, "worker")
+    disk = f"{size(estimate.disk_bytes)} of disk"
+    if wanted is None:
+        needs = f"about {seconds} with {busy}, {disk}, {size(estimate.memory(workers))} of memory"
+    else:
+        memory = estimate.memory(wanted.workers(workers), wanted.programs)
+        needs = (
+            f"more than the {seconds} that one process with {busy} would take, as"
+            f" {wanted.programs} programs start and their messages travel; {disk}, most of it the"
+            " broker's;"
+            f" {size(memory)} of memory"
+        )
+    training = f"{counted(estimate.images, 'image')} in {counted(estimate.steps, 'step')}"
+    notes.print(f"{folder}: {needs}; {training}", soft_wrap=True)
 
 
-def _ended(out: Console, told: dict[str, Any]) -> None:
+def _ended(out: Console, told: dict[str, Any], *, was_done: bool = False) -> None:
+    if was_done:
+        out.print(f"nothing to do: {told['run']} is done\n", soft_wrap=True)
     tables.run(out, told)
     next_step(out, f"open {told['report']}, or {command('show', told['run_dir'])}")
 

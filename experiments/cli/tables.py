@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli.words import facts, in_a_line, table
-from experiments.numbers import NOTHING, duration, lost, percent, size, speed
+from experiments.numbers import NOTHING, counted, duration, lost, percent, size, speed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+PLURAL = ("producers", "twins")
 SHOWN_CLASSES = 8
 """Uids of classes in a line before the rest is counted."""
 
@@ -56,7 +57,11 @@ def entities(out: Console, told: dict[str, Any]) -> None:
 
 def waiting(out: Console, told: dict[str, Any]) -> None:
     """What each role waits for, if any does."""
-    found = [(role, f"waits for {'; '.join(what)}") for role, what in told["waits"].items() if what]
+    found = [
+        (role, f"wait{'' if role in PLURAL else 's'} for {'; '.join(what)}")
+        for role, what in told["waits"].items()
+        if what
+    ]
     if found:
         out.print()
         facts(out, found)
@@ -80,13 +85,15 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
     forgetting = told["forgetting"]
     return [
         ("run", f"{told['run']}, {told['status']}"),
+        ("data", told["dataset"]),
         ("why", in_a_line(told["why"] or "")),
-        ("average", f"{percent(told['average_accuracy'])} over the closed stages"),
+        ("average", _average(told["average_accuracy"])),
         ("forgetting", "" if forgetting is None else lost(forgetting)),
         (
             "new classes",
-            f"entropy rule: {detector['hits']} hits, {detector['misses']} misses,"
-            f" {detector['false_alarms']} false alarms",
+            f"entropy rule: {counted(detector['hits'], 'hit')},"
+            f" {counted(detector['misses'], 'miss', 'misses')},"
+            f" {counted(detector['false_alarms'], 'false alarm')}",
         ),
         ("untested", some(told["untested_classes"])),
         (
@@ -96,12 +103,16 @@ def _about(told: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "traffic",
             f"{size(told['bytes_up'])} up, {size(told['bytes_down'])} down,"
-            f" {told['rounds']} rounds",
+            f" {counted(told['rounds'], 'round')}",
         ),
         ("time", f"{duration(told['wall_seconds'])}{_speed(told['images_per_second'])}"),
         ("model", _model(told)),
         ("report", told["report"] or ""),
     ]
+
+
+def _average(accuracy: float | None) -> str:
+    return NOTHING if accuracy is None else f"{percent(accuracy)} over the closed stages"
 
 
 def _model(told: dict[str, Any]) -> str:

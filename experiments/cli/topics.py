@@ -20,7 +20,7 @@ from experiments.cli.words import (
     overrides,
     table,
 )
-from experiments.numbers import size
+from experiments.numbers import counted, size
 from schemas.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def _planned(
     min_insync: int | None,
 ) -> tuple[Names, dict[str, list[Planned]]]:
     from experiments.recipes import recipe as configured
+    from experiments.recipes import run_name
     from experiments.runner import load_data, opened_with
     from experiments.system import SITE
     from infra.kafka import KafkaSettings
@@ -169,7 +170,7 @@ def _planned(
     folder = data_dir(data)
     dataset = load_data(configuration, placed(configuration.dataset, folder), folder)
     opening = opened_with(configuration, dataset)
-    names = Names(f"{configuration.recipe}-{configuration.strategy}-{configuration.seed}")
+    names = Names(run_name(configuration))
     settings = KafkaSettings("", replication=replication, min_insync=min_insync)
     entities = opening.schedule.entities
     return names, {
@@ -208,7 +209,7 @@ def _plan_shown(out: Console, told: dict[str, Any]) -> None:
 
 def _applied(out: Console, told: dict[str, Any]) -> None:
     for what in ("made", "mended", "kept"):
-        out.print(f"{what:<7}{len(told[what])} topics")
+        out.print(f"{what:<7}{counted(len(told[what]), 'topic')}")
     next_step(out, f"fedtwin topics ls {told['run']}")
 
 
@@ -228,7 +229,7 @@ def _listed(out: Console, told: dict[str, Any]) -> None:
 
 
 def _removed(out: Console, told: dict[str, Any]) -> None:
-    out.print(f"{len(told['removed'])} topics of {told['run']} were taken away")
+    out.print(f"taken away: {counted(len(told['removed']), 'topic')} of {told['run']}")
     next_step(out, "fedtwin run RECIPE --transport kafka begins one anew")
 
 

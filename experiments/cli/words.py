@@ -6,16 +6,19 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.numbers import counted
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from schemas.messages import DataFacts
 
 SCHEMA = 1
 """Of every JSON object that a command prints."""
@@ -75,6 +78,11 @@ def data_dir(asked: Path | None) -> Path:
     return Path(named or f"{cache}/fedtwin").expanduser().absolute()
 
 
+def without_usual_place(text: str) -> str:
+    """A text in whose commands the folder of data sets is named only where it is not the usual."""
+    return text.replace(f" --data-dir {shlex.quote(str(data_dir(None)))}", "")
+
+
 def overrides(given: Sequence[str]) -> dict[str, Any]:
     """`key=value` pairs, values read as YAML. Raises ConfigurationError for anything else."""
     import yaml
@@ -110,16 +118,26 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Rows under their headings; a heading that begins with '>' has its column to the right."""
+    """Rows under their headings; a heading that begins with '>' has its column to the right.
+
+    Lines end where their words do: a terminal would not show blanks, but a file would keep them.
+    What is too long for its column goes on below, for a name that is cut cannot be copied.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column.startswith(">")
-        shown.add_column(column.removeprefix(">"), justify="right" if right else "left")
+        shown.add_column(
+            column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
     for row in rows:
         shown.add_row(*row)
-    out.print(shown)
+    for segments in out.render_lines(shown, pad=False):
+        line = Text.assemble(*((each.text, each.style or "") for each in segments))
+        line.rstrip()
+        out.print(line, soft_wrap=True)
 
 
 def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
@@ -128,6 +146,16 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         out.print(f"{name:<{wide}}  {value}", soft_wrap=True)
+
+
+def changes(told: Mapping[str, Any], data: DataFacts) -> str:
+    """What was done to images that a model could not take as they were; empty for nothing."""
+    colour = "gray" if data.channels == 1 else "colour"
+    made = [
+        (told["resized"], f"resized to {data.width}x{data.height}"),
+        (told["recoloured"], f"converted to {colour}"),
+    ]
+    return ", ".join(f"{counted(number, 'image')} {what}" for number, what in made if number)
 
 
 def command(*words: str | Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from operator import attrgetter
 from typing import Any
@@ -38,6 +37,8 @@ class Window:
         """Whether `next` lies where the topic has nothing, because it was trimmed."""
         self.size = 0
         """Bytes that are kept."""
+        self.asked = 0
+        """When it was last asked for, by `Kept`'s count."""
         self._kept: list[Stored] = []
         self._given = place
         """Up to where somebody has been given it."""
@@ -103,17 +104,51 @@ class Window:
         self.start = place
 
 
+class Kept:
+    """What the feeds of a process keep together: at most so many bytes of what was given.
+
+    A message in pieces is read a second time when its last piece is there, whichever feed brought
+    them. So neither has a share of its own that would be too small for a large one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._feeds: list[Feed] = []
+        self._count = 0
+
+    def share(self, feed: Feed) -> None:
+        """From now on what this feed keeps counts, too."""
+        self._feeds.append(feed)
+
+    def asked(self, window: Window) -> None:
+        """Somebody wants what is in a window: it is let go last."""
+        self._count += 1
+        window.asked = self._count
+
+    def make_room(self) -> None:
+        """Let go of what was given, where it was not asked for the longest."""
+        windows = [each for feed in self._feeds for each in feed.windows.values() if each.size]
+        over = sum(each.size for each in windows) - self._most
+        if over <= 0:
+            return
+        for window in sorted(windows, key=attrgetter("asked")):
+            before = window.size
+            window.drop(over)
+            over -= before - window.size
+            if over <= 0:
+                return
+
+
 class Feed:
     """A consumer, and the windows that it fills. Not for several threads at once."""
 
-    def __init__(
-        self, consumer: KafkaConsumer, keep_bytes: int, known: Collection[str] = ()
-    ) -> None:
+    def __init__(self, consumer: KafkaConsumer, kept: Kept, known: Collection[str] = ()) -> None:
         """`known` are topics that are there: a new one costs the client 0.1 s, all at once too."""
-        self.windows: OrderedDict[str, Window] = OrderedDict()
-        """By topic, the one that was asked for last at the end."""
+        self.windows: dict[str, Window] = {}
+        """By topic."""
         self._consumer = consumer
-        self._keep = keep_bytes
+        self._kept = kept
+        kept.share(self)
         self._known = known
         self._assigned: set[str] = set()
         self._opened: dict[str, int] = {}
@@ -147,8 +182,7 @@ class Feed:
 
     def take(self, window: Window, place: int, max_bytes: int) -> list[Stored]:
         """What a window holds from a place on."""
-        if self.windows.get(window.topic) is window:
-            self.windows.move_to_end(window.topic)
+        self._kept.asked(window)
         return window.take(place, max_bytes)
 
     def poll(self, seconds: float) -> bool:
@@ -167,7 +201,7 @@ class Feed:
                 if window.unread > AHEAD_BYTES:
                     self.leave(partition.topic)
         if found:
-            self._make_room()
+            self._kept.make_room()
         return bool(found)
 
     def look(self, window: Window) -> None:
@@ -224,16 +258,6 @@ class Feed:
                 error
             )
         return {}
-
-    def _make_room(self) -> None:
-        """Let go of what was given, where it was not asked for the longest."""
-        over = sum(window.size for window in self.windows.values()) - self._keep
-        for window in self.windows.values():
-            if over <= 0:
-                return
-            before = window.size
-            window.drop(over)
-            over -= before - window.size
 
 
 def _partitions(topics: Iterable[str]) -> list[TopicPartition]:

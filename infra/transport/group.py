@@ -21,6 +21,12 @@ SESSION = 6.0  # seconds after which a process that is not heard of has lost its
 POLLED = 300.0  # seconds without a look at the group after which it has as well
 POLL = 0.02  # seconds for a look: with none at all the client never joins its group
 NEW = 5.0  # seconds in which an entity's new topic is noticed
+DEALT = 2.0  # seconds for a look while the group deals anew: more than others need to hear of it
+
+
+def group_of(names: Names, site: str) -> str:
+    """Kafka's name of the group that a site's twins are dealt in."""
+    return f"{names.prefix}.{names.run}.twins.{site}"
 
 
 class Group:
@@ -45,7 +51,7 @@ class Group:
         self._consumer = connected(
             settings,
             KafkaConsumer,
-            group_id=f"{names.prefix}.{names.run}.twins.{site}",
+            group_id=group_of(names, site),
             group_instance_id=process,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             auto_offset_reset="earliest",  # it must say something; everything is paused
@@ -62,11 +68,28 @@ class Group:
     def entities(self) -> frozenset[str]:
         """Those dealt to this process now, by full name."""
         with suppress(errors.RetriableError):  # the client finds back to its group by itself
+            self._join()
             self._consumer.poll(timeout_ms=round(1000 * POLL))
         return frozenset(
             f"{self._site}/{partition.topic.removeprefix(self._prefix)}"
             for partition in self._consumer.assignment()
         )
+
+    @property
+    def generation(self) -> int:
+        """How often the group has dealt, as this member knows; -1 while it is no member."""
+        return int(self._consumer.group_metadata().generation_id)
+
+    def _join(self) -> None:
+        """While the group deals anew, wait for what this member gets.
+
+        What is dealt between two looks the client throws away (3.0.12): it joins again, which lets
+        the others deal anew, and so on for ever. It has no public word for this wait, which ends as
+        soon as the group has dealt.
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator.need_rejoin():
+            coordinator.poll(timeout_ms=round(1000 * DEALT))
 
     def close(self) -> None:
         """Leave at once, whatever the broker does."""

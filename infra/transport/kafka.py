@@ -19,7 +19,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from infra.kafka import KafkaSettings, Outage, connected
 from infra.points import Hook, no_hook
 from infra.transport.base import Stored, Trimmed
-from infra.transport.following import Feed, Window
+from infra.transport.following import Feed, Kept, Window
 from infra.transport.offsets import Offsets
 from infra.transport.sending import Outgoing, Sender
 from schemas.codec import Record
@@ -31,7 +31,6 @@ FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
 PAUSE = 0.002  # seconds between two looks at what came: a loop reads hundreds of topics
-FOLLOWED_BYTES = 16 * 1024 * 1024  # kept of what came by itself, so mostly small
 MADE = 5.0  # seconds in which a topic must be there that is written to
 
 
@@ -55,8 +54,9 @@ class Kafka:
         self._admin = connected(settings, KafkaAdminClient, request_timeout_ms=round(1000 * ANSWER))
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
-        self._followed = Feed(_consumer(settings, FETCH), FOLLOWED_BYTES, known)
-        self._visited = Feed(_consumer(settings, VISIT), settings.keep_bytes, known)
+        kept = Kept(settings.keep_bytes)
+        self._followed = Feed(_consumer(settings, FETCH), kept, known)
+        self._visited = Feed(_consumer(settings, VISIT), kept, known)
         self._sender = Sender(settings, self._outage, hook, self._offsets)
         self._next_look = 0.0
         self._came = False

@@ -916,9 +916,9 @@ def test_a_decision_of_a_newer_program_ends_this_one(topic: str, record: Record,
     [
         ("WindowJudged", "newer-schema", "WindowJudged of schema 2; this program reads schema 1"),
         (
-            "EntityLeft",
+            "EntityMoved",
             "unknown-kind",
-            "'EntityLeft' of schema 2; this program knows no such kind, and schemas up to 1",
+            "'EntityMoved' of schema 2; this program knows no such kind, and schemas up to 1",
         ),
     ],
 )

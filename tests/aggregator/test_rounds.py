@@ -14,10 +14,11 @@ from learning.strategies import STRATEGIES
 from learning.strategies.strategy import Groups, RoundMean, Sent
 from schemas.codec import pack
 from schemas.errors import Refused
-from schemas.line import RoundsLine, VerdictLines
+from schemas.line import RoundsLine
 from schemas.messages import ModelUpdate, Participant, RoundOpened, RunOpened, WindowJudged
 from schemas.schedule import Client, Schedule, Stage
 from schemas.tensors import decoded, update_of
+from schemas.verdicts import VerdictLines
 from tests.schemas.decisions import HONEST, RUN, addition, joined, opening, read, verdict
 from tests.schemas.specimens import NORTH, SOUTH, facts, model, opened, recipe, weights
 

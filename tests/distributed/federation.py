@@ -152,10 +152,17 @@ class Federation:
         role: str,
         *words: str,
         name: str = "",
-        kill: tuple[str, int] | None = None,
+        kill: tuple[str, int] | tuple[str, int, int, int] | None = None,
+        slow: float | None = None,
         environment: Mapping[str, str] | None = None,
+        clock: float = 0,
     ) -> Program:
-        """Start a program of a role; `kill` is a point, and how often it is passed before."""
+        """Start a program of a role.
+
+        `kill` is a point, and how often it is passed before; with a process id and a signal
+        behind them it is not itself that is struck. `slow`, the seconds more that a training of the
+        first round takes. Its clock goes wrong by `clock` seconds.
+        """
         name = name or f"{role}-1"
         every = [*words, "--process", name]
         if role == "aggregator":
@@ -164,7 +171,8 @@ class Federation:
             every += ["--data-dir", str(self._folder)]
         if role == "twins":
             every += ["--workers", "2"]
-        self.programs[name] = self._begin(role, every, name, kill, environment or {})
+        more = {"kill": kill, "slow": slow, "clock": clock}
+        self.programs[name] = self._begin(role, every, name, environment or {}, **more)
         return self.programs[name]
 
     def start_all(self, *besides: str, kill: Mapping[str, tuple[str, int]] | None = None) -> None:
@@ -177,7 +185,7 @@ class Federation:
         """Start a program that has ended, with the same words and without a hook."""
         old = self.programs[name]
         assert old.code is not None
-        fresh = self._begin(old.role, old.words, name, None, {})
+        fresh = self._begin(old.role, old.words, name, {})
         fresh.ends = [*old.ends, old.code]
         self.programs[name] = fresh
 
@@ -236,15 +244,15 @@ class Federation:
         role: str,
         words: Sequence[str],
         name: str,
-        kill: tuple[str, int] | None,
         environment: Mapping[str, str],
+        **more: object,
     ) -> Program:
         told = self._zygote.ask(
             start=role,
             words=list(words),
             environment={**self.environment, **environment},
             log=str(self._folder / f"{name}.log"),
-            kill=kill,
+            **more,
         )
         return Program(role, list(words), told["pid"])
 
@@ -291,6 +299,11 @@ def messages(log: Transport, topic: str) -> Iterator[tuple[Any, str]]:
                 yield unpack(part.content, LEAST_BYTES), part.message
             except Refused:
                 continue
+
+
+def of_kind(run: Federation, kind: type) -> int:
+    """How many decisions of a kind there are."""
+    return sum(isinstance(each, kind) for each in run.decided().decisions.values())
 
 
 def ended_as_undisturbed(federation: Federation) -> None:

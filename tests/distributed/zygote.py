@@ -3,9 +3,11 @@
 It is spoken to in lines of JSON, one question and one answer each:
 
     {"start": "twins", "words": ["--workers", "2"],
-     "environment": {}, "log": "l", "kill": ["said", 3]}
+     "environment": {}, "log": "l", "kill": ["said", 3], "slow": 60, "clock": 3600}
         gives {"pid": 17}; `kill` names a point (infra/points.py) and how often it is passed before
-        the program kills itself there
+        the program kills itself there, or does to another process what stands behind it: [pid,
+        signal]; `slow`, how many seconds longer each training of the run's first round takes; its
+        clock goes wrong by `clock` seconds
     {"poll": 17}   gives {"code": null}, or its exit code, negative for a signal
 """
 
@@ -16,14 +18,18 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from kafka.record.default_records import DefaultRecordBatchBuilder as Builder
 
 import aggregator.__main__
 import producers.__main__
 import proxy.__main__
 import twins.__main__
 from infra.points import Hook, no_hook
+from infra.promises import Result, Task
 from infra.workers import Function, forked
 from learning.repeatable import repeatable
 from proxy import worker as of_the_proxy
@@ -41,8 +47,9 @@ FUNCTIONS: Mapping[str, Mapping[str, Function]] = {
 }
 
 
-def suicide(point: str, times: int) -> Hook:
-    """A hook that kills its process where a point is passed for the nth time."""
+def striking(point: str, times: int, pid: int = 0, what: int = signal.SIGKILL) -> Hook:
+    """A hook that kills its process where a point is passed for the nth time; or, with a process
+    id, sends that one a signal there."""
     passed = 0
 
     def hook(here: str) -> None:
@@ -50,9 +57,20 @@ def suicide(point: str, times: int) -> Hook:
         if here == point:
             passed += 1
             if passed == times:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(pid or os.getpid(), what)
 
     return hook
+
+
+def slowed(functions: Mapping[str, Function], seconds: float) -> Mapping[str, Function]:
+    """The same functions, but in the run's first round a training takes so many seconds longer."""
+
+    def learn(task: Task) -> Result:
+        if task.values["stage"] == task.values["round"] == 0:
+            time.sleep(seconds)
+        return functions["learn"](task)
+
+    return {**functions, "learn": learn}
 
 
 def start(told: Mapping[str, Any]) -> int:
@@ -69,14 +87,30 @@ def start(told: Mapping[str, Any]) -> int:
             os.dup2(file, number)
         os.environ.update(told["environment"])
         kill = told.get("kill")
-        more: dict[str, Any] = {"hook": suicide(*kill) if kill else no_hook}
+        if told.get("clock"):
+            wrong_clock(told["clock"])
+        more: dict[str, Any] = {"hook": striking(*kill) if kill else no_hook}
         if told["start"] in FUNCTIONS:
-            more["start_worker"] = forked(FUNCTIONS[told["start"]])
+            functions = FUNCTIONS[told["start"]]
+            slow = told.get("slow")
+            more["start_worker"] = forked(slowed(functions, slow) if slow else functions)
         code = MAINS[told["start"]](told["words"], **more)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def wrong_clock(off: float) -> None:
+    """This process lives so many seconds ahead of the others; its records say so."""
+    true_time, append = time.time, Builder.append
+    time.time = lambda: true_time() + off
+
+    def stamped(self: Builder, offset: int, timestamp: int | None, *more: Any, **named: Any) -> Any:
+        assert timestamp is None  # so the client looks at a clock, which it knows by another name
+        return append(self, offset, round(1000 * time.time()), *more, **named)
+
+    Builder.append = stamped
 
 
 def poll(pid: int) -> int | None:

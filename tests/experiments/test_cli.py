@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -9,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from experiments.cli.words import data_dir, in_a_line, overrides
+from experiments.cli.words import data_dir, in_a_line, overrides, table
 from experiments.folder import RunFolder
 from experiments.recipes import RECIPES
 from learning.strategies import STRATEGIES
@@ -211,6 +213,10 @@ def test_a_program_that_asked_for_json_gets_its_error_as_json(words: str, code: 
     [
         ("resume nowhere", "fedtwin ls"),
         ("run cifar100-small", "fedtwin data fetch cifar100"),
+        (
+            "run cifar100-small --data-dir /a/b",
+            "fedtwin data fetch cifar100 --data-dir /a/b",
+        ),
         ("data fetch cifar10", "fedtwin data fetch --help shows what can be said"),
         ("run tiny -o width=4096", "put that right, then again fedtwin run tiny -o width=4096"),
         ("show --bogus", "fedtwin show --help shows what can be said"),
@@ -261,12 +267,25 @@ def test_data_that_come_with_the_installation_need_no_fetching() -> None:
 
     assert found["present"]
     assert found["remedy"] == ""
+    assert fedtwin("data", "fetch", "digits").stdout.splitlines()[-1] == (
+        "next: fedtwin run demo learns from it"
+    )
 
 
 def test_an_empty_folder_holds_no_run() -> None:
     """`ls` in a fresh place shows the way on."""
     assert told("ls")["runs"] == []
     assert fedtwin("ls").stdout.splitlines()[-1] == "next: fedtwin demo"
+
+
+def test_a_folder_that_is_not_there_is_no_empty_one() -> None:
+    """Whoever names it has mistyped it, most likely; a file is no folder, either."""
+    Path("file").touch()
+
+    for named in ("nope", "file"):
+        answered = fedtwin("ls", named)
+        assert answered.exit_code == 4
+        assert f"there is no folder {named}" in answered.stderr
 
 
 @pytest.mark.parametrize("manifest", ['{"version": 7}', "[1]", "{"])
@@ -279,6 +298,25 @@ def test_a_run_folder_of_another_version_is_not_guessed_at(manifest: str) -> Non
     (listed,) = told("ls", ".")["runs"]
     assert listed["status"] == "unreadable"
     assert Path("manifest.json").read_text() == manifest
+
+
+@pytest.mark.parametrize("words", ["methods", "recipes", "recipes smoke", "data ls"])
+def test_no_line_ends_in_blanks(words: str) -> None:
+    """A terminal hides them; a file that the answer goes into keeps them."""
+    shown = fedtwin(*words.split()).stdout
+
+    assert [line for line in shown.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_name_that_is_too_long_for_its_column_is_not_cut() -> None:
+    """On a narrow terminal it goes on below, and can be copied in two parts."""
+    out = io.StringIO()
+
+    table(Console(file=out, width=20), ("folder", ">rounds"), [("a-folder-of-many-letters", "8")])
+
+    lines = out.getvalue().splitlines()
+    assert "".join(line[:12].rstrip() for line in lines[1:]) == "a-folder-of-many-letters"
+    assert max(map(len, lines)) <= 20
 
 
 # --- small things ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
 from experiments import runner
+from experiments.cli.runs import _announce
+from experiments.estimate import Estimate
 from experiments.folder import RunFolder
+from experiments.processes import Wanted
 from experiments.recipes import departures, recipe
 from infra.workers import Function, forked
 from tests.experiments.hands import fedtwin, told
@@ -177,6 +182,30 @@ def test_a_recipe_and_what_departs_from_it_make_the_same_again(
 
     assert recipe(name, overrides=found) == own
     assert bool(found) == bool(preset or keys)
+
+
+# --- what a run will take -------------------------------------------------------------------------
+
+
+def announced(wanted: Wanted | None) -> str:
+    """What is said before a run of 100 s on one core begins, with two workers."""
+    out = io.StringIO()
+    estimate = Estimate(10, 1, 100.0, 5_000_000, 100_000_000, 400_000_000)
+    _announce(Console(file=out, width=300), Path("run"), estimate, 2, wanted)
+    return out.getvalue().strip()
+
+
+def test_an_estimate_says_what_it_is_of() -> None:
+    """Over Kafka the time is that of one process, and said to be; memory is that of all programs:
+    five (twins, aggregator, proxy, producers, and the one that reports), and five workers."""
+    assert announced(None) == (
+        "run: about 70 s with 2 workers, 5 MB of disk, 900 MB of memory; 1 image in 10 steps"
+    )
+    assert announced(Wanted()) == (
+        "run: more than the 70 s that one process with 2 workers would take, as 5 programs start"
+        " and their messages travel; 5 MB of disk, most of it the broker's; 2.5 GB of memory;"
+        " 1 image in 10 steps"
+    )
 
 
 # --- what a demo replaces -------------------------------------------------------------------------

@@ -45,6 +45,19 @@ def test_a_line_is_interrupted_where_the_question_changes() -> None:
     assert words(axes) == ["stage 0", "stage 1", "90.0", "70.0"]
 
 
+def test_rounds_are_called_as_everywhere() -> None:
+    """By their stage and their number in it, from 0; of very many only some have room."""
+    few = axes_of(accuracy_by_round(measured(story()), LIGHT))
+    told = Told("ab", rounds=50)
+    told.grows("a", "b")
+    for _ in range(50):
+        told.round(right(5, 5))
+    many = axes_of(accuracy_by_round(measured(told), LIGHT))
+
+    assert [each.get_text() for each in few.get_xticklabels()] == ["0.0", "0.1", "1.0", "1.1"]
+    assert [each.get_text() for each in many.get_xticklabels()][:3] == ["0.0", "0.3", "0.6"]
+
+
 def test_a_matrix_is_read_from_its_cells() -> None:
     """a[t][j] of the story; what comes later than a stage stays empty."""
     axes = axes_of(stage_matrix(measured(story()), DARK))

@@ -78,6 +78,30 @@ def written(folder: Path) -> dict[str, Any]:
     }
 
 
+# --- seconds --------------------------------------------------------------------------------------
+
+
+def test_a_killed_session_loses_its_last_seconds_only(folder: Path) -> None:
+    """Killed after 62 s, of which 60 stand in the manifest; the next session adds its own 10."""
+    run, now = RunFolder(folder), [100.0]
+    folder.mkdir()
+    run.write_manifest({"run": "told", "wall_seconds": 1.0, "trainings": 2, "seconds": {}})
+
+    killed = runner.Spent(run.read_manifest(), clock=lambda: now[0])
+    for seconds in (2.0, 58.0, 1.0, 1.0):
+        killed.stopwatch.add("learn", seconds)
+        now[0] += seconds
+        killed.look(run)
+    next_one = runner.Spent(run.read_manifest(), clock=lambda: now[0])
+    now[0] += 10.0
+
+    assert next_one.so_far() == {
+        "seconds": {"learn": 60.0},
+        "wall_seconds": 71.0,
+        "trainings": 4,
+    }
+
+
 # --- killed while the end is written down ---------------------------------------------------------
 
 

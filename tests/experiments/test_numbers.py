@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.numbers import (
     NOTHING,
     clock,
+    counted,
     duration,
     lost,
     nats,
@@ -49,3 +50,9 @@ def test_a_bar_counts_down_like_a_clock() -> None:
     """Beside it stands the speed."""
     assert [clock(s) for s in (45, 245, 7805)] == ["0:45", "4:05", "2:10:05"]
     assert speed(1267.4) == "1267 images/s"
+
+
+def test_one_is_no_plural() -> None:
+    """Also of a word that does not simply take an s."""
+    assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]
+    assert [counted(n, "miss", "misses") for n in (1, 1200)] == ["1 miss", "1,200 misses"]

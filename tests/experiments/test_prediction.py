@@ -196,13 +196,41 @@ def test_pictures_are_brought_to_the_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "more.npz", images=np.full((3, 4, 4), 9, np.uint8))
     data = Model(weights(), registry()).data
 
-    called, images = read_pictures([tmp_path / "photo.jpg", tmp_path / "more.npz"], data)
+    called, read = read_pictures([tmp_path / "photo.jpg", tmp_path / "more.npz"], data)
+    images = read.images
 
     assert images.shape == (4, 1, 8, 8)
     assert called[0].endswith("photo.jpg")
     assert [each.partition("#")[2] for each in called[1:]] == ["0", "1", "2"]
     assert np.abs(images[0].astype(int) - 200).max() <= 2
     assert (images[1:] == 9).all()
+    assert (int(read.resized.sum()), int(read.recoloured.sum())) == (4, 1)
+
+
+def test_what_was_done_to_images_is_told(tmp_path: Path) -> None:
+    """A photograph is not what the model was trained on: its answer may be worth less."""
+    file = written(tmp_path, weights(bias=(0.0, 0.0, 9.0)))
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    Image.new("L", (8, 8)).save(tmp_path / "fits.png")
+
+    found = told("predict", file, tmp_path / "photo.png", tmp_path / "fits.png")
+    read = fedtwin("predict", file, tmp_path / "photo.png").stdout
+    plain = fedtwin("predict", file, tmp_path / "fits.png").stdout
+
+    assert (found["resized"], found["recoloured"]) == (1, 1)
+    assert "1 image resized to 8x8, 1 image converted to gray" in read
+    assert "resized" not in plain
+
+
+def test_what_is_no_file_says_what_to_name(tmp_path: Path) -> None:
+    """A folder is wrong usage, 2; what is not there is missing data, 4. Each with its remedy."""
+    file = written(tmp_path, weights())
+
+    folder, missing = (fedtwin("predict", file, tmp_path / name) for name in (".", "scan.png"))
+
+    assert (folder.exit_code, missing.exit_code) == (2, 4)
+    assert f"is a folder: name the images in it, such as {tmp_path}/*.png" in folder.stderr
+    assert "scan.png is not there: check the path" in missing.stderr
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
@@ -248,6 +276,20 @@ def test_an_exported_model_takes_its_facts_along(tmp_path: Path) -> None:
     assert page["novelty"]["limit"] == 0.75
     assert page["data"]["licence"] == "CC0"
     assert load_file(tmp_path / "mine.safetensors").keys() == weights().keys()
+
+
+@pytest.mark.parametrize(
+    ("out", "written_to"),
+    [("mine", "mine.safetensors"), ("v1.2", "v1.2.safetensors"), ("a.onnx", "a.safetensors")],
+)
+def test_an_exported_file_ends_as_its_format(tmp_path: Path, out: str, written_to: str) -> None:
+    """Whether the ending was given or not, and where the file is, is told."""
+    file = written(tmp_path, weights())
+
+    told_of = fedtwin("export", file, "--format", "safetensors", "--out", tmp_path / out).stdout
+
+    assert (tmp_path / written_to).exists()
+    assert f"{tmp_path / written_to}, and {tmp_path / written_to}.json" in told_of
 
 
 def test_without_the_extra_safetensors_are_written_and_the_rest_is_named(
@@ -305,6 +347,7 @@ def test_the_page_of_each_format_says_what_the_model_expects() -> None:
     [
         (("--format", "pickle"), "safetensors or onnx"),
         (("--out", "nowhere/model"), "cannot be written to"),
+        (("--out", "."), "is a folder"),
         (("--out", "model.safetensors"), "the model itself"),
     ],
 )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.observer import Observer
 from experiments.progress import Pace, Standing, shown
-from experiments.system import Embedded
+from experiments.system import WRITING, Embedded
 from tests.experiments.told import EAST, EVERYONE, NORTH, Told, story
 
 TERMS = {"samples": 100.0, "steps": 4.0}
@@ -32,6 +32,7 @@ class Run:
 
     observer: Observer
     system: Working = field(default_factory=Working)
+    finishing: str = ""
 
 
 def run_of(told: Told, *in_work: tuple[str | int, ...]) -> Embedded:
@@ -120,7 +121,7 @@ def test_nothing_is_told_before_a_run_is_opened() -> None:
 )
 def test_what_is_not_known_is_not_told(speed: float | None, left: float | None, rest: str) -> None:
     """Speed and time left, as far as there are any."""
-    assert Standing(0, 2, 0, 4, 0.0, "training", speed, left).rest == rest
+    assert Standing("round 0.0", "", 0, 4, 0.0, "training", speed, left).rest == rest
 
 
 def test_a_log_file_gets_a_line_for_each_round() -> None:
@@ -135,8 +136,64 @@ def test_a_log_file_gets_a_line_for_each_round() -> None:
             watch(run_of(story()))
 
     (line,) = out.getvalue().splitlines()
-    assert line.startswith("stage 1: 4 of 4 rounds, ")
+    assert line.startswith("round 1.1 closed, 4 of 4 rounds, ")
+    assert not line.endswith(" left")
     assert line.isprintable()
+
+
+def test_a_round_is_called_by_its_stage_and_its_number_there() -> None:
+    """Both from 0, as in the report and in `show`; where none is open, the stage is named."""
+    told = begun()
+    told.grows("a", "b")
+    told.opens()
+
+    open_now = Pace(clock(0.0)).standing(run_of(told))
+    over = Pace(clock(0.0)).standing(run_of(story()))
+
+    assert open_now is not None
+    assert over is not None
+    assert (open_now.at, open_now.closed) == ("round 0.0", "")
+    assert (over.at, over.closed) == ("stage 1", "round 1.1")
+
+
+def test_what_others_do_is_told_from_their_decisions() -> None:
+    """Over Kafka nothing is in work here: twins train, or the proxy chooses, in their processes."""
+    told = begun()
+    told.grows("a", "b")
+    told.opens()
+    training = Pace(clock(0.0)).standing(run_of(told))
+    between = begun()
+    between.grows("a", "b")
+    between.round([[9, 1], [1, 9]])
+    between.round([[9, 1], [1, 9]])
+    between.ends()
+    choosing = Pace(clock(0.0)).standing(run_of(between))
+    between.teaches(3)
+    judging = Pace(clock(0.0)).standing(run_of(between))
+
+    assert training is not None
+    assert choosing is not None
+    assert judging is not None
+    assert judging.doing == "waiting for 4 verdicts"
+    assert training.doing == "waiting for 2 twins"
+    assert choosing.doing == "choosing a teacher"
+
+
+def test_there_is_no_quiet_gap_behind_the_last_round() -> None:
+    """Rebuilding prototypes and writing the report may take minutes: each is told once, by name."""
+    out = io.StringIO()
+    told = begun()
+    told.grows("a", "b")
+    told.round([[9, 1], [1, 9]])
+    over = run_of(story())
+    over.finishing = WRITING
+
+    with shown(Console(file=out, width=120)) as watch:
+        for each in (run_of(told, ("reconstruct", 0, 1)), over, over):
+            watch(each)
+
+    assert out.getvalue().splitlines()[-1] == "stage 1, writing model and report"
+    assert out.getvalue().count("writing") == 1
 
 
 def test_a_terminal_gets_a_bar_that_fits() -> None:
@@ -149,7 +206,7 @@ def test_a_terminal_gets_a_bar_that_fits() -> None:
 
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     frames = re.split(r"[\r\n]", plain)
-    assert any(frame.startswith("stage 1 of 2, 2 twins training") for frame in frames)
+    assert any(frame.startswith("stage 1, 2 twins training") for frame in frames)
     assert max(map(len, frames)) <= 60
 
 

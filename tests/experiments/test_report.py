@@ -148,7 +148,7 @@ def test_plots_are_drawn_for_light_and_for_dark(page: Page) -> None:
         "New classes 85.0 %",
         "Novelty seen by entropy 1 of 2",
         "Backward transfer is \N{MINUS SIGN}30.0 points",
-        "version 3, round 1 100.0 % 90.0 % chosen: highest score",
+        "version 3, round 0.1 100.0 % 90.0 % chosen: highest score",
         "1: no image of this class is left",
         "withheld west: training diverged",
         "Most often confused: apple taken for bear (30.0 % of its images)",

@@ -15,12 +15,13 @@ from experiments import runner
 from experiments.api import default_folder, local_of
 from experiments.folder import RunFolder, has_bf16
 from experiments.metrics import EVENTS, TENSORBOARD
-from experiments.recipes import recipe
+from experiments.recipes import recipe, run_name
 from experiments.summary import details, glance, summary
 from experiments.system import Embedded
 from producers.datasets import load
 from schemas.errors import ConfigurationError, DataError
 from schemas.messages import StageAdded
+from schemas.topics import Names
 from tests.experiments.hands import (
     Interrupted,
     fedtwin,
@@ -318,6 +319,47 @@ def test_a_run_goes_where_its_name_says() -> None:
     assert local_of(configuration, workers=9).workers == 9
 
 
+def test_another_data_set_is_another_run() -> None:
+    """Its name, or that of its file, stands in the folder's: none is refused for the other's sake.
+    Over Kafka the topics are called so, too."""
+    names = {
+        given: run_name(recipe("tiny", overrides={"dataset": given}))
+        for given in (
+            "digits",
+            "organamnist",
+            "npz:scans/My Cells_2.npz",
+            "folder:../leaves",
+            "npz:_",
+        )
+    }
+
+    assert list(names.values()) == [
+        "tiny-fedka-2021", "tiny-organamnist-fedka-2021", "tiny-my-cells-2-fedka-2021",
+        "tiny-leaves-fedka-2021", "tiny-data-fedka-2021",
+    ]  # fmt: skip
+    assert [Names(name).run for name in names.values()] == list(names.values())
+
+
+def test_a_run_names_its_data_wherever_it_is_told_of(done: Path) -> None:
+    """In `show` and in `ls`, for people and for programs."""
+    (listed,) = told("ls", done.parent)["runs"]
+
+    assert told("show", done)["dataset"] == listed["dataset"] == "digits"
+    assert "data          digits" in fedtwin("show", done).stdout
+    assert " digits " in fedtwin("ls", done.parent).stdout
+
+
+def test_a_run_that_is_done_is_nothing_to_resume(done: Path) -> None:
+    """It says so, and for programs it is the same object; neither data nor services are asked."""
+    manifest = RunFolder(done).read_manifest()
+    RunFolder(done).write_manifest({**manifest, "transport": "kafka", "data_dir": "gone"})
+
+    answered, again = fedtwin("resume", done), told("resume", done)
+
+    assert answered.stdout.startswith(f"nothing to do: {manifest['run']} is done\n")
+    assert {key: told("show", done)[key] for key in again} == again
+
+
 # --- injections -----------------------------------------------------------------------------------
 
 
@@ -368,7 +410,8 @@ def test_two_injections_that_wait_together_are_one_stage(done: Path) -> None:
 
 
 def test_images_of_ones_own_are_brought_to_the_run(done: Path, tmp_path: Path) -> None:
-    """Large and in colour, in a done by class, one class under another name: untested classes."""
+    """Large and in colour, in a folder by class, one class under another name: how many were
+    changed is told, and their classes are untested."""
     chance = np.random.Generator(np.random.PCG64(5))
     for uid in ("left", "right"):
         (tmp_path / "scans" / uid).mkdir(parents=True)
@@ -378,13 +421,60 @@ def test_images_of_ones_own_are_brought_to_the_run(done: Path, tmp_path: Path) -
 
     added = told(
         "inject", done, "--entity", "entity-001", "--folder", tmp_path / "scans",
-        "--as", "left=L",
+        "--as", "left=L,right=right",
     )  # fmt: skip
     goes_on(done)
 
     assert added["classes"] == ["L", "right"]
+    assert (added["images"], added["resized"], added["recoloured"]) == (18, 18, 18)
     assert summary(done)["stages"][2]["classes"] == ["L", "right"]
     assert summary(done)["untested_classes"] == ["L", "right"]
+
+
+def test_a_folder_of_which_some_classes_are_named_is_not_guessed_at(
+    done: Path, tmp_path: Path
+) -> None:
+    """left=L says nothing of right: exit code 2 and both ways out. Asked for one by one, a class
+    may keep its name."""
+    for uid in ("left", "right"):
+        (tmp_path / "scans" / uid).mkdir(parents=True)
+        for number in range(9):
+            Image.new("L", (8, 8), number).save(tmp_path / "scans" / uid / f"{number}.png")
+    words = ("inject", done, "--entity", "entity-001", "--folder", tmp_path / "scans")
+
+    refused = fedtwin(*words, "--as", "left=L")
+    only = told(*words, "--as", "left=L", "--classes", "left")
+    both = told(*words, "--as", "left=L", "--classes", "left,right")
+
+    assert refused.exit_code == 2
+    assert "names 1 of 2 classes, not right: --classes left takes" in refused.stderr
+    assert (only["classes"], both["classes"]) == (["L"], ["L", "right"])
+
+
+def test_what_was_injected_before_is_told_to_be_there(done: Path) -> None:
+    """The same command again adds nothing and says so; once it was learned there is no more."""
+    words = ("inject", done, "--entity", "entity-000", "--classes", "7")
+    first = told(*words)
+    again, seen = told(*words), fedtwin(*words).stdout
+    goes_on(done)
+    learned = fedtwin(*words).stdout
+
+    assert (first["new_images"], first["added"]) == (first["images"], True)
+    assert (again["new_images"], again["added"]) == (0, False)
+    assert f"{first['images']} of 7; none is new" in seen
+    assert seen.splitlines()[-1] == f"next: fedtwin resume {done}"
+    assert learned.splitlines()[-1].startswith(f"next: fedtwin show {done}")
+
+
+def test_a_run_over_kafka_takes_no_injection_into_its_copy(done: Path) -> None:
+    """Its folder keeps copies of what was decided: nobody would read what is written there."""
+    manifest = RunFolder(done).read_manifest()
+    RunFolder(done).write_manifest({**manifest, "transport": "kafka"})
+
+    answered = fedtwin("inject", done, "--entity", "entity-000", "--classes", "7")
+
+    assert answered.exit_code == 2
+    assert "over Kafka" in answered.stderr
 
 
 def test_a_file_of_images_is_injected_under_new_names(done: Path, tmp_path: Path) -> None:
@@ -419,7 +509,7 @@ def test_too_few_images_of_a_class_are_told_of(done: Path) -> None:
         ("--entity entity-9 --classes 7", "no entity 'entity-9'"),
         ("--entity entity-000", "--classes"),
         ("--entity entity-000 --classes 77", "no class '77' (did you mean '7'?)"),
-        ("--entity entity-000 --classes 7 --as a,b", "2 of 1 classes"),
+        ("--entity entity-000 --classes 7 --as a,b", "gives 2 names, and there is 1 class:"),
         ("--entity entity-000 --classes 7 --as 8=x", "renames 8"),
         ("--entity entity-000 --classes 7 --as 7=", "1 to 200 characters"),
         ("--entity entity-000 --classes 7 --npz a --folder b", "one of"),

@@ -178,6 +178,10 @@ class Told:
         self._round += 1
         return self._version
 
+    def opens(self) -> None:
+        """The stage's next round, which north and east have not answered yet."""
+        self._opens(self.stage, (EAST, NORTH), None, 0.5)
+
     def _opens(self, stage: int, twins: Sequence[str], teacher: int | None, rate: float) -> int:
         number = self._next()
         self.hear(

@@ -151,7 +151,7 @@ def shortened(value: bytes, chance: random.Random) -> bytes:
 
 def first_of_two(value: bytes, chance: random.Random) -> bytes:
     """A piece whose other piece never comes."""
-    content = piece(value, LIMIT).content
+    content = bytes(piece(value, LIMIT).content)
     return cut(content + bytes(2**20)).pieces[0]
 
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 RUNS, KILLS = 5, 5
 """So many runs, and the least kills of each."""
 SLOW_TO_IMPORT = ("experiments.worker", "torch._inductor", "experiments.figures")
-"""The second comes with torch's switch for repeatable sums, the third with the report."""
+"""The second comes with the first of torch's optimisers, the third with the report."""
 RARE = {
     "store:put": 1,
     "caught-up": 2,

@@ -87,7 +87,7 @@ class Noise:
         record = self._honest(topic)
         if record is None:
             return
-        payload = piece(record.value, ROOM).content
+        payload = bytes(piece(record.value, ROOM).content)
         true = unpack(payload, ROOM)
         copy, reason = self._copy(topic, payload, true)
         if reason in ENDS and table_row(topic).name in ("classes", "rounds", "teachers"):

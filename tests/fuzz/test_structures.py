@@ -21,7 +21,7 @@ ROOM = 1024 * 1024
 """The limit on a message, in bytes."""
 MOST = 4 * ROOM
 """Memory that reading may take besides: tensors and what they are decoded from, and a header."""
-PAYLOADS = [piece(pack(message).pieces[0], ROOM).content for message in every_kind()]
+PAYLOADS = [bytes(piece(pack(message).pieces[0], ROOM).content) for message in every_kind()]
 
 
 def read(payload: bytes) -> Message | Refused:

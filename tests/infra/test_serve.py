@@ -264,11 +264,45 @@ def test_junk_pieces_that_nobody_completes_cost_next_to_nothing() -> None:
 
     assert role.identities == [update(1).identity]
     pieces = reader.sessions[0]._pieces[UPDATES]
-    assert pieces.unfinished == 1000
-    assert all(type(offset) is int for each in pieces._open.values() for offset in each.values())
+    assert len(list(pieces.unfinished())) == 1000
+    assert all(type(each) is int for _, at in pieces._open.values() for each in at.values())
     role.todo.append(Trim(UPDATES, 1000))
     reader.step()
-    assert pieces.unfinished == 0
+    assert not list(pieces.unfinished())
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_message_that_never_comes_whole_has_its_letter() -> None:
+    """When it is let go, or at the end; not the rest of a copy of one that came whole."""
+    log = Embedded()
+    late, early, whole = (records(update(i), source="twins")[1] for i in (1, 2, 3))
+    log.append(UPDATES, [*early[:3], *whole, whole[0], late[4], late[1]])
+    role = Made(topics=[UPDATES], owns=[UPDATES], until=lambda role: not role.todo)
+    role.todo.append(Trim(UPDATES, 3))
+    reader = system(log, role)
+    reader.run()
+
+    told = [(each.offset, each.hash, each.reason, each.detail) for each in letters(log)]
+    assert told == [
+        (0, codec.pack(update(2)).hash, "unreadable", "3 of 5 pieces came"),
+        (9, codec.pack(update(1)).hash, "unreadable", "2 of 5 pieces came"),
+    ]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_who_did_not_read_the_beginning_tells_nothing_of_what_lacks_a_piece() -> None:
+    """It may have stood there; nor where pieces are forgotten one by one."""
+    log = Embedded()
+    made = records(update(1), source="twins")[1]
+    log.append(UPDATES, made)
+    log.trim(UPDATES, 2)
+    write(log, MODELS, GlobalModel(run=RUN, version=1, groups=update(1).groups))
+    log.forget(MODELS, keys(log, MODELS)[0])
+    role = Made(topics=[UPDATES, MODELS], owns=[UPDATES, MODELS])
+    system(log, role).run()
+
+    assert not role.heard
+    assert not letters(log)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -250,7 +250,7 @@ def test_pieces_come_in_any_order_and_say_where_they_lie() -> None:
     ]
 
     assert added == [None, None, None, (9, 12, 7)]
-    assert pieces.unfinished == 0
+    assert not list(pieces.unfinished())
 
 
 def test_what_was_trimmed_completes_nothing() -> None:
@@ -263,9 +263,9 @@ def test_what_was_trimmed_completes_nothing() -> None:
     pieces.add(other[0], 3)
 
     pieces.trimmed(2)
-    assert pieces.unfinished == 2
+    assert [each.offsets for each in pieces.unfinished()] == [(3,)]
     pieces.trimmed(4)
-    assert pieces.unfinished == 0
+    assert not list(pieces.unfinished())
 
     assert pieces.add(parts[2], 5) is None
     assert pieces.add(parts[0], 6) is None

@@ -321,7 +321,9 @@ def test_an_unknown_name_gets_the_nearest_known_one(tmp_path: Path) -> None:
 
 def test_a_missing_data_set_says_how_to_get_it(tmp_path: Path) -> None:
     """By the command, or by hand into the data folder."""
-    with pytest.raises(DataError, match=r"cifar100 is not in .*`fedtwin data fetch cifar100`, or"):
+    with pytest.raises(
+        DataError, match=r"cifar100 is not in .*`fedtwin data fetch cifar100 --data-dir .*`, or"
+    ):
         load("cifar100", tmp_path)
     with pytest.raises(DataError, match=r"put organsmnist\.npz \(MD5 e5c39.* or 9ab87.*\) into"):
         load("organsmnist", tmp_path)

@@ -28,11 +28,11 @@ def test_a_stream_needs_no_test_images_and_one_class_is_enough(tmp_path: Path) -
     picture(tmp_path / "cat" / "a.png", 10)
     picture(tmp_path / "cat" / "b.png", 20, size=(9, 9))
 
-    images, uids = of_folder(tmp_path, 3, 4, 8)
+    found, uids = of_folder(tmp_path, 3, 4, 8)
 
-    assert images.shape == (2, 3, 4, 8)
+    assert found.images.shape == (2, 3, 4, 8)
     assert uids == ("cat", "cat")
-    assert [int(image.max()) for image in images] == [10, 20]
+    assert [int(image.max()) for image in found.images] == [10, 20]
 
 
 def test_of_a_divided_folder_the_training_part_is_streamed(tmp_path: Path) -> None:
@@ -41,10 +41,10 @@ def test_of_a_divided_folder_the_training_part_is_streamed(tmp_path: Path) -> No
     picture(tmp_path / "train" / "9" / "a.png", 2)
     picture(tmp_path / "test" / "9" / "a.png", 3)
 
-    images, uids = of_folder(tmp_path, 1, 5, 6)
+    found, uids = of_folder(tmp_path, 1, 5, 6)
 
     assert uids == ("9", "10")
-    assert images[:, 0, 0, 0].tolist() == [2, 1]
+    assert found.images[:, 0, 0, 0].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("empty", ["nowhere", "empty"])
@@ -60,8 +60,22 @@ def test_image_files_are_read_in_the_order_in_which_they_are_named(tmp_path: Pat
     """As many as there are, also none."""
     files = [picture(tmp_path / f"{gray}.png", gray) for gray in (30, 10, 20)]
 
-    assert read_images(files, 1, 5, 6)[:, 0, 0, 0].tolist() == [30, 10, 20]
-    assert read_images([], 1, 5, 6).shape == (0, 1, 5, 6)
+    assert read_images(files, 1, 5, 6).images[:, 0, 0, 0].tolist() == [30, 10, 20]
+    assert read_images([], 1, 5, 6).images.shape == (0, 1, 5, 6)
+
+
+def test_whose_size_or_colour_was_changed_is_known(tmp_path: Path) -> None:
+    """A gray image that fits, a larger one, one in colour: nothing is brought in silence."""
+    small, large, red = (tmp_path / f"{name}.png" for name in ("small", "large", "red"))
+    Image.new("L", (6, 5)).save(small)
+    Image.new("L", (60, 50)).save(large)
+    Image.new("RGB", (6, 5), "red").save(red)
+
+    read = read_images([small, large, red], 1, 5, 6)
+
+    assert read.resized.tolist() == [False, True, False]
+    assert read.recoloured.tolist() == [False, False, True]
+    assert read.only([1]).resized.tolist() == [True]
 
 
 def test_a_file_streams_its_training_images(tmp_path: Path) -> None:
@@ -126,7 +140,7 @@ def test_images_are_fitted_in_size_and_colour() -> None:
     red = np.zeros((1, 3, 4, 4), np.uint8)
     red[:, 0] = 255
 
-    coloured, darkened = fitted(gray, 3, 8, 6), fitted(red, 1, 4, 4)
+    coloured, darkened = fitted(gray, 3, 8, 6).images, fitted(red, 1, 4, 4).images
 
     assert coloured.shape == (2, 3, 8, 6)
     assert (coloured == 9).all()
@@ -137,4 +151,8 @@ def test_images_that_fit_are_left_alone() -> None:
     """Not one byte is touched."""
     images = np.random.Generator(np.random.PCG64(2)).integers(0, 256, (3, 3, 5, 7), np.uint8)
 
-    assert fitted(images, 3, 5, 7) is images
+    found = fitted(images, 3, 5, 7)
+
+    assert found.images is images
+    assert not found.resized.any()
+    assert not found.recoloured.any()

@@ -9,6 +9,7 @@ from schemas.messages import (
     DataFacts,
     DeadLetter,
     EntityJoined,
+    EntityLeft,
     ExemplarImage,
     GlobalModel,
     HeadGrown,
@@ -20,13 +21,16 @@ from schemas.messages import (
     ModelName,
     ModelUpdate,
     Participant,
+    Paused,
     PrototypeGradient,
     RoundClosed,
     RoundOpened,
     RunOpened,
     StageAdded,
     StageClosed,
+    StageOpened,
     StrategyKept,
+    StreamEnded,
     StreamMarked,
     TeacherChosen,
     Tensors,
@@ -130,7 +134,9 @@ def every_kind() -> list[Message]:
             groups={"images": {"images": pixels}},
         ),
         StreamMarked(run=RUN, source="camera", count=3, stage=0),
+        StreamEnded(run=RUN, source="camera", count=3),
         EntityJoined(run=RUN, number=0, entity=NORTH),
+        EntityLeft(run=RUN, number=2, entity=NORTH),
         WindowJudged(
             run=RUN,
             number=1,
@@ -149,6 +155,7 @@ def every_kind() -> list[Message]:
             classes=("0", "1"),
         ),
         opened(),
+        StageOpened(run=RUN, number=1, stage=0, found=((NORTH, 0), (SOUTH, 2))),
         HeadGrown(
             run=RUN,
             number=1,
@@ -182,6 +189,7 @@ def every_kind() -> list[Message]:
         ),
         StageClosed(run=RUN, number=6, stage=0, candidates=(model(2), model(3)), last=model(3)),
         StageAdded(run=RUN, number=7, looks=(Look(entity=NORTH, source="burst", count=5),)),
+        Paused(run=RUN, number=8, entity=NORTH, rests=True),
         GlobalModel(run=RUN, version=1, groups={"model": weights()}),
         ModelUpdate(
             run=RUN,
@@ -257,3 +265,8 @@ def every_kind() -> list[Message]:
             detail="rows are not the next",
         ),
     ]
+
+
+def specimen(kind: type[Message]) -> Message:
+    """The one of a kind."""
+    return next(each for each in every_kind() if type(each) is kind)

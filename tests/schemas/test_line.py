@@ -18,7 +18,7 @@ from schemas import line as line_of
 from schemas.codec import pack
 from schemas.errors import Refused
 from schemas.limits import MOST_ADDED
-from schemas.line import NotYet, RoundsLine, TeachersLine, VerdictLine, VerdictLines
+from schemas.line import NotYet, RoundsLine
 from schemas.messages import (
     Decision,
     EntityJoined,
@@ -28,6 +28,8 @@ from schemas.messages import (
     TeacherChosen,
     WindowJudged,
 )
+from schemas.teachers import TeachersLine
+from schemas.verdicts import VerdictLine, VerdictLines
 from tests.schemas.decisions import (
     FIRST,
     HONEST,
@@ -461,7 +463,7 @@ def test_a_site_speaks_for_its_own_entities_only() -> None:
 
     ((where, refused),) = lines.refused
     assert (where, refused.reason) == ("early", "unknown-entity")
-    with pytest.raises(Refused, match="local/west is in no stage of the schedule"):
+    with pytest.raises(Refused, match="local/west takes no part in this run"):
         lines.hear("local", joined("local/west"))
 
 

@@ -374,7 +374,7 @@ def test_an_assignment_fits_the_schedule(assignment: dict[str, list[str]], reaso
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"classes_per_stage": 3}, "2 stages take 6 classes, but 4 exist"),
+        ({"classes_per_stage": 3}, "stages=2 and classes_per_stage take 6 classes, but 4 exist"),
         ({"classes_per_stage": (2, 0)}, "a stage of 0 classes"),
         ({"classes_per_stage": (2, 1, 1)}, "2 stages .* sizes for 3"),
         ({"stages": 0}, "0 stages"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import ConfigurationError
-from schemas.line import RoundsLine, TeachersLine
+from schemas.line import RoundsLine
 from schemas.messages import (
     HeadGrown,
     ModelName,
@@ -15,6 +15,7 @@ from schemas.messages import (
     StageClosed,
     TeacherChosen,
 )
+from schemas.teachers import TeachersLine
 from tests.schemas.specimens import NORTH, RUN, SOUTH, model, opened, recipe
 
 LINEAGE = {

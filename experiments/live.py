@@ -1,0 +1,392 @@
+"""A live federation on this machine: its programs, what a scenario does to it, and what came of it.
+
+Every role is a process of its own, on the services that the environment or `make up` names. This
+one streams to the entities, decides nothing, and replays the log when the time is over.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.aggregator import Opening
+from aggregator.opening import write_opening
+from experiments.folder import LOGS, OPENING, Listener
+from experiments.processes import Processes
+from experiments.replay import Replay
+from experiments.scenario import Event, Scenario
+from infra.program import run_opened, surroundings
+from infra.promises import Arrived
+from infra.serve import System
+from infra.settings import Settings, read_settings
+from infra.topics import Administration, Cluster, plan
+from infra.transport.base import Transport
+from infra.transport.clusters import connect, kafka_settings
+from infra.workers import Inline
+from producers.datasets import load
+from producers.images import Dataset
+from producers.streaming import Streaming
+from schemas.codec import records
+from schemas.configuration import Configuration
+from schemas.errors import ConfigurationError, RunFailed
+from schemas.line import RoundsLine
+from schemas.messages import (
+    DeadLetter,
+    Decision,
+    EntityJoined,
+    EntityLeft,
+    HeadGrown,
+    Paused,
+    RoundClosed,
+    TwinDecision,
+    WindowJudged,
+)
+from schemas.schedule import Schedule, class_order, sorted_uids
+from schemas.seeds import generator
+from schemas.topics import Names
+from schemas.verdicts import VerdictLines
+
+AGAIN = 0.2  # seconds between two looks
+SOURCE = "camera"
+TRIES = 20
+SLACK = 30.0  # seconds beyond its deadline in which the last round closes
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Standing:
+    """What everybody may read of a live federation."""
+
+    names: Names
+    sites: list[str]
+    line: RoundsLine = field(default_factory=RoundsLine)
+    verdicts: VerdictLines = field(init=False)
+    letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
+    told: list[Decision] = field(default_factory=list)
+    """Decisions that nobody was told of yet."""
+
+    def __post_init__(self) -> None:
+        self.verdicts = VerdictLines(self.line)
+
+    @property
+    def topics(self) -> list[str]:
+        """Where it reads."""
+        of_site = [self.names.of_site(each, site) for site in self.sites
+                   for each in ("classes", "dead-letters")]  # fmt: skip
+        names = self.names
+        return [names.federation("rounds"), *of_site, names.federation("dead-letters")]
+
+    def hear(self, arrived: Arrived) -> None:
+        """Take what lies in one of them."""
+        match arrived.message:
+            case DeadLetter() as letter:
+                self.letters.setdefault((letter.topic, letter.offset), letter)
+            case TwinDecision() as verdict:
+                self.verdicts.hear(arrived.place.topic.rsplit(".", 1)[1], verdict)
+                self.told.append(verdict)
+            case Decision() as decision:
+                if self.line.hear(decision, arrived.hash):
+                    self.verdicts.again()
+                    self.told.append(decision)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that closed."""
+        return sum(bool(each.closed) for stage in self.line.stages for each in stage.rounds)
+
+    def found(self, entity: str) -> set[str]:
+        """Classes that an entity's twin has announced and that have rows."""
+        return {*self.verdicts.line(entity).known} & self.line.rows.keys()
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A scenario's injection, and whether its twin noticed."""
+
+    at: float
+    entity: str
+    classes: tuple[str, ...]
+    images: int
+
+
+@dataclass
+class Outcome:
+    """What a live federation came to."""
+
+    run: str
+    entities: dict[str, list[str]]
+    """Full name → the classes that it has announced."""
+    stages: int
+    rounds: int
+    injected: list[Injected]
+    detected: list[list[str]]
+    """Of each injection, the classes that the entity announced and that have rows."""
+    dead_letters: int
+    model_version: int
+    model_sha256: str
+    replay_sha256: str
+    summed: int
+    different: list[str]
+
+
+@dataclass
+class _Federation:
+    """The programs and hands of one live federation."""
+
+    scenario: Scenario
+    configuration: Configuration
+    dataset: Dataset
+    settings: Settings
+    names: Names
+    folder: Path
+    tell: Tell
+    streams: dict[str, Streaming] = field(default_factory=dict)
+    injected: list[Injected] = field(default_factory=list)
+
+
+def opening_of(scenario: Scenario, dataset: Dataset) -> Opening:
+    """What the run is opened with."""
+    configuration = scenario.configuration()
+    order = class_order(dataset.class_uids, configuration.class_order, configuration.seed)
+    facts = dataset.facts(order).model_copy(
+        update={"encoder_classes": configuration.encoder_classes, "public": False}
+    )
+    return Opening(configuration, facts, Schedule(stages=()), scenario.sites)
+
+
+def live(
+    scenario: Scenario,
+    name: str,
+    folder: Path,
+    data_dir: Path,
+    *,
+    minutes: float | None = None,
+    tell: Tell = lambda text: None,
+    fresh: bool = False,
+    enough: Callable[[Standing], bool] = lambda standing: False,
+) -> Outcome:
+    """Begin a live federation, follow the scenario, end it, and replay its log.
+
+    It ends when its minutes are over, or when everything was done that the scenario tells and
+    somebody has seen `enough`. `folder` gets what its programs say.
+
+    Raises ConfigurationError for a scenario that cannot be or a name that is taken, ServiceError,
+    and what a program ended with.
+    """
+    settings = read_settings()
+    _ = settings.kafka, settings.redis  # each says when it is missing
+    dataset = _dataset(scenario, data_dir)
+    opening, names = opening_of(scenario, dataset), Names(name)
+    _prepare(settings, names, scenario, fresh=fresh)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_opening(opening, folder / OPENING)
+    around = _Federation(scenario, opening.configuration, dataset, settings, names, folder, tell)
+    seconds = 60 * (minutes or scenario.minutes)
+    with (
+        closing(connect(settings, site=True)) as transport,
+        _programs(around) as programs,
+    ):
+        standing = _watched(around, transport, programs, seconds, enough)
+        model = standing.line.model
+        assert model is not None
+        tell("replaying the log")
+        replayed = Replay(transport, names).fold()
+    return Outcome(
+        run=name,
+        entities={e: list(line.known) for e, line in sorted(standing.verdicts.of.items())},
+        stages=len(standing.line.stages),
+        rounds=standing.rounds,
+        injected=around.injected,
+        detected=[
+            sorted(standing.found(each.entity) & {*each.classes}) for each in around.injected
+        ],
+        dead_letters=len(standing.letters),
+        model_version=model.version,
+        model_sha256=model.sha256,
+        replay_sha256=replayed.model_sha256,
+        summed=replayed.summed,
+        different=replayed.different,
+    )
+
+
+def _dataset(scenario: Scenario, data_dir: Path) -> Dataset:
+    """The one data set of all entities. Raises ConfigurationError for several, or other classes."""
+    used = sorted({each.dataset for each in scenario.entities.values()})
+    if len(used) > 1:
+        raise ConfigurationError(
+            f"entities of one federation have one data set as yet, not {' and '.join(used)}"
+        )
+    dataset = load(used[0], data_dir, image_size=scenario.configuration().image_size)
+    wanted = {uid for each in scenario.entities.values() for uid in each.classes}
+    wanted |= {uid for each in scenario.events if each.inject for uid in each.inject.classes}
+    if unknown := wanted - set(dataset.class_uids):
+        raise ConfigurationError(
+            f"{used[0]} has no class {', '.join(sorted(unknown))}; it has"
+            f" {', '.join(dataset.class_uids)}"
+        )
+    return dataset
+
+
+def _prepare(settings: Settings, names: Names, scenario: Scenario, *, fresh: bool) -> None:
+    """Make the topics. Raises ConfigurationError where there are some of this name."""
+    clusters: list[tuple[Cluster, object]] = [
+        ("federation", settings.kafka), ("site", settings.site_kafka),
+    ]  # fmt: skip
+    for cluster, service in clusters:
+        kafka = kafka_settings(service)  # type: ignore[arg-type]
+        with closing(Administration(kafka)) as administration:
+            there = administration.ls(names) if cluster == "federation" else []
+            if there and not fresh:
+                raise ConfigurationError(
+                    f"Kafka holds {len(there)} topics of a run {names.run}: --name takes another"
+                    f" name, --fresh replaces it, `fedtwin topics rm {names.run}` takes it away"
+                )
+            while there and administration.rm(names):
+                time.sleep(AGAIN)
+            entities = [scenario.full(each) for each in scenario.entities]
+            planned = plan(names, cluster, scenario.sites, entities, kafka)
+            administration.apply(planned)
+
+
+@contextmanager
+def _programs(around: _Federation) -> Iterator[Processes]:
+    """Every role's process, which ends with this context."""
+    programs = Processes(around.folder / LOGS, around.names.run, around.tell)
+    try:
+        programs.start("aggregator-1", "aggregator", "--opening", str(around.folder / OPENING))
+        for site in around.scenario.sites:
+            programs.start(f"twins-{site}", "twins", "--site", site, "--workers", "2")
+        programs.start("proxy-1", "proxy", "--workers", "1")
+        yield programs
+    finally:
+        programs.end()
+
+
+def _watched(
+    around: _Federation,
+    transport: Transport,
+    programs: Processes,
+    seconds: float,
+    enough: Callable[[Standing], bool],
+) -> Standing:
+    """Do what the scenario tells, when it tells it; gives how it stands at the end."""
+    opened = run_opened(transport, around.names)
+    standing = Standing(around.names, opened.all_sites)
+    shared = surroundings(opened.configuration, opened.data, transport, around.names)
+    reader = System([Listener(standing.hear, standing.topics)], shared, Inline({}))
+    due = sorted(around.scenario.events, key=lambda event: event.at)
+    streaming: Streaming | None = None
+    began = time.monotonic()
+    until = began + seconds
+    rests = False
+    while True:
+        now = time.monotonic()
+        programs.look()
+        reader.step()
+        if streaming is None and standing.line.opened:
+            streaming = Streaming(transport, around.names, standing.line.run)
+            for name in around.scenario.entities:
+                if name not in around.scenario.later:
+                    _join(around, streaming, name)
+        while streaming and due and now >= began + due[0].at and not rests:
+            _do(around, streaming, programs, due.pop(0))
+        for decision in standing.told:
+            if said := _in_words(decision):
+                around.tell(f"{now - began:6.1f} s  {said}")
+        standing.told.clear()
+        if not rests and (now >= until or (streaming and not due and enough(standing))):
+            rests, until = True, now
+            _rest(around, transport, standing, reader)
+        if rests and standing.line.open_round is None:
+            return standing
+        if rests and now >= until + around.configuration.deadline + SLACK:
+            raise RunFailed(f"the last round did not close: {around.folder / LOGS} has the words")
+        transport.wait(AGAIN)
+
+
+def _rest(around: _Federation, transport: Transport, standing: Standing, reader: System) -> None:
+    """Decide that everybody rests, so that no other round opens."""
+    for _ in range(TRIES):
+        number = standing.line.number + 1
+        said = Paused(run=standing.line.run, number=number, entity=None, rests=True)
+        transport.append(around.names.federation("rounds"), records(said, source="operator")[1])
+        while reader.step():
+            pass
+        if standing.line.all_rest:
+            return
+    raise RunFailed(f"{TRIES} other decisions came before the one that ends the run")
+
+
+# --- what a scenario does -------------------------------------------------------------------------
+
+
+def _do(around: _Federation, streaming: Streaming, programs: Processes, event: Event) -> None:
+    at = f"{event.at:6.1f} s  "
+    if event.inject and event.entity:
+        entity = around.scenario.full(event.entity)
+        wanted = event.inject
+        images, uids = _images(around, entity, wanted.classes, wanted.images)
+        named = [wanted.under.get(uid, uid) for uid in uids]
+        around.tell(f"{at}{len(images)} images of {', '.join(wanted.classes)} come to {entity}")
+        streaming.stream(entity, f"inject-{event.at:g}", images, named)
+        told = sorted_uids({wanted.under.get(uid, uid) for uid in wanted.classes})
+        around.injected.append(Injected(event.at, entity, told, len(images)))
+    elif event.join:
+        around.tell(f"{at}{around.scenario.full(event.join)} begins to stream")
+        _join(around, streaming, event.join)
+    elif event.leave:
+        around.tell(f"{at}{around.scenario.full(event.leave)} says that it leaves")
+        streaming.end(around.scenario.full(event.leave))
+    elif event.kill:
+        pids = {n: pid for n, pid in programs.pids().items() if n.startswith(event.kill)}
+        for name, pid in list(pids.items())[:1]:
+            around.tell(f"{at}{name} is killed")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _join(around: _Federation, streaming: Streaming, name: str) -> None:
+    """What an entity has from its first day."""
+    entity = around.scenario.full(name)
+    images, uids = _images(around, entity, around.scenario.entities[name].classes, None)
+    streaming.stream(entity, SOURCE, images, uids)
+
+
+def _images(
+    around: _Federation, entity: str, classes: tuple[str, ...], most: int | None
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Training images of classes, mixed by chance, evenly of each where `most` limits them."""
+    train, known = around.dataset.train, around.dataset.class_uids
+    each = None if most is None else -(-most // len(classes))
+    rows = np.concatenate(
+        [np.flatnonzero(train.labels == known.index(uid))[:each] for uid in classes]
+    )
+    chance = generator(around.configuration.seed, "schedule", entity, len(around.injected))
+    rows = chance.permutation(rows)[:most]
+    return train.images[rows], [known[label] for label in train.labels[rows]]
+
+
+def _in_words(decision: Decision) -> str:
+    """What a decision means to whoever watches; nothing for those that say nothing new."""
+    match decision:
+        case EntityJoined(entity=entity):
+            return f"{entity} has joined"
+        case EntityLeft(entity=entity):
+            return f"{entity} has left"
+        case WindowJudged(entity=entity, verdict="new", classes=classes):
+            return f"{entity} has found {', '.join(classes)}"
+        case HeadGrown(rows=rows, model=model):
+            return f"the head grows by {', '.join(rows)}: version {model.version}"
+        case RoundClosed(stage=stage, round=round, counted=counted, missing=missing, model=model):
+            without = f", without {', '.join(missing)}" if missing else ""
+            return f"round {stage}.{round} counts {len(counted)}{without}: version {model.version}"
+    return ""

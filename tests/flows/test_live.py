@@ -1,0 +1,325 @@
+"""A federation that does not end: twins join, find classes, train, vanish, rest and leave."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from aggregator.aggregator import Aggregator
+from experiments.replay import Replay
+from infra.transport.unkind import Unkind
+from proxy.proxy import Proxy
+from schemas.messages import Paused, StageClosed
+from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+
+
+def begun() -> Alive:
+    """Four twins have found three classes each, and have had their first rounds."""
+    run = Alive()
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.after(10)
+    return run
+
+
+def test_the_first_classes_grow_together_and_train() -> None:
+    """Nobody says when: enough images are there, others are waited for, and three rounds follow."""
+    run = Alive()
+    run.settle()
+    run.stream(NORTH, "012")
+    run.settle()
+    assert run.kinds() == ["RunOpened"]  # what it has found waits for others' finds
+
+    run.after(5)
+    run.stream(SOUTH, "0134")
+    run.after(3)
+    assert run.kinds() == ["RunOpened"]
+
+    run.after(2)
+    assert run.kinds() == [
+        "RunOpened",
+        "StageOpened",
+        "HeadGrown",
+        *["RoundOpened", "RoundClosed"] * 3,
+    ]
+    assert run.line.rows == {"0": 0, "1": 1, "2": 2, "3": 3, "4": 4}
+    assert run.line.marked(0) == (NORTH, SOUTH)
+    assert [who for who, _ in run.rounds()] == [(NORTH, SOUTH)] * 3
+    assert run.line.model is not None
+    assert run.line.model.version == 4
+
+
+def test_new_classes_close_a_stage_and_the_old_ones_teach() -> None:
+    """A twin finds a new class; prototypes come, the proxy chooses, and the next stage begins."""
+    run = begun()
+    run.stream(EAST, "7", 24)
+    run.after(10)
+
+    assert run.line.rows["7"] == 3
+    assert [each.stage for each in run.teachers] == [1]
+    assert run.line.marked(1) == (EAST,)
+    assert run.line.stages[0].closed is not None
+    assert len(run.teachers[0].used) == 6
+    opened = run.line.stages[1].rounds[0].opened
+    assert opened.teacher == run.teachers[0].teacher
+    assert len(run.rounds(1)) == 3
+
+
+def test_a_stage_rests_until_new_images_come() -> None:
+    """Three rounds, then nothing for an hour; new images of known classes bring three more."""
+    run = begun()
+    run.after(3600)
+    assert len(run.rounds()) == 3
+
+    run.stream(WEST, "012", 8)
+    run.after(1)
+    assert len(run.rounds()) == 6
+    position = {
+        part.entity: part.position for part in run.line.stages[0].rounds[5].opened.participants
+    }
+    assert position[WEST] == 54
+    assert position[NORTH] == 30
+    assert len(run.line.stages) == 1
+
+
+def test_a_few_images_wait_until_they_are_marked() -> None:
+    """Fewer than n_min are not judged, however long they lie; a mark says that these are all."""
+    run = begun()
+    run.stream(WEST, "0", 5)
+    run.after(600)
+    assert run.verdicts.line(WEST).judged == 0
+
+    run.mark(WEST)
+    run.after(1)
+    assert run.verdicts.line(WEST).judged == 1
+    assert run.verdicts.line(WEST).verdicts[1].images == {"0": 5}
+    assert len(run.rounds()) == 6
+
+
+def test_while_what_it_found_has_no_row_a_twin_judges_nothing() -> None:
+    """Between a verdict and the first round with its rows come more images: they wait."""
+    run = begun()
+    run.stream(EAST, "7", 24)
+    run.settle()
+    run.stream(EAST, "8", 24)
+    run.settle()
+    assert run.verdicts.line(EAST).judged == 1
+
+    run.after(11)
+    assert run.line.rows["7"] == 3
+    assert run.verdicts.line(EAST).verdicts[2].classes == ("8",)
+    run.after(11)
+    assert run.line.rows["8"] == 4
+    assert [run.line.marked(stage) for stage in (1, 2)] == [(EAST,), (EAST,)]
+
+
+def test_one_that_comes_late_with_known_classes_begins_a_stage() -> None:
+    """Its classes have rows already: nothing grows, and it has a place of its own in time."""
+    run = Alive(entities=(NORTH, EAST, SOUTH, WEST))
+    run.settle()
+    for entity in (NORTH, EAST):
+        run.stream(entity, "012")
+    run.after(11)
+    run.stream(WEST, "012")
+    run.after(11)
+
+    assert run.line.stages[1].grown is None
+    assert run.line.marked(1) == (WEST,)
+    assert [who for who, _ in run.rounds(1)] == [(EAST, NORTH, WEST)] * 3
+
+
+def test_who_vanishes_is_left_out_by_a_decision_and_comes_back_by_itself() -> None:
+    """A round waits a minute for it, the next does without; back again, it says so."""
+    run = begun()
+    west = run.vanish(WEST)
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert len(run.rounds()) == 4
+    assert run.rounds()[3][1] is None
+
+    run.after(60)
+    who, closed = run.rounds()[3]
+    assert WEST in who
+    assert closed is not None
+    assert closed.missing == (WEST,)
+    assert {entity for entity, _ in closed.counted} == {EAST, NORTH, SOUTH}
+    assert [who for who, _ in run.rounds()[4:]] == [(EAST, NORTH, SOUTH)] * 2
+
+    run.system.sessions.append(west)
+    run.settle()
+    back = run.verdicts.line(WEST).verdicts[1]
+    assert (back.images, back.reason) == ({}, "a round closed without its answer")
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_below_the_quorum_nobody_is_counted_and_nothing_goes_on() -> None:
+    """Of two that are asked one answers: its update is no model. Both back, all goes on."""
+    run = Alive(entities=(NORTH, SOUTH))
+    run.settle()
+    for entity in (NORTH, SOUTH):
+        run.stream(entity, "012")
+    run.after(11)
+    before = run.line.model
+    south = run.vanish(SOUTH)
+    run.stream(NORTH, "012")
+    run.after(61)
+
+    _, closed = run.rounds()[3]
+    assert closed is not None
+    assert closed.counted == ()
+    assert closed.withheld == ((NORTH, "fewer than the quorum of 2 answered"),)
+    assert closed.missing == (SOUTH,)
+    assert run.line.model == before
+    run.after(3600)
+    assert len(run.rounds()) == 4
+
+    run.system.sessions.append(south)
+    run.after(1)
+    assert len(run.rounds()) > 4
+    assert run.line.model != before
+
+
+def test_a_pause_ends_with_the_word_that_ends_it() -> None:
+    """One entity rests and the others train; then all rest, and nothing begins."""
+    run = begun()
+    run.decide(Paused, entity=EAST, rests=True)
+    run.settle()
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert [who for who, _ in run.rounds()[3:]] == [(NORTH, SOUTH, WEST)] * 3
+
+    run.decide(Paused, entity=None, rests=True)
+    run.settle()
+    run.stream(NORTH, "012")
+    run.after(600)
+    assert len(run.rounds()) == 6
+
+    run.decide(Paused, entity=None, rests=False)
+    run.decide(Paused, entity=EAST, rests=False)
+    run.after(1)
+    assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
+    """It says so behind its last image, and its twin decides it."""
+    run = begun()
+    run.leave(WEST)
+    run.settle()
+    assert not run.verdicts.line(WEST).here
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert [who for who, _ in run.rounds()[3:]] == [(EAST, NORTH, SOUTH)] * 3
+
+    run.stream(WEST, "01", 12)
+    run.after(1)
+    assert run.verdicts.line(WEST).here
+    assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_prototypes_that_do_not_come_hold_up_no_stage_for_longer_than_the_deadline() -> None:
+    """Three twins of stage 0 are expected to send theirs, and one never does."""
+    run = Alive(lively(proto_per_class=4))
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.after(5)
+    run.vanish(SOUTH)
+    run.after(6)
+    run.after(61)
+    run.stream(EAST, "7", 24)
+    run.after(11)
+    assert isinstance(list(run.line.decisions.values())[-1], StageClosed)
+
+    run.after(60)
+    (teacher,) = run.teachers
+    assert {(entity, reason) for entity, _, reason in teacher.withheld} == {
+        (SOUTH, "not there by the deadline")
+    }
+    assert len(teacher.used) == 9
+    assert len(run.line.stages) == 2
+
+
+def test_a_stage_whose_twins_are_gone_does_not_hold_up_the_next() -> None:
+    """Two begin a stage and vanish before a round opens; two others make another with theirs."""
+    run = Alive()
+    run.settle()
+    for entity in (NORTH, EAST):
+        run.stream(entity, "012")
+    run.settle()
+    run.decide(Paused, entity=None, rests=True)
+    run.after(11)
+    assert run.kinds() == ["RunOpened", "Paused", "StageOpened", "HeadGrown"]
+    run.leave(EAST)
+    run.settle()
+    run.decide(Paused, entity=None, rests=False)
+    for entity in (SOUTH, WEST):
+        run.stream(entity, "345")
+    run.after(11)
+    run.after(61)  # for prototypes that nobody makes, because no round closed
+
+    assert run.line.marked(1) == (SOUTH, WEST)
+    assert [who for who, _ in run.rounds(1)] == [(NORTH, SOUTH, WEST)] * 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_in_any_order_over_an_unkind_log_come_to_one_history(seed: int) -> None:
+    """Two of each role, steps at random, a log that merges, repeats and delays: what one of them
+    decided all of them read, every update is counted once, and who reads later sees the same."""
+    chance = random.Random(seed)
+    run = Alive(over=lambda log: Unkind(log, chance, 0.3), copies=2, order=whim(seed))
+    run.settle()
+    for _ in range(6):
+        for entity in chance.sample((NORTH, EAST, SOUTH, WEST), 3):
+            run.stream(entity, chance.choice(("012", "34", "0156", "7")), chance.randint(4, 16))
+        if chance.random() < 0.5:
+            run.mark(chance.choice((NORTH, EAST, SOUTH, WEST)))
+        run.after(chance.choice((1, 5, 11, 70)))
+    for _ in range(10):
+        run.after(61)
+
+    line = run.line
+    assert line.stages
+    for role in run.roles.values():
+        own = role.line if isinstance(role, Aggregator | Proxy) else role._shared.line  # type: ignore[attr-defined]
+        assert own.decisions == line.decisions
+    counted = [
+        (closed.opened, entity)
+        for stage in line.stages
+        for each in stage.rounds
+        if (closed := each.closed)
+        for entity, _ in closed.counted
+    ]
+    assert len(counted) == len(set(counted)) > 0
+    assert line.model is not None
+    assert run.shelf.has(line.model)
+
+
+def test_its_log_replays_to_the_same_bytes() -> None:
+    """Every head grown again and every sum made anew, also of a round that missed somebody."""
+    run = Alive(lively(keep_rounds="all"))
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.after(11)
+    run.vanish(WEST)
+    run.stream(EAST, "7", 24)
+    run.decide(Paused, entity=SOUTH, rests=True)
+    run.after(61)
+    run.after(61)
+    run.stream(NORTH, "8", 24)
+    run.after(80)
+
+    line = run.line
+    closed = [each.closed for stage in line.stages for each in stage.rounds if each.closed]
+    assert any(each.missing for each in closed)
+    assert len(line.stages) == 3
+    replayed = Replay(run.log, NAMES).fold()
+    assert line.model is not None
+    assert replayed.different == []
+    assert replayed.model_sha256 == line.model.sha256
+    assert replayed.summed == sum(bool(each.counted) for each in closed) > 5
+    assert replayed.grown == 4

@@ -1,0 +1,71 @@
+"""What two feeds keep together, with consumers that give what a story has for them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+from kafka import TopicPartition
+
+from infra.transport.following import HEAD_BYTES, Feed, Kept
+
+RECORD = 1000 + HEAD_BYTES
+
+
+class Broker:
+    """A consumer that gives what lies ready, all at once."""
+
+    def __init__(self) -> None:
+        self._ready: dict[TopicPartition, list[Any]] = defaultdict(list)
+
+    def has(self, topic: str, count: int) -> None:
+        """So many records of 1000 bytes lie in a topic, from offset 0 on."""
+        self._ready[TopicPartition(topic, 0)] = [
+            SimpleNamespace(offset=offset, key=b"", value=bytes(1000), headers=[])
+            for offset in range(count)
+        ]
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """Everything that lies ready."""
+        ready, self._ready = self._ready, defaultdict(list)
+        return ready
+
+    def assign(self, *told: object) -> None:
+        """It gives what it has, whatever it is told."""
+
+    pause = resume = seek = assign
+
+
+def read(feed: Feed, broker: Broker, topic: str, count: int) -> None:
+    """So many records come, and somebody takes them."""
+    window = feed.open(topic, 0)
+    broker.has(topic, count)
+    feed.poll(0)
+    assert len(feed.take(window, 0, count * 1000)) == count
+
+
+def test_a_message_as_large_as_what_is_kept_can_be_read_again_whoever_brought_it() -> None:
+    """Of two feeds one has all the room that the other does not use."""
+    kept = Kept(20 * RECORD)
+    brokers = Broker(), Broker()
+    followed, _ = (Feed(broker, kept) for broker in brokers)
+
+    read(followed, brokers[0], "updates", 20)
+    followed.poll(0)
+
+    assert len(followed.take(followed.windows["updates"], 0, 20_000)) == 20
+
+
+def test_what_was_not_asked_for_the_longest_goes_first_whichever_feed_has_it() -> None:
+    """Room for twenty: eight old ones, eight newer ones, eight that come; four old ones go."""
+    kept = Kept(20 * RECORD)
+    brokers = Broker(), Broker()
+    followed, visited = (Feed(broker, kept) for broker in brokers)
+    read(visited, brokers[1], "old", 8)
+    read(followed, brokers[0], "newer", 8)
+
+    read(visited, brokers[1], "newest", 8)
+
+    assert visited.windows["old"].start == 4
+    assert (followed.windows["newer"].start, visited.windows["newest"].start) == (0, 0)

@@ -1,0 +1,321 @@
+"""What counts in the lines of a live run, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from schemas.codec import pack
+from schemas.errors import Refused
+from schemas.line import NotYet, RoundsLine
+from schemas.messages import (
+    Decision,
+    EntityJoined,
+    EntityLeft,
+    HeadGrown,
+    Look,
+    Participant,
+    Paused,
+    RoundClosed,
+    RoundOpened,
+    RunOpened,
+    StageAdded,
+    StageClosed,
+    StageOpened,
+    WindowJudged,
+)
+from schemas.schedule import Schedule
+from schemas.verdicts import VerdictLine
+from tests.schemas.specimens import NORTH, SOUTH, facts, model, opened, recipe
+
+FIRST = RunOpened(
+    run="",
+    number=0,
+    configuration=recipe(live=True, lr_schedule="constant", quorum=2),
+    data=facts(),
+    schedule=Schedule(stages=()),
+    sites=("local",),
+    model=model(0),
+)
+RUN = pack(FIRST).hash
+BOTH = (NORTH, SOUTH)
+
+
+def begins(
+    number: int, stage: int = 0, found: Sequence[tuple[str, int]] = ((NORTH, 0),)
+) -> Decision:
+    """A stage begins with what these found."""
+    return StageOpened(run=RUN, number=number, stage=stage, found=tuple(found))
+
+
+def grows(number: int, stage: int = 0, version: int = 1, first: int = 0) -> Decision:
+    """Two classes get rows."""
+    rows = {str(first): first, str(first + 1): first + 1}
+    return HeadGrown(
+        run=RUN, number=number, stage=stage, rows=rows, prototypes=(), model=model(version)
+    )
+
+
+def opens(number: int, stage: int, round: int, version: int, who: Sequence[str] = BOTH) -> Decision:
+    """These are asked."""
+    return RoundOpened(
+        run=RUN, number=number, stage=stage, round=round, base=model(version), teacher=None,
+        learning_rate=0.5,
+        participants=tuple(Participant(entity=each, weight=1, position=4) for each in who),
+    )  # fmt: skip
+
+
+def closes(number: int, stage: int, round: int, version: int, **changes: Any) -> Decision:
+    """Both have answered."""
+    fields: dict[str, Any] = {
+        "opened": number - 1,
+        "stage": stage,
+        "round": round,
+        "counted": tuple((each, "c" * 64) for each in BOTH),
+        "withheld": (),
+        "model": model(version),
+    }
+    return RoundClosed(run=RUN, number=number, **(fields | changes))
+
+
+def ends(number: int, stage: int, version: int) -> Decision:
+    """The stage's last model is its only candidate."""
+    last = model(version)
+    return StageClosed(run=RUN, number=number, stage=stage, candidates=(last,), last=last)
+
+
+def rests(number: int, entity: str | None = None, rests: bool = True) -> Decision:
+    """An operator's word."""
+    return Paused(run=RUN, number=number, entity=entity, rests=rests)
+
+
+def line(*decisions: Decision) -> RoundsLine:
+    """A line of these, all of which count."""
+    read = RoundsLine()
+    read.hear(FIRST, RUN)
+    for decision in decisions:
+        assert read.hear(decision, "")
+    return read
+
+
+STAGE = (begins(1), grows(2), opens(3, 0, 0, 1), closes(4, 0, 0, 2))
+
+
+def test_a_stage_has_as_many_rounds_as_it_takes_and_the_run_does_not_end() -> None:
+    """Five rounds where a recipe would have two; another stage follows, and another might."""
+    more = [each for i in range(1, 5) for each in (opens(3 + 2 * i, 0, i, 1 + i),
+                                                   closes(4 + 2 * i, 0, i, 2 + i))]  # fmt: skip
+    read = line(*STAGE, *more, ends(13, 0, 6), begins(14, 1, [(SOUTH, 3)]))
+
+    assert len(read.stages[0].rounds) == 5
+    assert not read.over
+    assert read.total_stages == 3
+    assert (read.marked(0), read.marked(1), read.marked(2)) == ((NORTH,), (SOUTH,), ())
+    assert (read.moment(SOUTH, 1), read.moment(SOUTH, 0)) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "decision", "why"),
+    [
+        (STAGE, begins(5, 1), "another stage is not closed"),
+        ((*STAGE, ends(5, 0, 2)), begins(6, 2), "another stage is not closed"),
+        ((), begins(1, 0, [(NORTH, 0), (NORTH, 1)]), "an entity is named twice"),
+        ((), begins(1, 0, [("elsewhere/north", 0)]), "an entity is not known"),
+        ((*STAGE, ends(5, 0, 2)), begins(6, 1), "a moment is taken up twice"),
+        ((), grows(1), "another stage is not closed"),
+        (STAGE[:2], grows(3, 0, 2, 2), "another stage is not closed"),
+        (STAGE, grows(5, 0, 3, 2), "another stage is not closed"),
+        ((), opens(1, 0, 0, 0), "not the stage at hand"),
+        (STAGE[:2], opens(3, 0, 0, 1, [NORTH]), "fewer than the quorum"),
+        (STAGE[:2], opens(3, 0, 0, 1, [NORTH, "elsewhere/south"]), "an entity is not known"),
+        (STAGE[:3], closes(4, 0, 0, 2, missing=(SOUTH,)), "not the round's participants"),
+        (
+            STAGE[:3],
+            closes(4, 0, 0, 2, counted=((NORTH, "c" * 64),), missing=(SOUTH,)),
+            "counts fewer than the quorum",
+        ),
+        (STAGE, rests(5, rests=False), "changes nothing"),
+        (STAGE, rests(5, NORTH, rests=False), "changes nothing"),
+        (STAGE, rests(5, "elsewhere/north"), "elsewhere/north is not known"),
+        (
+            STAGE,
+            StageAdded(run=RUN, number=5, looks=(Look(entity=NORTH, source="x", count=1),)),
+            "StageAdded cannot stand here",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    before: Sequence[Decision], decision: Decision, why: str
+) -> None:
+    """The reason tells which rule it breaks, and the line stands as it was."""
+    read = line(*before)
+    with pytest.raises(Refused, match=why):
+        read.hear(decision, "")
+    assert read.number == len(before)
+
+
+def test_a_round_that_missed_somebody_and_one_that_counts_nobody() -> None:
+    """Three are asked and two answer; then one answers, and the model stays as it is."""
+    third = "local/west"
+    read = line(
+        *STAGE[:2],
+        opens(3, 0, 0, 1, [*BOTH, third]),
+        closes(4, 0, 0, 2, missing=(third,)),
+        opens(5, 0, 1, 2),
+        closes(6, 0, 1, 2, counted=(), withheld=((NORTH, "fewer"),), missing=(SOUTH,)),
+    )
+
+    assert read.model == model(2)
+    assert read.away(third, 3)
+    assert not read.away(third, 4)
+    assert read.away(SOUTH, 4)
+    assert not read.away(NORTH, 0)
+
+
+def test_a_stage_that_no_round_opened_may_close() -> None:
+    """Its twins are gone; what others have found meanwhile may grow."""
+    read = line(begins(1), grows(2), ends(3, 0, 1), begins(4, 1, [(SOUTH, 0)]))
+    assert len(read.stages) == 2
+
+
+def test_only_a_live_run_has_such_decisions() -> None:
+    """A recipe's schedule says when its stages begin, and it waits for everyone."""
+    first = opened()
+    read = RoundsLine()
+    read.hear(first, pack(first).hash)
+    for decision in (begins(1), rests(1)):
+        with pytest.raises(Refused, match="cannot stand here"):
+            read.hear(decision.model_copy(update={"run": pack(first).hash}), "")
+
+
+def test_a_live_run_names_its_sites_and_has_no_schedule() -> None:
+    """And the other way round."""
+    told = FIRST.model_dump() | {"configuration": FIRST.configuration, "data": FIRST.data}
+    with pytest.raises(ValueError, match="names its sites"):
+        RunOpened.model_validate(
+            told | {"sites": (), "schedule": FIRST.schedule, "model": model(0)}
+        )
+    with pytest.raises(ValueError, match="names sites"):
+        RunOpened.model_validate({**_fields(opened()), "sites": ("local",)})
+    with pytest.raises(ValueError, match="schedule of 2 stages"):
+        RunOpened.model_validate({**_fields(FIRST), "schedule": opened().schedule})
+    assert FIRST.all_sites == ["local"]
+    assert opened().all_sites == ["local"]
+
+
+def _fields(decision: RunOpened) -> dict[str, Any]:
+    return {name: getattr(decision, name) for name in RunOpened.model_fields}
+
+
+# --- an entity's line -----------------------------------------------------------------------------
+
+
+def judged(
+    number: int, moment: int, after: int | None, version: int, **changes: Any
+) -> WindowJudged:
+    """A verdict of a live twin: nothing new unless told otherwise."""
+    fields: dict[str, Any] = {
+        "position": 10 * (moment + 1),
+        "images": {"0": 10},
+        "trainable": 10,
+        "entropy": None,
+        "reference": None,
+        "threshold": 0.5,
+        "first_contact": False,
+        "reason": "none was taken",
+        "verdict": "known",
+        "classes": (),
+    }
+    return WindowJudged(
+        run=RUN, number=number, entity=NORTH, stage=moment, after=after, model=model(version),
+        **(fields | changes),
+    )  # fmt: skip
+
+
+NEW: dict[str, Any] = {"verdict": "new", "classes": ("0", "1")}
+JOINED = EntityJoined(run=RUN, number=0, entity=NORTH)
+
+
+def entity(rounds: RoundsLine, *decisions: Decision) -> VerdictLine:
+    """The line of the north, all of which counts."""
+    own = VerdictLine(NORTH, rounds)
+    for decision in decisions:
+        own.take(decision)
+    return own
+
+
+def test_a_twin_is_judged_as_often_as_there_is_reason_and_may_leave_and_come_back() -> None:
+    """Moments count up, leaving or not."""
+    own = entity(
+        line(*STAGE),
+        JOINED,
+        judged(1, 0, 0, 0, **NEW),
+        EntityLeft(run=RUN, number=2, entity=NORTH),
+    )
+    assert not own.here
+    with pytest.raises(Refused, match="has not joined"):
+        own.take(judged(3, 1, 4, 2))
+    own.take(EntityJoined(run=RUN, number=3, entity=NORTH))
+    own.take(judged(4, 1, 4, 2))
+    assert own.here
+    assert own.known == ("0", "1")
+    assert own.pending is None
+
+
+def test_what_it_found_is_pending_until_a_stage_takes_it_up() -> None:
+    """And it is armed again by the first round that closes behind that."""
+    own = entity(line(), JOINED, judged(1, 0, 0, 0, **NEW))
+    assert own.pending == 0
+    assert not own.armed(0)
+
+    own = entity(line(*STAGE), JOINED, judged(1, 0, 0, 0, **NEW))
+    assert own.pending is None
+    assert not own.armed(3)
+    assert own.armed(4)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why"),
+    [
+        (judged(2, 1, None, 2), "names no decision"),
+        (judged(2, 2, 4, 2), "moment 2, 1 is next"),
+        (judged(2, 1, 3, 1), "while what it found before has no row"),
+        (judged(2, 1, 4, 1), "judged by version 1"),
+        (judged(2, 1, 4, 2, position=9), "looks less far than before"),
+        (judged(2, 1, 4, 2, **NEW), "a class is announced twice"),
+    ],
+)
+def test_a_moment_that_does_not_fit_is_refused(verdict: WindowJudged, why: str) -> None:
+    """By its own line, and by the decisions that it names."""
+    own = entity(line(*STAGE), JOINED, judged(1, 0, 0, 0, **NEW))
+    with pytest.raises(Refused, match=why):
+        own.take(verdict)
+
+
+def test_who_was_missed_may_say_that_it_is_there_whatever_else_waits() -> None:
+    """A moment without images judges nothing, so nothing has to be armed for it."""
+    own = entity(line(*STAGE[:2]), JOINED, judged(1, 0, 0, 0, **NEW))
+    own.take(judged(2, 1, 2, 1, images={}, position=10))
+    assert own.judged == 1
+
+
+def test_a_verdict_waits_for_the_decision_that_it_names() -> None:
+    """Its author had read further than we have."""
+    own = entity(line(), JOINED)
+    with pytest.raises(NotYet, match="decision 4"):
+        own.take(judged(1, 0, 4, 2, **NEW))
+
+
+def test_a_recipes_verdict_names_no_decision() -> None:
+    """It is about a stage."""
+    first = opened()
+    read = RoundsLine()
+    read.hear(first, pack(first).hash)
+    run = {"run": pack(first).hash}
+    own = entity(read, JOINED.model_copy(update=run))
+    with pytest.raises(Refused, match="a recipe's verdict"):
+        own.take(judged(1, 0, 0, 0, **NEW).model_copy(update=run))
+    with pytest.raises(Refused, match="cannot leave"):
+        own.take(EntityLeft(**run, number=1, entity=NORTH))
