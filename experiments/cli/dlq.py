@@ -57,10 +57,11 @@ def show(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> Non
     with log_of(RunFolder(run)) as transport:
         try:
             found = original(transport, letter, max(LEAST_BYTES, letter.size))
-            there = f"{len(found)} record{'s' if len(found) > 1 else ''}"
+            there, said = True, f"{len(found)} record{'s' if len(found) > 1 else ''}"
         except DataError as gone:
-            there = str(gone)
-    told = {"schema": SCHEMA, **_told(letter), "original": there, "run_dir": str(run)}
+            there, said = False, str(gone)
+    told = {"schema": SCHEMA, **_told(letter), "original": said, "there": there}
+    told["run_dir"] = str(run)
     answer(told, as_json, lambda out: _shown(out, told))
 
 
@@ -76,12 +77,18 @@ def requeue(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> 
     """
     from experiments.folder import RunFolder
     from experiments.letters import requeue as put_again
+    from schemas.errors import DataError
     from schemas.limits import LEAST_BYTES
 
     letter = _one(run, topic, offset)
     with log_of(RunFolder(run)) as transport:
-        place = put_again(transport, letter, max(LEAST_BYTES, letter.size))
+        try:
+            place = put_again(transport, letter, max(LEAST_BYTES, letter.size))
+        except DataError as gone:
+            gone.add_note(f"next: {command('dlq', 'ls', run)}")
+            raise
     told = {"schema": SCHEMA, "topic": topic, "offset": place, "run_dir": str(run)}
+    told["over"] = RunFolder(run).observed().line.over
     answer(told, as_json, lambda out: _requeued(out, told))
 
 
@@ -99,7 +106,7 @@ def _one(run: Path, topic: str, offset: int) -> DeadLetter:
         if (letter.topic, letter.offset) == (topic, offset):
             return letter
     raise ConfigurationError(
-        f"no dead letter is about {topic} at {offset}: `{command('dlq ls', run)}` lists them"
+        f"no dead letter is about {topic} at {offset}: `{command('dlq', 'ls', run)}` lists them"
     )
 
 
@@ -123,12 +130,18 @@ def _listed(out: Console, told: dict[str, Any]) -> None:
 def _shown(out: Console, told: dict[str, Any]) -> None:
     names = ("topic", "offset", "about", "reason", "detail", "hash", "original")
     facts(out, [(name, str(told[name])) for name in names])
-    next_step(out, "fedtwin dlq requeue with the same words hands it in again")
+    if told["there"]:
+        words = ("dlq", "requeue", told["run_dir"], told["topic"], str(told["offset"]))
+        next_step(out, command(*words))
+    else:
+        next_step(out, command("dlq", "ls", told["run_dir"]))
 
 
 def _requeued(out: Console, told: dict[str, Any]) -> None:
     out.print(f"appended to {told['topic']} at {told['offset']}")
-    next_step(out, command("resume", told["run_dir"]))
+    if told["over"]:
+        out.print("the run is over: nobody reads it before another stage is added")
+    next_step(out, command("show" if told["over"] else "resume", told["run_dir"]))
 
 
 def add_to(app: typer.Typer) -> None:

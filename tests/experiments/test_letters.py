@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments import runner
+from experiments.folder import RunFolder
 from experiments.letters import original, requeue
+from experiments.system import SITE
 from infra.transport.embedded import Embedded as Log
 from schemas.codec import Record, records
 from schemas.errors import DataError
 from schemas.messages import DeadLetter, GlobalModel
 from schemas.topics import Names
+from tests.experiments.hands import (
+    Interrupted,
+    fedtwin,
+    interrupted_after,
+    local,
+    told,
+    two_stages,
+)
 
 ROUNDS, MODELS = (Names("spring").federation(each) for each in ("rounds", "models"))
 LIMIT = 2**24
@@ -64,3 +76,68 @@ def test_what_was_trimmed_cannot_be_handed_in_again() -> None:
             requeue(log, letter(ROUNDS, 0), LIMIT)
         with pytest.raises(DataError, match="it was forgotten"):
             requeue(log, letter(ROUNDS, 1), LIMIT)
+
+
+# --- as a person does it --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def littered(tmp_path: Path) -> RunFolder:
+    """A run in which a stranger wrote while it was interrupted, seen to its end."""
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        runner.start(two_stages(), folder.path, local(tmp_path), watch=interrupted_after(rounds=1))
+    with closing(folder.opened()) as log:
+        for topic in _topics(folder):
+            log.append(topic, [Record("stranger", b"junk of somebody")])
+    runner.resume(folder.path, local(tmp_path))
+    return folder
+
+
+def _topics(folder: RunFolder) -> tuple[str, str]:
+    names = folder.names()
+    return names.federation("rounds"), names.of_site("updates", SITE)
+
+
+def test_letters_are_listed_shown_and_handed_in_again(littered: RunFolder) -> None:
+    """Two of them. In a run that is over nobody reads what is handed in, and that is said."""
+    rounds, updates = _topics(littered)
+    listed = told("dlq", "ls", littered.path)["dead_letters"]
+    places = {each["topic"]: str(each["offset"]) for each in listed}
+
+    shown = told("dlq", "show", littered.path, rounds, places[rounds])
+    handed_in = fedtwin("dlq", "requeue", littered.path, rounds, places[rounds])
+
+    assert set(places) == {rounds, updates}
+    assert (shown["reason"], shown["original"], shown["there"]) == ("unreadable", "1 record", True)
+    assert handed_in.exit_code == 0
+    assert f"appended to {rounds} at " in handed_in.stdout
+    assert "the run is over" in handed_in.stdout
+    assert told("show", littered.path)["status"] == "done"
+
+
+def test_what_was_trimmed_meanwhile_is_told_as_such(littered: RunFolder) -> None:
+    """Shown with where the topic begins now; handing it in ends with 4, and with a way on."""
+    updates = _topics(littered)[1]
+    letters = {each["topic"]: each for each in told("dlq", "ls", littered.path)["dead_letters"]}
+    place = str(letters[updates]["offset"])
+    with closing(littered.opened()) as log:
+        log.trim(updates, log.end(updates))
+
+    shown = told("dlq", "show", littered.path, updates, place)
+    refused = fedtwin("dlq", "requeue", littered.path, updates, place)
+
+    assert not shown["there"]
+    assert "begins at" in shown["original"]
+    assert refused.exit_code == 4
+    why, way_on = refused.stderr.splitlines()
+    assert "cannot be read again: the topic begins at" in why
+    assert way_on == f"next: fedtwin dlq ls {littered.path}"
+
+
+def test_a_letter_that_nobody_wrote_is_a_wrong_word(littered: RunFolder) -> None:
+    """Exit code 2, and the command that lists those that there are."""
+    refused = fedtwin("dlq", "requeue", littered.path, _topics(littered)[0], "99999")
+
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1] == f"next: fedtwin dlq ls {littered.path}"
