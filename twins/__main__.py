@@ -102,9 +102,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         )
 
 
-def _workers(
-    threads: int, given: Namespace, start: Callable[[], Worker] | None
-) -> WorkerProcesses:
+def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
     return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
 
 
