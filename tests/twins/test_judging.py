@@ -207,7 +207,7 @@ def test_a_relative_rise_goes_by_the_rows_of_earlier_stages_and_the_virtual_ones
 def test_an_added_stage_counts_the_rows_of_all_stages_before_it() -> None:
     """Three rows and two are old, two are virtual: 0.3 ln 7."""
     read = shared(threshold_mode="relative")
-    read.line.stage_of_row = [0, 0, 0, 1, 1]
+    read.line.stage_of_row = (0, 0, 0, 1, 1)
 
     assert read.rise(2) == pytest.approx(0.3 * log(7))
 
