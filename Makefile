@@ -54,12 +54,11 @@ demo: $(STAMP)
 	@echo "make demo: that was a whole run; the lines above name its folder and its report."
 
 # Kafka and Redis as `make up` brings them, or as the environment names them. This takes a while.
-# ARGS names tables: points, services, and long (a training of twenty minutes).
 chaos: $(STAMP)
 	@$(BIN)/python -m infra.native up
 	@$(BIN)/pytest -q tests/distributed
 	@$(BIN)/python -m tests.distributed.chaos $(ARGS)
-	@echo "make chaos: what was done to the run, and what came of it, stands in the tables above."
+	@echo "make chaos: every role was killed at every point; the table is above."
 
 # Real images: CIFAR-100 in FEDTWIN_DATA_DIR or the cache.
 same-bytes: $(STAMP)

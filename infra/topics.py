@@ -31,7 +31,8 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 COPIES = 3  # of each topic, where there are so many brokers
 INSYNC = "min.insync.replicas"
 SMALL_BYTES = 64 * 1024 * 1024  # of metrics and dead letters, each topic
-PATIENCE = 60.0  # seconds for a request: thousands of topics may be made at once
+PATIENCE = 60.0  # seconds for a request: hundreds of topics may be made at once
+TOGETHER = 250  # topics in a request: a broker makes no more than 10,000 entries, ten a topic
 GOES = {
     "segment.ms": str(10 * MINUTE),
     "segment.bytes": str(SEGMENT_BYTES),
@@ -195,8 +196,8 @@ class Administration:
         """Take a run's topics away, and all that is in them; gives their names."""
         with in_words("take topics away"):
             there = self._under(names)
-            if there:
-                told = self._admin.delete_topics(there, raise_errors=False)["topics"]
+            for some in _portions(there):
+                told = self._admin.delete_topics(list(some), raise_errors=False)["topics"]
                 _complain(told, besides=errors.UnknownTopicOrPartitionError)
         return there
 
@@ -254,8 +255,10 @@ class Administration:
             return
         brokers = len(self._admin.describe_cluster()["brokers"])
         wanted = {each.name: _wanted(each, min(COPIES, brokers)) for each in missing}
-        told = self._admin.create_topics(wanted, raise_errors=False)["topics"]
-        _complain(told, besides=errors.TopicAlreadyExistsError)  # somebody else was quicker
+        for some in _portions(list(wanted)):
+            asked = {name: wanted[name] for name in some}
+            told = self._admin.create_topics(asked, raise_errors=False)["topics"]
+            _complain(told, besides=errors.TopicAlreadyExistsError)  # somebody else was quicker
         self._admin.wait_for_topics(list(wanted), timeout_ms=round(1000 * PATIENCE))
 
     def _mend(self, planned: Sequence[Planned]) -> list[str]:
@@ -266,15 +269,21 @@ class Administration:
             for each in planned
             if (other := dict(each.configs.items() - found.get(each.name, {}).items()))
         }
-        if differing:
+        for some in _portions(list(differing)):
             self._admin.alter_configs(
                 [
-                    ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)
-                    for name, configs in differing.items()
+                    ConfigResource(ConfigResourceType.TOPIC, name, configs=differing[name])
+                    for name in some
                 ],
                 raise_on_unknown=False,  # the client asks any broker, which may not know it yet
             )
         return list(differing)
+
+
+def _portions(topics: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many topics at a time as a cluster changes at once."""
+    for start in range(0, len(topics), TOGETHER):
+        yield topics[start : start + TOGETHER]
 
 
 def _wanted(planned: Planned, usual: int) -> dict[str, Any]:

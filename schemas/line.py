@@ -76,7 +76,8 @@ class RoundsLine:
         self.number = -1
         self.stages: list[Stage] = []
         self.rows: dict[str, int] = {}
-        self.stage_of_row: list[int] = []
+        self.stage_of_row: tuple[int, ...] = ()
+        """Never changed in place: a task that waits for a worker holds it as it was."""
         self.model: ModelName | None = None
         self.added: list[dict[str, Look]] = []
         """Stages behind the scheduled ones: entity → how far to look."""
@@ -341,7 +342,7 @@ class RoundsLine:
         self._must(self._follows(grown.model), grown, "not the next version")
         self._must(self._may_expect(grown), grown, "prototypes of others than this stage's classes")
         self.rows = rows
-        self.stage_of_row += [grown.stage] * len(grown.rows)
+        self.stage_of_row = (*self.stage_of_row, *(grown.stage for _ in grown.rows))
         self.model = grown.model
         if self.live:
             self.stages[-1].grown = grown

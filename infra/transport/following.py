@@ -15,6 +15,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition, errors
 
 from infra.kafka import refusal
+from infra.memory import give_back
 from infra.transport.base import Stored
 from schemas.codec import Record
 from schemas.errors import RunFailed
@@ -115,6 +116,8 @@ class Kept:
         self._most = most
         self._feeds: list[Feed] = []
         self._count = 0
+        self._gone = 0
+        """Bytes that were let go since free memory was given back."""
 
     def share(self, feed: Feed) -> None:
         """From now on what this feed keeps counts, too."""
@@ -135,8 +138,12 @@ class Kept:
             before = window.size
             window.drop(over)
             over -= before - window.size
+            self._gone += before - window.size
             if over <= 0:
-                return
+                break
+        if self._gone >= self._most:
+            self._gone = 0
+            give_back()
 
 
 class Feed:

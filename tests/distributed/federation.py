@@ -237,7 +237,7 @@ class Federation:
     def said(self) -> str:
         """The last words of every program."""
         files = sorted(self._folder.glob("*.log"))
-        return "; ".join(f"{file.stem}: {file.read_text()[-400:]}" for file in files)
+        return "; ".join(f"{file.stem}: {file.read_text()[-1500:]}" for file in files)
 
     def _begin(
         self,

@@ -6,8 +6,11 @@ from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from kafka import TopicPartition
 
+from infra.memory import give_back
+from infra.transport import following
 from infra.transport.following import HEAD_BYTES, Feed, Kept
 
 RECORD = 1000 + HEAD_BYTES
@@ -69,3 +72,29 @@ def test_what_was_not_asked_for_the_longest_goes_first_whichever_feed_has_it() -
 
     assert visited.windows["old"].start == 4
     assert (followed.windows["newer"].start, visited.windows["newest"].start) == (0, 0)
+
+
+def test_free_memory_is_given_back_each_time_that_as_much_was_let_go_as_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Room for twenty: of a hundred that come ten at a time eighty go, so it happens four times."""
+    times: list[None] = []
+    monkeypatch.setattr(following, "give_back", lambda: times.append(None))
+    kept = Kept(20 * RECORD)
+    broker = Broker()
+    followed = Feed(broker, kept)
+
+    for number in range(10):
+        read(followed, broker, f"topic-{number}", 10)
+
+    assert len(times) == 4
+
+
+def test_giving_memory_back_changes_nothing() -> None:
+    """What is held is held, wherever this runs."""
+    held = [bytes([number]) * 2**20 for number in range(8)]
+
+    del held[::2]
+    give_back()
+
+    assert [each[-1] for each in held] == [1, 3, 5, 7]

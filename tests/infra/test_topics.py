@@ -150,6 +150,24 @@ def test_applying_twice_changes_nothing(
 
 
 @pytest.mark.kafka
+def test_more_topics_than_a_broker_changes_at_once_are_changed_in_portions(
+    topics: Administration, run: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five topics, two in a request: all are made, all are mended, and all are taken away."""
+    monkeypatch.setattr("infra.topics.TOGETHER", 2)
+    names = [run.of_entity("samples", f"north/{letter}") for letter in "abcde"]
+
+    made = topics.apply([Planned(name, {"retention.ms": "604800000"}) for name in names])
+    mended = topics.apply([Planned(name, {"retention.ms": "-1"}) for name in names])
+    gone = topics.rm(run)
+
+    assert list(made.made) == names
+    assert list(mended.mended) == names
+    assert gone == names
+    assert topics.ls(run) == []
+
+
+@pytest.mark.kafka
 def test_a_topic_that_would_forget_is_mended(topics: Administration, run: Names) -> None:
     """Somebody made it with a week's retention: applying sets it right, and what it holds stays."""
     name = run.federation("rounds")

@@ -80,13 +80,15 @@ def test_a_line_tells_where_the_run_stands() -> None:
     assert not line.over
     assert line.judges(1) == model(3)
     assert line.closed(0) == HONEST[6]
-    assert (line.rows, line.stage_of_row) == ({"0": 0, "1": 1}, [0, 0])
+    before = line.stage_of_row
+    assert (line.rows, before) == ({"0": 0, "1": 1}, (0, 0))
 
     read(HONEST[7:], line)
     assert line.over
     assert line.model == model(6)
     assert (line.entities, line.marked(1)) == ((NORTH, SOUTH), (NORTH, SOUTH))
-    assert line.stage_of_row == [0, 0, 1, 1]
+    assert line.stage_of_row == (0, 0, 1, 1)
+    assert before == (0, 0)  # what waits for a worker was told of the rows of its own model
 
 
 def test_a_stage_in_which_nobody_found_anything_new_opens_without_growth() -> None:
