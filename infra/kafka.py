@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from kafka import errors
 from pydantic import SecretStr
 
-from infra.proving import refused
+from infra.proving import USER_WANTED, refused
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
 from schemas.errors import ConfigurationError, FedtwinError, ServiceError
 
@@ -43,6 +43,7 @@ VAGUE = re.compile("timed out|socket disconnected|KafkaTimeoutError")
 SLICE = 1.0  # seconds in which a broker must answer the first time; twice as many the next
 FINAL: Sequence[tuple[str, str]] = (
     ("SaslAuthenticationFailed", "user or password is wrong"),
+    (USER_WANTED, "it wants a user and a password, and we have none (_USER, _PASSWORD_FILE)"),
     ("UnsupportedSaslMechanism", "it takes no password by {mechanism}; _MECHANISM names another"),
     ("IllegalSaslState", "it asks nobody for user and password at this port"),
     ("[Hh]ostname mismatch|IP address mismatch", "its certificate is for another host"),
@@ -207,7 +208,7 @@ def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -
             return make(**settings.client() | limit | more)
         except (errors.KafkaError, OSError) as error:
             reason = OVERHEARD.reason(began) or str(error)
-            if settings.user and VAGUE.search(reason):
+            if VAGUE.search(reason):
                 reason = refused(settings) or reason
             if _meant(FINAL, reason):
                 break
@@ -236,9 +237,6 @@ def _in_words(settings: KafkaSettings, reason: str) -> str:
     cause = _meant((*FINAL, *PASSING), reason)
     if not cause and VAGUE.search(reason):
         cause = "it does not answer, or hangs up and does not say why"
-        asked = ["a user and a password"] if not settings.user else []
-        asked += ["TLS"] if not settings.protocol.endswith("SSL") else []
-        cause += f"; it may want {' or '.join(asked)}, and we have none" if asked else ""
     shown = "does not take ours" if settings.cert_file else "we have none (_CERT_FILE, _KEY_FILE)"
     cause = cause.format(mechanism=settings.mechanism, shown=shown)
     return f"{cause} ({reason})" if cause else reason

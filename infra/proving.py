@@ -1,4 +1,4 @@
-"""Asks a broker by ourselves whether it takes a user and a password.
+"""Asks a broker by ourselves what it wants of who comes: TLS, a user and a password, another one.
 
 The client drops what a broker says in the moment in which it hangs up, and that is when it says no:
 two times of three the client knows of a closed connection only. So where it has failed and does not
@@ -25,19 +25,24 @@ from kafka.protocol.sasl import (
 if TYPE_CHECKING:
     from infra.kafka import KafkaSettings
 
+USER_WANTED = "UserWanted"
+"""A reason of our own: the door asks for one, and none came."""
 PATIENCE = 2.0  # seconds for an answer
 LONGEST = 1 << 16  # bytes of an answer; who says more speaks something else
 VERSION = 1  # of both messages; Kafka has known it since 2018
+NO_SASL = errors.IllegalSaslStateError.__name__
 CORRELATION = 4  # bytes before an answer
 
 
 def refused(settings: KafkaSettings) -> str:
-    """Why a broker does not take user and password; empty if it does, or does not say."""
+    """Why a broker does not let us in; empty if it does, or does not say."""
     for server in settings.servers.split(","):
         host, _, port = server.rpartition(":")
         try:
             return _asked(settings, host.strip("[]"), int(port))
-        except (OSError, ValueError, struct.error):
+        except _Foreign as foreign:
+            return str(foreign)
+        except (OSError, ValueError):
             continue  # it is away, or what it speaks is not this
     return ""
 
@@ -52,6 +57,8 @@ def _asked(settings: KafkaSettings, host: str, port: int) -> str:
                 context.load_cert_chain(given["ssl_certfile"], given.get("ssl_keyfile"))
             wire = held.enter_context(context.wrap_socket(wire, server_hostname=host))
         told = _answer(wire, SaslHandshakeRequest(mechanism=settings.mechanism))
+        if not settings.user:  # who asks nobody for one does not know what we are talking about
+            return "" if _named(told) == NO_SASL else USER_WANTED
         if told.error_code:
             return _named(told)
         proof = get_sasl_mechanism(settings.mechanism)(host=host, **given)
@@ -74,8 +81,12 @@ def _answer(wire: socket.socket, request: Any) -> Any:
     wire.sendall(request.encode(version=VERSION, header=True, framed=True))
     (length,) = struct.unpack(">i", _read(wire, 4))
     if not CORRELATION <= length <= LONGEST:
-        raise ValueError(f"an answer of {length} bytes")
+        raise _Foreign(f"Invalid frame length: {length}")
     return kind.decode(_read(wire, length)[CORRELATION:], version=VERSION)
+
+
+class _Foreign(Exception):
+    """What answers does not speak Kafka's language; told in the client's words."""
 
 
 def _read(wire: socket.socket, count: int) -> bytes:

@@ -32,13 +32,13 @@ def test_one_of_three_brokers_is_killed_for_good(brokers: list[Broker], found: F
     """In the middle of the run, and nobody starts it again: topics have three copies, and no
     program ends or is told of anything."""
     run = found(kafka=addresses(brokers))
-    with closing(Administration(KafkaSettings(run.kafka))) as administration:
-        assert {each.copies for each in administration.ls(run.names)} == {3}
     run.start_all()
     run.until(
         lambda: any(isinstance(each, RoundClosed) for each in run.decided().decisions.values())
     )
 
+    with closing(Administration(KafkaSettings(run.kafka))) as administration:
+        assert {each.copies for each in administration.ls(run.names)} == {3}
     victim = brokers[0]
     signalled(victim, signal.SIGKILL)
     stop(victim.folder)

@@ -48,6 +48,9 @@ class Place:
         self.topic = self.names.federation("rounds")
         with closing(Administration(self.settings)) as administration:
             administration.apply(plan(self.names, "federation", [], [], self.settings))
+            # Any of the brokers is asked, and each hears of topics in its own time.
+            while min(len(administration.ls(self.names)) for _ in range(6)) < 5:
+                pass
 
     def close(self) -> None:
         """All brokers run, and the topics go."""
