@@ -467,6 +467,10 @@ class TwinState(Message):
     """Hash of the counted update whose StrategyKept the strategy goes on from."""
     entropy: Finite | None = None
     """Of the classes that became old, in nats, just before they did; for the signal of 3.2 only."""
+    apart: dict[Uid, tuple[tuple[Uid, Number], ...]] = Field(default={})
+    """Of a live twin: source and number of each image that it keeps apart to score models on."""
+    apart_to: Number = 0
+    """Of the images before this position those are all that are kept apart."""
     trimmed: Number
     """Position of the first image that the log still has to hold for this state."""
     offset: Number
@@ -478,12 +482,17 @@ class TwinState(Message):
 
 
 class ExemplarImage(Content):
-    """Twin → itself: one exemplar's pixels, group `images`, uint8 (1, C, H, W)."""
+    """Twin → itself: the pixels of one exemplar, or of one image that is kept apart.
+
+    The group `images` holds one tensor `images`, uint8 (1, C, H, W).
+    """
 
     entity: Entity
     source: Uid
     image: Number
     label: Uid
+    apart: Number | None = None
+    """Of an image that is kept apart: number of the first TwinState that names it."""
 
     @property
     def identity(self) -> str:
