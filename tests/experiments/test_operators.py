@@ -1,0 +1,104 @@
+"""What an operator sees of a live federation and decides in it, beside its programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+
+import pytest
+
+from experiments import operators
+from experiments.operators import Operator, overview
+from infra.transport.embedded import Embedded as Log
+from schemas.errors import ConfigurationError, DataError
+from schemas.messages import Paused
+from schemas.topics import Names
+from tests.experiments.hands import fedtwin, told
+from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive
+from tests.flows.federation import Told, put_together, small
+from twins.apart import is_tenth
+
+APART = sum(is_tenth("camera", number) for number in range(60))
+
+
+def begun() -> Alive:
+    """Four twins have found three classes each, and have had their first rounds."""
+    run = Alive()
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012", 20)
+    run.after(11)
+    return run
+
+
+@pytest.fixture
+def federation(monkeypatch: pytest.MonkeyPatch) -> Alive:
+    """A federation that commands find where they look for Kafka."""
+    run = begun()
+    monkeypatch.setenv("FEDTWIN_KAFKA", "nobody.invalid:9092")
+    monkeypatch.setattr(operators, "connect", lambda settings, site: run.log)
+    monkeypatch.setattr(operators, "closing", nullcontext)  # the log is ours
+    return run
+
+
+def test_a_federation_in_one_object() -> None:
+    """Who is there, what goes on, and each version with what it scored."""
+    run = begun()
+    run.decide(Paused, entity=EAST, rests=True)
+    told = overview(Operator(run.log, NAMES, everything=True))
+
+    assert told["doing"] == "stage 0 rests after 3 rounds, until new images come"
+    assert [(each["entity"], each["paused"]) for each in told["entities"]] == [
+        (EAST, True), (NORTH, False), (SOUTH, False), (WEST, False),
+    ]  # fmt: skip
+    assert (told["stages"], told["rounds"], told["model_version"]) == (1, 3, 4)
+    assert told["versions"][-1]["from"] == "round 0.2"
+    assert (told["held_out_version"], told["held_out_images"]) == (4, 4 * APART)
+
+
+@pytest.mark.parametrize(
+    ("before", "doing"),
+    [
+        (lambda run: None, "waits for somebody to find a new class"),
+        (lambda run: run.decide(Paused, entity=None, rests=True), "paused"),
+    ],
+)
+def test_what_goes_on_before_the_first_class(before: Callable[[Alive], None], doing: str) -> None:
+    """It is opened, and nobody has found anything."""
+    run = Alive()
+    run.settle()
+    before(run)
+
+    assert overview(Operator(run.log, NAMES))["doing"] == doing
+
+
+def test_a_round_that_is_open_names_who_trains() -> None:
+    """And waits for them."""
+    run = begun()
+    run.vanish(WEST)
+    run.stream(NORTH, "012")
+    run.after(1)
+
+    doing = overview(Operator(run.log, NAMES))["doing"]
+    assert doing == f"round 0.3 waits for {EAST}, {NORTH}, {SOUTH}, {WEST}"
+
+
+def test_a_run_that_is_not_there_and_one_that_is_a_recipes() -> None:
+    """Each is told what it is."""
+    with closing(Log()) as log:
+        with pytest.raises(DataError, match="fedtwin topics ls summer"):
+            Operator(log, Names("summer"))
+        recipe = put_together(small(), log, Told())
+        recipe.system.run()
+        with pytest.raises(ConfigurationError, match="a run of the recipe tiny"):
+            Operator(log, Names("story"))
+
+
+def test_show_takes_the_name_of_a_federation(federation: Alive) -> None:
+    """As a table, and as one object."""
+    shown = fedtwin("show", NAMES.run)
+    assert "round 0.2" in shown.stdout
+    assert "held out at the sites" in shown.stdout
+    as_json = told("show", NAMES.run)
+    assert as_json["held_out_version"] == 4
+    assert as_json["live"]
