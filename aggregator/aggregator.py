@@ -339,9 +339,10 @@ class Aggregator:
         line, stage = self.line, self.line.stage
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
-        if stage is None or stage.closed is not None:
-            if what := self._wait_for_teacher(len(line.stages)):
-                return Waits(what)
+        begun = stage is not None and stage.closed is None
+        if what := self._wait_for_teacher(len(line.stages) - begun):
+            return Waits(what)  # also of a stage that another aggregator has begun
+        if stage is None or not begun:
             return self._live.begins()
         if not stage.rounds and stage.grown is None and self._fresh(stage.index):
             return Grows()
