@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from schemas.line import RoundsLine
-from schemas.messages import HeadGrown, Measured, RoundClosed
+from schemas.messages import HeadGrown, Measured, RolledBack, RoundClosed
 
 NAME = "held-out"
 """Of each measurement: held-out/<site>/<entity>/<version>."""
@@ -154,6 +154,8 @@ def origins(line: RoundsLine) -> dict[int, str]:
                 found[model.version] = f"stage {stage} grows by {', '.join(rows)}"
             case RoundClosed(stage=stage, round=round, counted=counted, model=model) if counted:
                 found[model.version] = f"round {stage}.{round}"
+            case RolledBack(to=to, model=model):
+                found[model.version] = f"back to version {to.version}"
     return found
 
 

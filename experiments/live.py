@@ -47,6 +47,7 @@ from schemas.messages import (
     HeadGrown,
     Measured,
     Paused,
+    RolledBack,
     RoundClosed,
     TwinDecision,
     WindowJudged,
@@ -465,4 +466,9 @@ def _in_words(decision: Decision) -> str:
         case RoundClosed(stage=stage, round=round, counted=counted, missing=missing, model=model):
             without = f", without {', '.join(missing)}" if missing else ""
             return f"round {stage}.{round} counts {len(counted)}{without}: version {model.version}"
+        case RolledBack(to=to, closes=closes, model=model):
+            uncounted = "" if closes is None else ", and the open round ends uncounted"
+            return (
+                f"an operator goes back to version {to.version}{uncounted}: version {model.version}"
+            )
     return ""

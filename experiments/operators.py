@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+from aggregator.rollback import rolled_back
 from experiments.folder import Listener
 from experiments.heldout import HeldOut, origins
 from experiments.live import Standing
@@ -20,10 +21,19 @@ from infra.transport.base import Transport
 from infra.transport.clusters import connect
 from infra.workers import Inline
 from schemas.codec import records
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, DataError, RunFailed
 from schemas.limits import LEAST_BYTES, largest_message
 from schemas.line import RoundsLine
-from schemas.messages import Decision, Message, RunOpened
+from schemas.messages import (
+    Decision,
+    GlobalModel,
+    Message,
+    ModelName,
+    Paused,
+    RolledBack,
+    RunOpened,
+)
 from schemas.topics import Names
 
 Json = dict[str, Any]
@@ -188,3 +198,80 @@ def _versions(held: HeldOut, line: RoundsLine) -> list[Json]:
             }
         )
     return found
+
+
+# --- what is decided ------------------------------------------------------------------------------
+
+
+def rollback(operator: Operator, version: int) -> RolledBack:
+    """Make an earlier version's values the newest model: the content first, then the decision.
+
+    Raises ConfigurationError for a version that cannot be gone back to, and where another operator
+    went back to one meanwhile.
+    """
+    shelf, began = operator.shelf(), operator.line.number
+
+    def make(line: RoundsLine) -> RolledBack:
+        _alone(line, began)
+        to = _earlier(line, shelf, version)
+        groups, decision = rolled_back(line, to, shelf.groups(to))
+        content = GlobalModel(run=line.run, version=decision.model.version, groups=groups)
+        models, wire = operator.names.federation("models"), operator.opened.configuration.wire
+        operator.say(models, content, decision.model.key, wire)
+        return decision
+
+    decided = operator.decide(make)
+    assert isinstance(decided, RolledBack)
+    return decided
+
+
+def _alone(line: RoundsLine, began: int) -> None:
+    """Whether nobody else has gone back since we looked: two at once want to know of each other."""
+    others = [each for number, each in line.decisions.items()
+              if number > began and isinstance(each, RolledBack)]  # fmt: skip
+    if others:
+        raise ConfigurationError(
+            f"another operator has just gone back to version {others[-1].to.version}, which is"
+            f" version {others[-1].model.version} now: look with `fedtwin show`, and ask again"
+        )
+
+
+def _earlier(line: RoundsLine, shelf: Shelf, version: int) -> ModelName:
+    """The model of an earlier version, which has to be there."""
+    to, newest = line.named(version), line.model
+    assert newest is not None
+    if to is None:
+        raise ConfigurationError(f"there was no version {version}: the newest is {newest.version}")
+    if to == newest:
+        raise ConfigurationError(f"version {version} is the newest model already")
+    if not shelf.has(to):
+        known = {line.named(each.version) for each in shelf.names()} - {None, newest}
+        there = sorted(each.version for each in known if each and shelf.has(each))
+        raise ConfigurationError(
+            f"version {version} was let go: kept are those of the newest two stages, and of earlier"
+            f" ones the best and the last; there are {', '.join(map(str, there)) or 'none'}"
+        )
+    return to
+
+
+def pause(operator: Operator, entity: str | None, *, rests: bool) -> Paused | None:
+    """Let an entity, or the whole federation, rest or go on; None where it does so already.
+
+    Raises ConfigurationError for an entity that the federation does not know.
+    """
+    known = sorted(operator.standing.verdicts.of)
+    if entity is not None and entity not in known:
+        raise ConfigurationError(
+            f"the federation has no entity {entity!r}{nearest(entity, known)}; it has"
+            f" {', '.join(known[:5])}" + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+        )
+
+    def make(line: RoundsLine) -> Paused | None:
+        now = line.all_rest if entity is None else entity in line.resting
+        if now == rests:
+            return None
+        return Paused(run=line.run, number=line.number + 1, entity=entity, rests=rests)
+
+    decided = operator.decide(make)
+    assert decided is None or isinstance(decided, Paused)
+    return decided

@@ -375,6 +375,21 @@ class Paused(Decision):
     rests: bool
 
 
+class RolledBack(Decision):
+    """Operator's command → all: the newest model of a live run has an earlier one's values again.
+
+    A round that is open ends with this, and counts nobody.
+    """
+
+    line = "rounds"
+    to: ModelName
+    """The earlier model."""
+    closes: Number | None
+    """Number of the RoundOpened that this closes."""
+    model: ModelName
+    """That model's values, with a row for each class that has one now."""
+
+
 # --- content ------------------------------------------------------------------------------------
 
 
@@ -565,6 +580,7 @@ KINDS: dict[str, type[Message]] = {
     for kind in (
         ImageBatch, StreamMarked, StreamEnded, EntityJoined, EntityLeft, WindowJudged, RunOpened,
         StageOpened, HeadGrown, RoundOpened, RoundClosed, StageClosed, StageAdded, Paused,
+        RolledBack,
         GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
         Heartbeat, DeadLetter,

@@ -61,7 +61,7 @@ TOPICS = (
         "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
         "aggregator", "all",
         ("RunOpened", "StageOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed",
-         "StageAdded", "Paused"),
+         "StageAdded", "Paused", "RolledBack"),
     ),
     Topic(
         "updates", "site", "federation", "twins", ("aggregator", "twins"), "aggregator",

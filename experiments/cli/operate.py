@@ -3,13 +3,129 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from experiments.cli.words import SCHEMA, answer, command, facts, next_step, table
+import typer
+
+from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, next_step, table
 from experiments.numbers import counted, lost, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Federation = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN", help="The federation's name. Otherwise FEDTWIN_RUN."),
+]
+Who = Annotated[
+    str | None,
+    typer.Argument(metavar="[ENTITY]", help="Site and name, as in north/ward; else everybody."),
+]
+
+
+def rollback(
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=0, help="Of the model.")],
+    run: Federation = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier version of a live federation's model the newest one again.
+
+    Its values get a row for each class that has one by now, and a version of their own. A round
+    that is open ends uncounted, and the next begins on that model. It needs no program to be up.
+    The version must be there still: those of the newest two stages are, and of earlier ones the
+    best and the last; `fedtwin show RUN` lists what each is worth.
+
+    \b
+    Examples:
+      fedtwin rollback 14 --run first
+      fedtwin rollback 14 --run first --json
+    """
+    from experiments.operators import operating
+    from experiments.operators import rollback as go_back
+
+    with operating(_named(run)) as operator:
+        decided = go_back(operator, version)
+        told = {
+            "schema": SCHEMA,
+            "run": operator.names.run,
+            "decision": decided.number,
+            "back_to": decided.to.version,
+            "model_version": decided.model.version,
+            "model_sha256": decided.model.sha256,
+            "ended_round": decided.closes is not None,
+        }
+    answer(told, as_json, lambda out: _gone_back(out, told))
+
+
+def _gone_back(out: Console, told: dict[str, Any]) -> None:
+    facts(
+        out,
+        [
+            ("federation", told["run"]),
+            ("back to", f"version {told['back_to']}, which is version {told['model_version']} now"),
+            ("round", "the open one ended uncounted" if told["ended_round"] else ""),
+            ("model", f"sha256 {told['model_sha256']}"),
+        ],
+    )
+    next_step(out, command("show", told["run"]))
+
+
+def pause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+    """Let an entity of a live federation rest, or everybody: no round asks for it.
+
+    What it streams is kept. A round that is open already ends as it would have.
+
+    \b
+    Examples:
+      fedtwin pause north/ward --run first
+      fedtwin pause --run first            # the whole federation
+    """
+    _rest(entity, run, as_json, rests=True)
+
+
+def unpause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+    """Let an entity of a live federation go on, or everybody.
+
+    \b
+    Examples:
+      fedtwin unpause north/ward --run first
+      fedtwin unpause --run first
+    """
+    _rest(entity, run, as_json, rests=False)
+
+
+def _rest(entity: str | None, run: str | None, as_json: bool, *, rests: bool) -> None:
+    from experiments.operators import operating
+    from experiments.operators import pause as paused
+
+    with operating(_named(run), everything=entity is not None) as operator:
+        decided = paused(operator, entity, rests=rests)
+        told = {
+            "schema": SCHEMA,
+            "run": operator.names.run,
+            "entity": entity,
+            "rests": rests,
+            "decision": decided.number if decided else None,
+        }
+    answer(told, as_json, lambda out: _rested(out, told))
+
+
+def _rested(out: Console, told: dict[str, Any]) -> None:
+    who = told["entity"] or told["run"]
+    state = "is paused" if told["rests"] else "goes on"
+    done = "" if told["decision"] is None else f", by decision {told['decision']}"
+    out.print(f"{who} {state}{done or ', as before'}", soft_wrap=True)
+    other = "unpause" if told["rests"] else "show"
+    words = [told["entity"]] if told["entity"] and told["rests"] else []
+    run = ["--run", told["run"]] if told["rests"] else [told["run"]]
+    next_step(out, command(other, *words, *run))
+
+
+def _named(run: str | None) -> str:
+    """The federation that was named, here or in the environment."""
+    from infra.settings import read_settings
+
+    return run or read_settings().run
 
 
 def federation_of(run: Path) -> str | None:
@@ -88,7 +204,8 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
             for each in told["versions"]
         ),
     )
-    next_step(out, f"{command('show', told['run'])} again")
+    back = command("rollback", "VERSION", "--run", told["run"])
+    next_step(out, f"{back} where one was better")
 
 
 def accuracy(told: dict[str, Any]) -> str:
@@ -99,3 +216,10 @@ def accuracy(told: dict[str, Any]) -> str:
         f"{percent(told['held_out_accuracy'])} of {counted(told['held_out_images'], 'image')} held"
         f" out at the sites, version {told['held_out_version']}"
     )
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module; `show` is where it also shows a run's folder."""
+    app.command()(pause)
+    app.command()(unpause)
+    app.command()(rollback)

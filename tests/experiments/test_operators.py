@@ -102,3 +102,49 @@ def test_show_takes_the_name_of_a_federation(federation: Alive) -> None:
     as_json = told("show", NAMES.run)
     assert as_json["held_out_version"] == 4
     assert as_json["live"]
+
+
+def test_rollback_tells_what_it_decided(federation: Alive) -> None:
+    """Version 2's values are version 5, and `show` says where that comes from."""
+    answered = told("rollback", "2", "--run", NAMES.run)
+    assert (answered["back_to"], answered["model_version"]) == (2, 5)
+    assert not answered["ended_round"]
+    assert federation.line.model is not None
+    assert answered["model_sha256"] == federation.line.model.sha256
+    federation.settle()
+    assert told("show", NAMES.run)["versions"][-1]["from"] == "back to version 2"
+
+
+def test_a_rollback_that_cannot_be(federation: Alive) -> None:
+    """Exit code 2, and what would do."""
+    answered = fedtwin("rollback", "99", "--run", NAMES.run)
+    assert answered.exit_code == 2
+    assert "there was no version 99: the newest is 4" in answered.stderr
+
+
+def test_a_federation_is_named_by_the_environment_or_not_at_all(
+    federation: Alive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without either the variable is named."""
+    assert "FEDTWIN_RUN" in fedtwin("pause").stderr
+    monkeypatch.setenv("FEDTWIN_RUN", NAMES.run)
+    assert told("pause")["run"] == NAMES.run
+
+
+def test_pausing_twice_is_one_decision(federation: Alive) -> None:
+    """An entity rests, rests still, and goes on; then everybody."""
+    words = (["pause", EAST], ["pause", EAST], ["unpause", EAST], ["pause"])
+    said = [told(*each, "--run", NAMES.run)["decision"] for each in words]
+    first = federation.line.number - 2
+
+    assert said == [first, None, first + 1, first + 2]
+    assert federation.line.resting == set()
+    assert federation.line.all_rest
+    assert f"{EAST} goes on, as before" in fedtwin("unpause", EAST, "--run", NAMES.run).stdout
+
+
+def test_an_entity_that_nobody_knows(federation: Alive) -> None:
+    """The nearest is named."""
+    answered = fedtwin("pause", "a/nort", "--run", NAMES.run)
+    assert answered.exit_code == 2
+    assert f"did you mean '{NORTH}'?" in answered.stderr
