@@ -118,8 +118,15 @@ def operating(run: str, *, everything: bool = False) -> Iterator[Operator]:
     Raises ServiceError where they are not there, and what Operator does.
     """
     names = Names(run)
-    with closing(connect(read_settings(), site=everything)) as transport:
+    with services(site=everything) as transport:
         yield Operator(transport, names, everything=everything)
+
+
+@contextmanager
+def services(*, site: bool) -> Iterator[Transport]:
+    """The log on the services at hand; `site` says whether a site's own cluster is needed too."""
+    with closing(connect(read_settings(), site=site)) as transport:
+        yield transport
 
 
 # --- how it stands --------------------------------------------------------------------------------

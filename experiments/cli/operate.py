@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, next_step, table
-from experiments.numbers import counted, lost, percent
+from experiments.numbers import NOTHING, counted, lost, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from infra.transport.base import Transport
+    from schemas.topics import Names
 
 Federation = Annotated[
     str | None,
@@ -121,6 +128,78 @@ def _rested(out: Console, told: dict[str, Any]) -> None:
     next_step(out, command(other, *words, *run))
 
 
+def history(
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Name or folder. Otherwise FEDTWIN_RUN."),
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, metavar="N", help="Only so many, the newest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the decisions of a federation or of a run: when, by whom, and what.
+
+    Each stands in a line, where its number is its name: `rounds` is the aggregator's and the
+    operators', `teachers` the proxy's, and each entity's is its twin's.
+
+    \b
+    Examples:
+      fedtwin history --run first --last 20
+      fedtwin history --run runs/smoke-fedka-2021 --json | jq '.decisions[-1]'
+    """
+    from experiments.history import history as decided
+
+    named = _named(run)
+    with _log_of(named) as (transport, names):
+        entries = decided(transport, names)
+    shown = entries if last is None else entries[-last:]
+    told = {
+        "schema": SCHEMA,
+        "run": names.run,
+        "decisions": [asdict(each) for each in shown],
+        "of": len(entries),
+    }
+    answer(told, as_json, lambda out: _listed(out, told, named))
+
+
+@contextmanager
+def _log_of(named: str) -> Iterator[tuple[Transport, Names]]:
+    """The log of a run's folder, or of the run of that name on the services at hand."""
+    from experiments.cli.logs import log_of
+    from experiments.folder import RunFolder
+    from experiments.operators import services
+    from schemas.topics import Names
+
+    folder = RunFolder(Path(named))
+    if "/" in named or folder.exists:
+        with log_of(folder) as log:
+            yield log, folder.names()
+        return
+    names = Names(named)
+    with services(site=False) as transport:
+        yield transport, names
+
+
+def _listed(out: Console, told: dict[str, Any], named: str) -> None:
+    table(
+        out,
+        ("line", ">number", "when", "by", "what"),
+        (
+            (each["line"], str(each["number"]), _when(each["at"]), each["by"], each["what"])
+            for each in told["decisions"]
+        ),
+    )
+    if len(told["decisions"]) < told["of"]:
+        out.print(f"the newest {len(told['decisions'])} of {told['of']}")
+    next_step(out, command("show", named))
+
+
+def _when(at: float | None) -> str:
+    """In this machine's time."""
+    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _named(run: str | None) -> str:
     """The federation that was named, here or in the environment."""
     from infra.settings import read_settings
@@ -223,3 +302,4 @@ def add_to(app: typer.Typer) -> None:
     app.command()(pause)
     app.command()(unpause)
     app.command()(rollback)
+    app.command()(history)

@@ -20,12 +20,14 @@
     again, so does what is appended then. A broker's full disk is a broker that is away: `append`
     waits.
 11. `wait` returns when there may be something new to read, or when its seconds have passed.
+12. A record says when it was appended, by the clock of who keeps the log: for people, and roles are
+    not told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.codec import Record
@@ -37,6 +39,8 @@ class Stored:
 
     offset: int
     record: Record
+    at: float | None = field(default=None, compare=False)
+    """When it was appended, in seconds since 1970 by the clock of who keeps the log: for people."""
 
 
 class Trimmed(LookupError):

@@ -275,7 +275,8 @@ def _stored(each: Any) -> Stored:
     """A consumer's record in our form. Anybody may write: what is no text is shown as such."""
     key = _text(each.key or b"")
     headers = {name: _text(value or b"") for name, value in each.headers}
-    return Stored(each.offset, Record(key, each.value, headers))
+    at = None if each.timestamp is None or each.timestamp < 0 else each.timestamp / 1000
+    return Stored(each.offset, Record(key, each.value, headers), at)
 
 
 def _text(value: bytes) -> str:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from pathlib import Path
 
 import pytest
 
 from experiments import operators
+from experiments.history import author, history, words
 from experiments.operators import Operator, overview
 from infra.transport.embedded import Embedded as Log
+from schemas.codec import records
 from schemas.errors import ConfigurationError, DataError
-from schemas.messages import Paused
+from schemas.messages import Decision, Paused
 from schemas.topics import Names
-from tests.experiments.hands import fedtwin, told
+from tests.experiments.hands import fedtwin, ran, told
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive
 from tests.flows.federation import Told, put_together, small
+from tests.schemas.specimens import every_kind
 from twins.apart import is_tenth
 
 APART = sum(is_tenth("camera", number) for number in range(60))
@@ -148,3 +152,67 @@ def test_an_entity_that_nobody_knows(federation: Alive) -> None:
     answered = fedtwin("pause", "a/nort", "--run", NAMES.run)
     assert answered.exit_code == 2
     assert f"did you mean '{NORTH}'?" in answered.stderr
+
+
+def test_the_history_tells_every_decision_that_counted(federation: Alive) -> None:
+    """Of all lines, in the order of time, with its author; what was passed over is not there."""
+    run = federation
+    run.stream(EAST, "7", 24)
+    run.after(11)
+    run.decide(Paused, entity=EAST, rests=True)
+    kinds, teacher = run.kinds(), run.teachers[0]
+    late = Paused(run=run.line.run, number=1, entity=None, rests=True)
+    again = Paused(run=run.line.run, number=len(kinds), entity=EAST, rests=True)
+    for passed_over in (late, again):  # the second changes nothing
+        run.log.append(NAMES.federation("rounds"), records(passed_over, source="operator")[1])
+    entries = history(run.log, NAMES)
+
+    rounds = [each for each in entries if each.line == "rounds"]
+    assert [each.number for each in rounds] == list(range(len(kinds)))
+    assert [each.kind for each in rounds] == kinds
+    assert rounds[-1].by == "operator"
+    assert rounds[-1].what == f"{EAST} rests"
+    assert rounds[2].what == "the head grows by 0, 1, 2: version 1"
+    assert [each.what for each in entries if each.line == "teachers"] == [
+        f"version {teacher.teacher.version} teaches stage 1, of {len(teacher.scores)} that were"
+        " scored"
+    ]
+    east = [each.what for each in entries if each.line == EAST]
+    assert east[:3] == ["joins", "has found 0, 1, 2", "has found 7"]
+    times = [each.at for each in entries]
+    assert None not in times
+    assert times == sorted(times, key=lambda at: at or 0)
+
+
+def test_history_as_a_table_and_as_an_object(federation: Alive) -> None:
+    """The newest, and how many there are."""
+    answered = told("history", "--run", NAMES.run, "--last", "2")
+    assert [each["number"] for each in answered["decisions"]] == [7, 8]
+    assert answered["of"] == 9 + 8
+    shown = fedtwin("history", "--run", NAMES.run, "--last", "2").stdout
+    assert "round 0.2 counts 4: version 4" in shown
+    assert "the newest 2 of 17" in shown
+
+
+def test_history_of_a_runs_folder(tmp_path: Path) -> None:
+    """A recipe's run: no operator, and the same lines."""
+    folder = ran(tmp_path / "run")
+    answered = told("history", "--run", str(folder.path))
+
+    by = {each["by"] for each in answered["decisions"]}
+    assert {"aggregator", "proxy", "twin of local/entity-000"} <= by
+    assert answered["decisions"][-1]["what"].startswith("stage 1 ends with version")
+    assert all(each["at"] for each in answered["decisions"])
+
+
+def test_history_of_nothing(federation: Alive) -> None:
+    """A name that no run has, and a folder that holds none."""
+    assert "holds no run summer" in fedtwin("history", "--run", "summer").stderr
+    assert fedtwin("history", "--run", "no/folder").exit_code == 4
+
+
+@pytest.mark.parametrize("decision", [each for each in every_kind() if isinstance(each, Decision)])
+def test_every_decision_has_words(decision: Decision) -> None:
+    """Of every kind, and other ones than its name."""
+    assert words(decision) != decision.kind()
+    assert author(decision)
