@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from aggregator.aggregator import Aggregator
@@ -24,6 +25,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.settings import read_settings
 from infra.transport.clusters import connect
 from schemas.topics import Names
@@ -48,7 +50,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
     opening = read_opening(given.opening) if given.opening else None
     with stoppable() as stopped:
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        try:
+        words = last_words(transport, names, role="aggregator", process=given.process)
+        with closing(transport), words:
             told = opening or run_opened(transport, names)
             configuration = told.configuration
             sites = told.all_sites
@@ -68,8 +71,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 process=given.process,
                 patience=configuration.patience,
             )
-        finally:
-            transport.close()
 
 
 if __name__ == "__main__":

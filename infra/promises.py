@@ -17,7 +17,7 @@ from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
     "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result",
-    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Timed", "Trim", "Workers",
+    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Telling", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -224,6 +224,14 @@ class Timed(Protocol):
 
     def tick(self, at: float) -> None:
         """It is so late, in seconds since any moment."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A role that counts something for people who look; nobody's answer hangs on it."""
+
+    def tells(self) -> Iterable[tuple[str, int]]:
+        """What it counts, and how many: `buffered <entity>`."""
 
 
 class Workers(Protocol):

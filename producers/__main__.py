@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from infra.points import Hook, no_hook
@@ -21,6 +22,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.settings import read_settings
 from infra.transport.clusters import connect
 from producers.datasets import load
@@ -49,7 +51,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
-        try:
+        words = last_words(transport, names, role="producers", process=given.process)
+        with closing(transport), words:
             opened = run_opened(transport, names)
             folder = given.data_dir or settings.data_dir
             if folder is None:
@@ -66,8 +69,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 process=given.process,
                 patience=configuration.patience,
             )
-        finally:
-            transport.close()
 
 
 def _data(opened: RunOpened, place: str | None, folder: Path) -> Dataset:
