@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from infra.points import Hook, no_hook
@@ -24,6 +25,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.settings import Settings, read_settings
 from infra.topics import make_topics
 from infra.transport.base import Transport
@@ -71,7 +73,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
     with stoppable() as stopped:
         streams = _first_days(settings, names, site, given) if given.live else {}
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
-        try:
+        words = last_words(transport, names, role="producers", process=given.process)
+        with closing(transport), words:
             opened, run = opened_as(transport, names)
             _check_kind(opened, site, given)
             if given.live:
@@ -80,8 +83,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 )
             else:
                 _follow_schedule(transport, names, opened, site, settings, given, hook)
-        finally:
-            transport.close()
 
 
 def _check_kind(opened: RunOpened, site: str, given: Namespace) -> None:
