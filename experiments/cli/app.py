@@ -26,6 +26,7 @@ from experiments.cli import (
     replay,
     runs,
     topics,
+    watch,
 )
 from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line, without_usual_place
 from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
@@ -195,6 +196,7 @@ looks.add_to(app)
 inject.add_to(app)
 live.add_to(app)
 operate.add_to(app)
+watch.add_to(app)
 replay.add_to(app)
 topics.add_to(app)
 dlq.add_to(app)
