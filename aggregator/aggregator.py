@@ -288,6 +288,14 @@ class Aggregator:
             return f"verdicts of stage {t} by {_names(self._with_reasons(silent))}"
         return self._wait_for_teacher(t)
 
+    def _wait_for_found(self, t: int) -> str:
+        """The verdicts with which a live stage began, in words; empty when they were read."""
+        begun = self.line.stages[t].opened if t < len(self.line.stages) else None
+        silent = (
+            [e for e, moment in begun.found if self._verdicts.judged(e) < moment] if begun else []
+        )
+        return f"what {_names(silent)} found for stage {t}" if silent else ""
+
     def _with_reasons(self, silent: Sequence[str]) -> list[str]:
         """The entities; first those whose line a later program's decision has stopped, and why."""
         stopped = [(entity, self._verdicts.line(entity).stopped) for entity in silent]
@@ -356,7 +364,8 @@ class Aggregator:
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
         begun = stage is not None and stage.closed is None
-        if what := self._wait_for_teacher(len(line.stages) - begun):
+        t = len(line.stages) - begun
+        if what := self._wait_for_found(t) or self._wait_for_teacher(t):
             return Waits(what)  # also of a stage that another aggregator has begun
         if stage is None or not begun:
             return self._live.begins()
