@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from infra.proving import USER_WANTED, refused
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
-from schemas.errors import ConfigurationError, FedtwinError, ServiceError
+from schemas.errors import ConfigurationError, FedtwinError, Forbidden, ServiceError
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -195,8 +195,8 @@ CLIENT_LOG.addHandler(OVERHEARD)
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:
     """A client of kafka-python that has reached its cluster.
 
-    Raises ConfigurationError when a part of the client is missing, and ServiceError with the reason
-    when the cluster cannot be reached in time, or at once when it does not let us in.
+    Raises ConfigurationError when a part of the client is missing, ServiceError with the reason
+    when the cluster cannot be reached in time, and at once Forbidden when it does not let us in.
     """
     _check_parts()
     began = time.time()
@@ -212,7 +212,8 @@ def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -
                 reason = refused(settings) or reason
             if _meant(FINAL, reason):
                 break
-    raise ServiceError(
+    kind = Forbidden if _meant(FINAL, reason) else ServiceError
+    raise kind(
         f"Kafka at {settings.servers} cannot be reached ({settings.protocol}):"
         f" {_in_words(settings, reason)}"
     )
@@ -308,7 +309,7 @@ def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:
     """What a broker refuses to let us do, in our words."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, errors.AuthorizationError | errors.SaslAuthenticationFailedError):
-        return ConfigurationError(
+        return Forbidden(
             f"Kafka gives no right to {doing} ({reason}): its access list decides that"
         )
     if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):

@@ -195,7 +195,7 @@ class Feed:
     def poll(self, seconds: float) -> bool:
         """Fill the windows; waits so long for something to come, and says whether it did.
 
-        Raises ConfigurationError for a topic that we have no right to read.
+        Raises Forbidden for a topic that we have no right to read.
         """
         self._tell()
         if not self.windows:

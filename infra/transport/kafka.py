@@ -75,7 +75,7 @@ class Kafka:
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         """What another process has trimmed or forgotten just now may still be given.
 
-        Raises ConfigurationError for a topic that we have no right to read.
+        Raises Forbidden for a topic that we have no right to read.
         """
         self._offsets.happened()
         if (window := self._window(topic, place)) is None:

@@ -84,7 +84,8 @@ class Sender:
     def send(self, topic: str, outgoing: Sequence[Outgoing]) -> int:
         """Where the first record stands, last if it stands there twice, when all are durable.
 
-        Raises ConfigurationError for what a broker refuses, ServiceError when told to stop.
+        Raises ConfigurationError for what a broker refuses, Forbidden where it gives no right, and
+        ServiceError when told to stop.
         """
         first = -1
         left = list(outgoing)
