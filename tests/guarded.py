@@ -32,6 +32,17 @@ def crew(sites: Sequence[str]) -> list[str]:
     return [name_of(each) for each in (CREW.aggregator, CREW.proxy, CREW.operator, *of_sites)]
 
 
+def user_of(role: str, site: str) -> str:
+    """As whom a program of a role comes."""
+    found = {
+        "aggregator": CREW.aggregator,
+        "proxy": CREW.proxy,
+        "twins": CREW.twins(site),
+        "producers": CREW.producing(site),
+    }
+    return name_of(found[role])
+
+
 class Guarded:
     """The broker. Its other door is its keeper's: a super user, without a lock."""
 
@@ -42,13 +53,16 @@ class Guarded:
         self.secrets.mkdir()
         for user in users:
             self._write(user, f"pass-of-{user}")
-        ports = free_ports(3)
+        ports = free_ports(4)
         own = self.authority.papers("kafka")
         self.broker = native.Broker(
             folder / "kafka",
             have(jars),
             *ports[:2],
-            doors=[native.Door("SASL_SSL", ports[2])],
+            doors=[
+                native.Door("SASL_SSL", ports[2]),
+                native.Door("SSL", ports[3], mutual=True),
+            ],
             papers=native.Papers(own.in_one, self.authority.ca),
             users={user: self.password(user) for user in users},
             guarded=True,
@@ -56,6 +70,8 @@ class Guarded:
         have(self.broker.start)
         self.keeper = KafkaSettings(self.broker.address)
         self.door = f"{HOST}:{ports[2]}"
+        self.mutual = f"{HOST}:{ports[3]}"
+        """The door that wants to see a certificate instead of a password."""
 
     def password(self, user: str) -> str:
         """What stands in the file of a user."""
