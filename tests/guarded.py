@@ -108,6 +108,11 @@ class Guarded:
         """And from now on the file says the other one."""
         self._write(user, password)
 
+    def restart(self) -> None:
+        """Every connection ends, and whoever wants one proves anew who it is."""
+        stop(self.broker.folder)
+        self.broker.start()
+
     def said(self) -> str:
         """The broker's log."""
         return (self.broker.folder / "log.txt").read_text(errors="replace")

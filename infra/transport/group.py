@@ -13,7 +13,7 @@ from collections.abc import Collection
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from infra.kafka import KafkaSettings, connected, refusal
+from infra.kafka import REFUSALS, KafkaSettings, connected, refusal
 from schemas.topics import Names
 
 SESSION = 6.0  # seconds after which a process that is not heard of has lost its twins
@@ -69,7 +69,7 @@ class Group:
             self._consumer.poll(timeout_ms=round(1000 * POLL))
         except errors.RetriableError:
             pass  # the client finds back to its group by itself
-        except errors.AuthorizationError as error:
+        except REFUSALS as error:
             raise refusal(error, f"join the group of {self._site}'s twins") from error
         return frozenset(
             f"{self._site}/{partition.topic.removeprefix(self._prefix)}"

@@ -50,7 +50,7 @@ class Kafka:
         cluster cannot be reached.
         """
         self._hook = hook
-        self._outage = Outage(settings.servers, stopped)
+        self._outage = Outage(settings, stopped)
         self._admin = connected(settings, KafkaAdminClient, request_timeout_ms=round(1000 * ANSWER))
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known

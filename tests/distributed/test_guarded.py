@@ -8,19 +8,28 @@ on to the same bytes.
 from __future__ import annotations
 
 import re
+import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
 
 from experiments.system import SITE
+from infra.kafka import connected
 from infra.rights import AccessList
-from schemas.errors import ServiceError
+from infra.topics import Administration, Planned
+from infra.transport.kafka import Kafka
+from schemas.codec import Record
+from schemas.errors import Forbidden, ServiceError
 from schemas.messages import RoundClosed
-from schemas.rights import Cluster, grants
+from schemas.rights import Cluster, Grant, grants
+from schemas.topics import Names
 from tests.distributed.conftest import Found
 from tests.distributed.federation import ended_as_undisturbed, of_kind
 from tests.guarded import CREW, Guarded, user_of
+from tests.services import new_run
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 OTHER = "locality"
@@ -146,3 +155,84 @@ def test_a_right_that_is_withdrawn_in_mid_run_ends_its_program(
     run.start("proxy")
     run.finish()
     ended_as_undisturbed(run)
+
+
+# --- what proves who one is is exchanged ----------------------------------------------------------
+
+
+def test_passwords_are_exchanged_in_mid_run(found: Found, guarded: Guarded) -> None:
+    """Each role's, at the broker and in its file; then all connections end.
+
+    No program ends, the old passwords open nothing, and the run ends as if nothing had been.
+    """
+    run = found(guarded=guarded)
+    run.start_all("proxy")
+    run.until(lambda: of_kind(run, RoundClosed) >= 1)
+
+    old = guarded.settings(user_of("twins", SITE))
+    for role in ("aggregator", "twins", "producers", "proxy"):
+        user = user_of(role, SITE)
+        guarded.exchange(user, f"new-pass-of-{user}")
+        guarded.hand_out(user, f"new-pass-of-{user}")
+    guarded.restart()
+    run.start("proxy")
+    run.finish()
+
+    assert not [each for program in run.programs.values() for each in program.ends]
+    with pytest.raises(Forbidden, match="user or password is wrong"):
+        connected(old, KafkaAdminClient)
+    ended_as_undisturbed(run)
+
+
+def test_who_still_has_the_old_password_ends_with_a_line(found: Found, guarded: Guarded) -> None:
+    """The broker was told the new one and the aggregator's file was not: exit code 3, soon.
+
+    With the new one in its file it is started again, and the run goes on to the same bytes.
+    """
+    run = found(guarded=guarded)
+    run.start_all("proxy")
+    run.until(lambda: of_kind(run, RoundClosed) >= 1)
+
+    user = user_of("aggregator", SITE)
+    guarded.exchange(user, "tulip-7")
+    guarded.restart()
+    run.until(lambda: run.programs["aggregator-1"].code is not None, 2 * LONG)
+    line = run.words("aggregator-1")[-1]
+    assert run.programs["aggregator-1"].code == ServiceError.exit_code, line
+    assert "does not let us in any more: user or password is wrong" in line
+    assert not [each for each in run.words("aggregator-1") if "Traceback" in each]
+
+    guarded.hand_out(user, "tulip-7")
+    run.again("aggregator-1")
+    run.start("proxy")
+    run.finish()
+    ended_as_undisturbed(run)
+
+
+def test_a_certificate_is_exchanged_without_a_new_connection_object(guarded: Guarded) -> None:
+    """Ours is another one after the broker's restart, and its name the only one with rights."""
+    first, second = guarded.authority.papers("north-1"), guarded.authority.papers("north-2")
+    topic = Names(new_run()).federation("rounds")
+    settings = replace(
+        guarded.keeper, servers=guarded.mutual, ca_file=guarded.authority.ca,
+        cert_file=first.cert, key_file=first.key,
+    )  # fmt: skip
+    with (
+        closing(Administration(guarded.keeper)) as topics,
+        closing(AccessList(guarded.keeper)) as access,
+    ):
+        topics.apply([Planned(topic, {})])
+        access.apply([Grant("User:CN=north-1", "topic", topic, each) for each in ("read", "write")])
+        with closing(Kafka(settings)) as log:
+            log.append(topic, [Record("a", b"1")])
+            access.apply([Grant("User:CN=north-2", "topic", topic, w) for w in ("read", "write")])
+            for old, new in ((first.cert, second.cert), (first.key, second.key)):
+                new.replace(old)
+            guarded.restart()
+            log.append(topic, [Record("b", b"2")])
+            until = time.monotonic() + LONG
+            while len(found := log.read(topic, 0, 1 << 20)) < 2 and time.monotonic() < until:
+                log.wait(0.05)
+        access.rm(Names(topic.split(".")[1]))
+
+    assert [each.record.key for each in found] == ["a", "b"]
