@@ -39,6 +39,11 @@ class RoundSums:
         }
 
     @property
+    def answered(self) -> list[str]:
+        """Participants that have answered, with content or without."""
+        return list(self._taken)
+
+    @property
     def missing(self) -> list[str]:
         """Participants that have not answered."""
         return [entity for entity in self._weights if entity not in self._taken]
@@ -56,7 +61,7 @@ class RoundSums:
             self.withheld[entity] = update.reason
             return
         for group, sums in self._sums.items():
-            sums.add(values[group], self._weights[entity])
+            sums.add(values[group], self._weights[entity], checked=True)
         self.counted[entity] = hash
 
     def _checked(self, update: ModelUpdate) -> Groups:

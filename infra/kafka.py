@@ -257,6 +257,8 @@ class Outage:
         self._settings = settings
         self._servers = settings.servers
         self._since: float | None = None
+        self.known: tuple[str, float] | None = None
+        """Why it is away and since when (`time.monotonic`), while it is."""
 
     def wait(self, error: Exception) -> None:
         """It has failed once more.
@@ -266,7 +268,9 @@ class Outage:
         self.check()
         if self._since is None:
             self._since = time.monotonic()
-            self._note("away", f"{_why(error)}; waiting for it")
+            why = _why(error)
+            self.known = (why, self._since)
+            self._note("away", f"{why}; waiting for it")
         elif time.monotonic() > self._since + PARDON:
             self._check_door()
         time.sleep(AGAIN)
@@ -293,7 +297,7 @@ class Outage:
         """It has answered."""
         if self._since is not None:
             self._note("back", f"after {time.monotonic() - self._since:.1f} s")
-            self._since = None
+            self._since = self.known = None
 
     def insist(self, ask: Callable[[], T], *, ends: bool = True) -> T:
         """The answer to a question, asked until it is there. Raises what `refusal` says.

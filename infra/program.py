@@ -9,11 +9,11 @@ Whatever ends it, started again it goes on from the log.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,24 +21,20 @@ from typing import Any
 
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
+from infra.pulse import MOST_WAITS, STOPPED, Pulse, Stopped
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST
 from infra.shelf import Shelf
-from infra.transport.base import Transport
-from schemas.codec import piece, records, unpack
+from infra.transport.base import Stored, Transport
+from schemas.codec import piece, unpack
 from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
 from schemas.limits import LEAST_BYTES, largest_message
-from schemas.messages import DataFacts, GlobalModel, Heartbeat, Message, ModelUpdate, RunOpened
+from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate, RunOpened
 from schemas.topics import Names
 
-BEAT = 2.0  # seconds between two heartbeats
-LIVES = 10.0  # seconds after which a program that was not heard of does no work for us
 REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
-MOST_WAITS = 8  # told at once: a process may host hundreds of twins
-STOPPED = 130
-"""The exit code of a program that was told to stop."""
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
 FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR), or from what
 `make up` has written; everything else from the run itself.
@@ -46,10 +42,6 @@ FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR),
 Exit codes: 0 the run is over, 1 it failed, 2 wrong usage or configuration, 3 a service that cannot
 be reached, 4 data missing or broken, 130 told to stop.
 """
-
-
-class Stopped(BaseException):
-    """The program was told to stop. No Exception, so that nobody takes it for a failure."""
 
 
 class NoWorkers:
@@ -145,20 +137,55 @@ def on_kafka(given: argparse.Namespace) -> dict[str, Any]:
 
 def run_opened(transport: Transport, names: Names) -> RunOpened:
     """The decision that opens the run, as soon as it is there."""
-    topic, place = names.federation("rounds"), 0
-    pieces = Pieces()
-    while True:
-        for stored in transport.read(topic, place, READ_BYTES):
-            place = stored.offset + 1
-            try:
-                offsets = pieces.add(piece(stored.record.value, LEAST_BYTES), stored.offset)
-                whole = offsets and gathered(transport, Place(topic, offsets), LEAST_BYTES)
-                message = unpack(whole.payload, LEAST_BYTES) if whole else None
-            except Refused:
-                continue  # the aggregator sets it aside
-            if isinstance(message, RunOpened) and message.number == 0:
-                return message
+    return opened_as(transport, names)[0]
+
+
+def opened_as(transport: Transport, names: Names) -> tuple[RunOpened, str]:
+    """The same, and its hash, which names the run."""
+    first = First(transport, names)
+    while (opened := first.look()) is None:
         transport.wait(REST)
+    return opened, first.hash
+
+
+class First:
+    """Looks for the first decision of a run, as far as its line has come."""
+
+    def __init__(self, transport: Transport, names: Names) -> None:
+        self._transport = transport
+        self._topic, self._place = names.federation("rounds"), 0
+        self._pieces = Pieces()
+        self.hash = ""
+        """Of the decision, once it was found."""
+
+    def look(self) -> RunOpened | None:
+        """It, or None if it is not there yet."""
+        while self._place < self._transport.end(self._topic):
+            for stored in self._transport.read(self._topic, self._place, READ_BYTES):
+                self._place = stored.offset + 1
+                if (opened := self._opened(stored)) is not None:
+                    return opened
+        return None
+
+    def _opened(self, stored: Stored) -> RunOpened | None:
+        try:
+            part = piece(stored.record.value, LEAST_BYTES)
+            offsets = self._pieces.add(part, stored.offset)
+            place = Place(self._topic, offsets or ())
+            whole = gathered(self._transport, place, LEAST_BYTES) if offsets else None
+            message = unpack(whole.payload, LEAST_BYTES) if whole else None
+        except Refused:
+            return None  # the aggregator sets it aside
+        if whole is None or not isinstance(message, RunOpened) or message.number != 0:
+            return None
+        self.hash = whole.hash
+        return message
+
+
+def patience_of(configuration: Configuration) -> float:
+    """How long a program waits in vain, in seconds: in a run that does not end for ever, for there
+    it is usual that nobody has anything new."""
+    return math.inf if configuration.live else configuration.patience
 
 
 def surroundings(
@@ -176,60 +203,6 @@ def wire_of(wire: str) -> Callable[[Message], str]:
 
 
 # --- serving --------------------------------------------------------------------------------------
-
-
-class Pulse:
-    """Says every other second that a program lives, and hears which others do.
-
-    It writes into the federation's `metrics`, so that whoever waits can tell work from silence.
-    """
-
-    def __init__(
-        self, system: System, around: Surroundings, names: Names, *, role: str, process: str
-    ) -> None:
-        self._system = system
-        self._transport = around.transport
-        self._hook = around.hook
-        self._topic = names.federation("metrics")
-        self._role, self._process = role, process
-        self._place: int | None = None
-        self._due = 0.0
-        self._worked: dict[str, float] = {}
-        """Another process → when it was last heard to work, by our clock."""
-
-    def beat(self, now: float) -> None:
-        """Say it if it is time to, and hear the others."""
-        if now < self._due:
-            return
-        self._due = now + BEAT
-        self._listen(now)
-        beat = Heartbeat(
-            run="",
-            process=self._process,
-            role=self._role,
-            at=time.time(),
-            in_work=tuple(" ".join(map(str, id)) for id in self._system.in_work),
-            waits=tuple((wait.what, wait.seconds) for wait in self._system.waits()[:MOST_WAITS]),
-        )
-        self._transport.append(self._topic, records(beat, source=self._role)[1])
-        self._hook("beat")
-
-    def somebody_works(self, now: float) -> bool:
-        """Whether another program has said of late that it works."""
-        return any(now < worked + LIVES for worked in self._worked.values())
-
-    def _listen(self, now: float) -> None:
-        if self._place is None:  # of what was said before we began we do not know when
-            self._place = self._transport.end(self._topic)
-        while found := self._transport.read(self._topic, self._place, READ_BYTES):
-            for stored in found:
-                self._place = stored.offset + 1
-                try:
-                    said = unpack(piece(stored.record.value, LEAST_BYTES).content, LEAST_BYTES)
-                except Refused:
-                    continue  # of several pieces, or no message at all: no heartbeat
-                if isinstance(said, Heartbeat) and said.in_work and said.process != self._process:
-                    self._worked[said.process] = now
 
 
 def serve(

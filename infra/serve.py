@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,6 +19,7 @@ from infra.points import Hook, no_hook
 from infra.promises import (
     Answer,
     Arrived,
+    Author,
     Do,
     Forget,
     Keep,
@@ -31,6 +32,7 @@ from infra.promises import (
     Seek,
     SetAside,
     Task,
+    Telling,
     Timed,
     Trim,
     Workers,
@@ -42,7 +44,7 @@ from infra.transport.base import Stored, Transport, Trimmed
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
-from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
+from schemas.messages import Away, DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import letters_of, table_row
 
 READ_BYTES = 4 * 1024 * 1024
@@ -117,6 +119,8 @@ class Surroundings:
     """Seconds since any moment, for what is told of waiting; no role sees it."""
     standby_after: float = 0.0
     """A standby answers only what nobody else has, so many seconds after it last heard anything."""
+    missed: Callable[[], tuple[Away, ...]] = lambda: ()
+    """Services that this program misses, asked at each heartbeat."""
     letters: Letters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,6 +149,8 @@ class Session:
         self._places: dict[str, int] = {}
         self._pieces: dict[str, Pieces] = {}
         self._targets: dict[str, int] = {}
+        self._own: dict[str, dict[str, Callable[[], None]]] = {}
+        """Topic → hash of a message that its author wrote, and what to do when it is read back."""
         self._later = Waiting()
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
@@ -193,7 +199,7 @@ class Session:
         Who reads one of them again later begins at its beginning.
         """
         gone = set(topics)
-        for kept in (self._places, self._pieces, self._targets, self._lost):
+        for kept in (self._places, self._pieces, self._targets, self._lost, self._own):
             for topic in gone & kept.keys():
                 del kept[topic]
         self._later.let_go(lambda place: place.topic in gone)
@@ -234,6 +240,19 @@ class Session:
         self._since = {what: self._since.get(what, now) for what in self._waits()}
         return [Wait(what, now - since) for what, since in self._since.items()]
 
+    def lag(self) -> Counter[str]:
+        """Records that its role has not read, by the kind of topic; what was let go counts too."""
+        unread = Counter[str]()
+        for topic in self.role.topics:
+            behind = self._around.transport.end(topic) - self._places.get(topic, 0)
+            unread[table_row(topic).name] += max(0, behind)
+        return +unread
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """What its role counts for people who look."""
+        if isinstance(self.role, Telling):
+            yield from self.role.tells()
+
     def _waits(self) -> Iterator[str]:
         if not self.caught_up:
             return  # of what it has not read it knows nothing
@@ -246,11 +265,14 @@ class Session:
                 f" and was read to {place}"
             )
 
-    def finish(self, id: TaskId, result: Result) -> None:
-        """Tell the role what a task gave back."""
+    def finish(self, results: Iterable[tuple[TaskId, Result]]) -> None:
+        """Tell the role what tasks gave back."""
+        self._carry_out(answer for each in results for answer in self._done(*each))
+
+    def _done(self, id: TaskId, result: Result) -> Iterator[Answer]:
         self._around.stopwatch.add(str(id[0]), result.seconds)
         self._around.hook("task:done")
-        self._carry_out(self.role.done(id, result))
+        yield from self.role.done(id, result)
 
     def prepare(self, do: Do) -> Task:
         """Load what a task needs, just before it begins. Raises LookupError when that is gone."""
@@ -312,6 +334,7 @@ class Session:
             return False
         self._places[topic] = first
         self._begun_late.add(topic)
+        self._own.pop(topic, None)
         self._gone_below(topic, first)
         return True
 
@@ -329,9 +352,15 @@ class Session:
         except Refused as refused:
             self._set_aside(Place(topic, (offset,)), "", len(value), refused)
             return
-        if part.count == 1:
-            self._whole(topic, Whole(part.message, part.content, (offset,)))
-        elif offsets := self._pieces.setdefault(topic, Pieces()).add(part, offset):
+        offsets: tuple[int, ...] = (offset,)
+        if part.count > 1:
+            offsets = self._pieces.setdefault(topic, Pieces()).add(part, offset) or ()
+        own = self._own.get(topic, {}).pop(part.message, None) if offsets else None
+        if own is not None:
+            own()
+        elif part.count == 1:
+            self._whole(topic, Whole(part.message, part.content, offsets))
+        elif offsets:
             self._take(Place(topic, offsets))
 
     def _take(self, place: Place) -> None:
@@ -472,23 +501,31 @@ class Session:
 
     def _say(self, topic: str, says: Iterable[Say]) -> None:
         made: list[Record] = []
+        said: list[tuple[str, Message]] = []
         size = 0
         for say in says:
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
-                parts = records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
+                hash, parts = records(say.message, source=self.role.name, key=say.key, wire=wire)
             made += parts
+            said.append((hash, say.message))
             size += sum(len(part.value) for part in parts)
             if size >= WRITE_BYTES:
-                self._append(topic, made)
-                made, size = [], 0
+                self._append(topic, made, said)
+                made, said, size = [], [], 0
         if made:
-            self._append(topic, made)
+            self._append(topic, made, said)
 
-    def _append(self, topic: str, made: Sequence[Record]) -> None:
+    def _append(
+        self, topic: str, made: Sequence[Record], said: Iterable[tuple[str, Message]]
+    ) -> None:
         with self._around.stopwatch("log"):
             self._around.transport.append(topic, made)
         self._around.hook("said")
+        if isinstance(self.role, Author):
+            for hash, message in said:
+                if (read_back := self.role.wrote(message)) is not None:
+                    self._own.setdefault(topic, {})[hash] = read_back
 
     def _trim(self, topic: str, before: int) -> None:
         """Let a topic's beginning go, and tell of what waited there in vain.
@@ -615,9 +652,12 @@ class System:
         moved = [session.step() for session in self._order(self.sessions)]
         self._dispatch()
         finished = self._workers.finished(0 if any(moved) else WAIT) if self._in_work else []
+        results: dict[Session, list[tuple[TaskId, Result]]] = {}
         for key, result in finished:
             session, id = self._in_work.pop(key)
-            session.finish(id, result)
+            results.setdefault(session, []).append((id, result))
+        for session, each in results.items():
+            session.finish(each)
         self._dispatch()
         if self._around.clock() >= self._looked + LOOK:
             self.waits()
@@ -627,6 +667,14 @@ class System:
         """What each role waits for, and since when, to about a second."""
         self._looked = self._around.clock()
         return [wait for session in self.sessions for wait in session.waits(self._looked)]
+
+    def lag(self) -> Counter[str]:
+        """Records that the roles have not read, by the kind of topic."""
+        return sum((session.lag() for session in self.sessions), Counter[str]())
+
+    def counts(self) -> dict[str, int]:
+        """What the roles count for people who look."""
+        return dict(each for session in self.sessions for each in session.counts())
 
     @property
     def in_work(self) -> list[TaskId]:

@@ -16,11 +16,13 @@ from infra.program import (
     arguments,
     ended,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.serve import System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
@@ -79,6 +81,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         transport = held.enter_context(
             closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
+        held.enter_context(last_words(transport, names, role="twins", process=given.process))
         opened = run_opened(transport, names)
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)
@@ -97,13 +100,14 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             workers,
             names,
             process=given.process,
-            patience=configuration.patience,
+            patience=patience_of(configuration),
             each_turn=share.look,
         )
 
 
 def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
-    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
+    start = start or spawned("twins.worker", threads)
+    return WorkerProcesses(start, given.workers, in_turn=True)
 
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
