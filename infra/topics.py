@@ -178,11 +178,15 @@ class Administration:
     def make(self, planned: Sequence[Planned]) -> list[str]:
         """Make what is missing, and touch nothing else; gives the names of what was made.
 
-        Raises ConfigurationError when the cluster refuses.
+        What we may not even see is somebody else's to make. Raises ConfigurationError when the
+        cluster refuses.
         """
         with in_words("make topics"):
-            there = self._described([each.name for each in planned])
-            missing = [each for each in planned if each.name not in there]
+            names = [each.name for each in planned]
+            told = self._admin.describe_topics(names) if names else []
+            absent = errors.UnknownTopicOrPartitionError.errno
+            gone = {each["name"] for each in told if each["error_code"] == absent}
+            missing = [each for each in planned if each.name in gone]
             self._make(missing)
         return [each.name for each in missing]
 

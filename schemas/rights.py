@@ -12,11 +12,12 @@ super users, whom the broker's own settings name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from schemas.configuration import Frozen
 from schemas.errors import ConfigurationError
@@ -28,7 +29,16 @@ Operation = Literal[
 ]
 """In Kafka's words. To read, write or delete something is also to see that it is there."""
 Cluster = Literal["federation", "site"]
-Principal = Annotated[str, Field(pattern=r"^User:[^*\s][^*]*$")]
+PRINCIPAL = re.compile(r"User:[^*\s][^*]*")
+
+
+def _principal(text: str) -> str:
+    if not PRINCIPAL.fullmatch(text):
+        raise ValueError("a principal is User: and a name, such as User:fedtwin-proxy")
+    return text
+
+
+Principal = Annotated[str, AfterValidator(_principal)]
 """How a broker knows somebody: `User:` and a name or a certificate's subject; everybody's `User:*`
 is refused."""
 CLUSTER = "kafka-cluster"
@@ -52,7 +62,14 @@ class Grant:
 
 
 class Principals(Frozen):
-    """Who comes as whom. Where nothing is said of somebody, its name follows from what it is."""
+    """Who comes as whom; as a file in YAML:
+
+        aggregator: User:CN=aggregator
+        sites: {north: User:CN=north}
+        producers: {north: User:north-cameras, north/ct-1: User:ct-1}
+
+    Where nothing is said of somebody, its name follows from what it is.
+    """
 
     aggregator: Principal = "User:fedtwin-aggregator"
     proxy: Principal = "User:fedtwin-proxy"

@@ -19,6 +19,8 @@ from tests.papers import Authority
 from tests.services import have, jars
 
 CREW = Principals()
+BOSS = "boss"
+"""Who is given every right, where a test is not about rights."""
 
 
 def name_of(principal: str) -> str:

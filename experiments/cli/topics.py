@@ -226,10 +226,10 @@ class _Needed:
 
     def rights(self, file: Path | None) -> dict[str, list[Grant]]:
         """By cluster, for the principals that a file names."""
-        from experiments.principals import read_principals
+        from infra.yaml_file import read_yaml
         from schemas.rights import Principals, grants
 
-        known = read_principals(file) if file else Principals()
+        known: Principals = read_yaml(file, Principals) if file else Principals()
         return {
             "federation": grants(self.names, "federation", self.sites, self.entities, known),
             "site": grants(self.names, "site", self.sites, self.entities, known),
@@ -242,15 +242,16 @@ def _needed(
     from experiments.recipes import recipe as configured
     from experiments.recipes import run_name
     from experiments.runner import load_data, opened_with
-    from experiments.scenario import read_scenario
+    from experiments.scenario import AnyFile
     from experiments.system import SITE
+    from infra.yaml_file import read_yaml
     from producers.datasets import placed
     from schemas.topics import Names
 
     if recipe.endswith((".yaml", ".yml")):
         if override:
             raise ConfigurationError("keys of a live federation stand in its file, not behind -o")
-        told = read_scenario(Path(recipe))
+        told: AnyFile = read_yaml(Path(recipe), AnyFile)
         full = [told.full(each) for each in told.entities]
         return _Needed(Names(name or Path(recipe).stem), list(told.sites), full)
     if name:

@@ -11,7 +11,7 @@ import pytest
 from experiments.system import SITE
 from schemas.configuration import Configuration
 from tests.distributed.federation import Federation, Zygote, tiny
-from tests.guarded import Guarded, crew
+from tests.guarded import BOSS, Guarded, crew
 
 Found = Callable[..., Federation]
 
@@ -27,7 +27,7 @@ def zygote() -> Iterator[Zygote]:
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A broker with a lock and an access list; ends with the tests."""
-    started = Guarded(tmp_path_factory.mktemp("guarded"), crew([SITE, "locality"]))
+    started = Guarded(tmp_path_factory.mktemp("guarded"), [*crew([SITE, "locality"]), BOSS])
     yield started
     started.end()
 

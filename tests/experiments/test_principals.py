@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.principals import read_principals
+from infra.yaml_file import read_yaml
 from schemas.errors import ConfigurationError
+from schemas.rights import Principals
 from tests.experiments.hands import fedtwin, told
 
 FEDERATION = """
@@ -37,6 +38,8 @@ def test_a_plan_says_who_may_do_what(tmp_path: Path) -> None:
         in (planned["grants"]["site"])
     )
     assert "grants" not in told("topics", "plan", federation)
+    federation.write_text(FEDERATION.replace("minutes: 1\n", ""))
+    assert told("topics", "plan", federation)["topics"] == planned["topics"]
 
 
 def test_a_person_reads_the_same() -> None:
@@ -66,7 +69,7 @@ def test_a_file_that_cannot_be_meant_is_told_with_its_place(
     file.write_text(text)
 
     with pytest.raises(ConfigurationError, match=words):
-        read_principals(file)
+        read_yaml(file, Principals)
 
 
 def test_a_site_that_the_run_does_not_have_is_refused(tmp_path: Path) -> None:

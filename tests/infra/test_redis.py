@@ -153,9 +153,15 @@ def test_a_user_who_may_not_write_is_told_so(server: Server) -> None:
 
 
 @pytest.fixture
-def papers(tmp_path: Path) -> Papers:
+def authority(tmp_path: Path) -> Authority:
+    """Whom both sides trust."""
+    return have(lambda: Authority(tmp_path / "house"))
+
+
+@pytest.fixture
+def papers(authority: Authority) -> Papers:
     """An authority's certificate, and one that it signed."""
-    return have(lambda: Authority(tmp_path / "house")).papers("redis")
+    return authority.papers("redis")
 
 
 def encrypted(server: Server, papers: Papers) -> Service:
@@ -201,14 +207,14 @@ def test_a_stranger_at_either_end_ends_the_talk(server: Server, papers: Papers, 
 
 
 def test_a_password_and_a_certificate_at_once_and_both_exchanged(
-    server: Server, papers: Papers, tmp_path: Path
+    server: Server, authority: Authority, papers: Papers, tmp_path: Path
 ) -> None:
     """A user's password through TLS with a certificate of our own; then others, for the same store.
 
     The old password opens nothing any more, and nobody had to be started again.
     """
     server.told(*PROXY)
-    other = Authority(papers.ca.parent).papers("proxy-2")
+    other = authority.papers("proxy-2")
     service = encrypted(server, papers)
     mine = Papers(papers.ca, tmp_path / "mine.pem", tmp_path / "mine.key")
     secret = tmp_path / "secret"

@@ -29,7 +29,7 @@ from kafka.admin import (
 
 from infra.kafka import KafkaSettings, connected
 from infra.rights import AccessList
-from infra.topics import Administration, plan
+from infra.topics import Administration, make_topics, plan
 from infra.transport.group import Group
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
@@ -251,6 +251,14 @@ def test_a_group_of_another_site_is_not_to_be_joined(guarded: Guarded) -> None:
         foreign.entities()
 
     assert dealt == {f"{A}/ct"}
+
+
+def test_who_may_make_no_topic_gets_along_where_they_are_there(guarded: Guarded) -> None:
+    """A live federation's aggregator makes what is missing: nothing here, and some are hidden."""
+    settings = guarded.settings("fedtwin-aggregator")
+
+    assert make_topics(settings, NAMES, "federation", SITES, ENTITIES) == []
+    assert make_topics(settings, NAMES, "site", SITES, ENTITIES) == []
 
 
 # --- the list itself ------------------------------------------------------------------------------
