@@ -19,13 +19,13 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    life,
     on_kafka,
     run_opened,
     serve,
     stoppable,
     surroundings,
 )
-from infra.pulse import last_words
 from infra.settings import read_settings
 from infra.transport.clusters import connect
 from schemas.topics import Names
@@ -50,8 +50,10 @@ def _serve(given: Namespace, hook: Hook) -> None:
     opening = read_opening(given.opening) if given.opening else None
     with stoppable() as stopped:
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        words = last_words(transport, names, role="aggregator", process=given.process)
-        with closing(transport), words:
+        with (
+            closing(transport),
+            life(transport, names, given, settings, role="aggregator") as vitals,
+        ):
             told = opening or run_opened(transport, names)
             configuration = told.configuration
             sites = told.all_sites
@@ -70,6 +72,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 names,
                 process=given.process,
                 patience=configuration.patience,
+                vitals=vitals,
             )
 
 

@@ -16,13 +16,13 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    life,
     on_kafka,
     run_opened,
     serve,
     stoppable,
     surroundings,
 )
-from infra.pulse import last_words
 from infra.settings import read_settings
 from infra.transport.clusters import connect
 from producers.datasets import load
@@ -51,8 +51,10 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
-        words = last_words(transport, names, role="producers", process=given.process)
-        with closing(transport), words:
+        with (
+            closing(transport),
+            life(transport, names, given, settings, role="producers") as vitals,
+        ):
             opened = run_opened(transport, names)
             folder = given.data_dir or settings.data_dir
             if folder is None:
@@ -68,6 +70,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 names,
                 process=given.process,
                 patience=configuration.patience,
+                vitals=vitals,
             )
 
 
