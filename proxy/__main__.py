@@ -18,6 +18,7 @@ from infra.program import (
     ended,
     life,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
@@ -86,7 +87,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                     workers,
                     names,
                     process=given.process,
-                    patience=configuration.patience,
+                    patience=patience_of(configuration),
                     vitals=vitals,
                 )
 

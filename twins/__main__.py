@@ -17,6 +17,7 @@ from infra.program import (
     ended,
     life,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
@@ -99,14 +100,15 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             workers,
             names,
             process=given.process,
-            patience=configuration.patience,
+            patience=patience_of(configuration),
             vitals=vitals,
             each_turn=share.look,
         )
 
 
 def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
-    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
+    start = start or spawned("twins.worker", threads)
+    return WorkerProcesses(start, given.workers, in_turn=True)
 
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:
