@@ -33,7 +33,7 @@ def test_every_command_of_a_page_can_be_typed(page: Path, tmp_path: Path) -> Non
         code, words = typed(blocks(page), folder)
     finally:
         if (folder / ".services.json").exists():
-            down = [folder / ".venv/bin/python", "-m", "infra.native", "down"]
+            down = [str(folder / ".venv/bin/python"), "-m", "infra.native", "down"]
             subprocess.run(down, cwd=folder, check=True, timeout=60)
     assert code == 0, words[-3000:]
 
