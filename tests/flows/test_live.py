@@ -15,6 +15,7 @@ from proxy.proxy import Proxy
 from schemas.codec import records
 from schemas.messages import Paused, Standing
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+from tests.flows.federation import messages
 
 
 def begun() -> Alive:
@@ -221,6 +222,24 @@ def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     run.after(1)
     assert run.verdicts.line(WEST).here
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_who_leaves_while_it_is_judged_says_nothing_until_it_is_back() -> None:
+    """The others are judged first, and meanwhile its leaving was read: a verdict would be out of
+    its line. Back again, it is judged on all that came."""
+    run = Alive()
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.leave(WEST)
+    run.settle()
+    assert not run.verdicts.line(WEST).here
+    assert run.verdicts.line(WEST).judged == -1
+    assert messages(run.log, NAMES.federation("dead-letters")) == []
+
+    run.stream(WEST, "0", 1)
+    run.after(1)
+    assert run.verdicts.line(WEST).verdicts[0].images == {"0": 11, "1": 10, "2": 10}
 
 
 def test_prototypes_that_do_not_come_hold_up_no_stage_for_longer_than_the_deadline() -> None:
