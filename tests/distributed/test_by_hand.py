@@ -136,13 +136,13 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     the newest model says what it sees. Another file of the same name is refused."""
     config = tmp_path / "live.yaml"
     config.write_text(CONFIG)
-    live, rows = ("--live", str(config)), lambda seen: seen.standing.line.rows.keys()
+    live = ("--live", str(config))
     for site in ("north", "south"):
         hands.start("producers", *live, name=f"producers-{site}", FEDTWIN_SITE=site)
         hands.start("twins", name=f"twins-{site}", FEDTWIN_SITE=site)
     hands.start("proxy", name="proxy-1")
     hands.start("aggregator", *live, name="aggregator-1")
-    hands.sees(lambda seen: {"0", "1", "2"} <= rows(seen))
+    hands.sees(lambda seen: {"0", "1", "2"} <= grown(seen))
     assert hands.ended("producers-north") == 0
     hands.start("aggregator", *live, name="aggregator-2")
     hands.until(lambda: "joins" in hands.said("aggregator-2"))
@@ -163,13 +163,13 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
         hands.kill(f"folder-{round}")
         appear(images, "seven", 7, range(30 * round, 30 * round + 30))
     hands.start("producers", *words, name="folder-3")
-    hands.sees(lambda seen: "7" in rows(seen))
+    hands.sees(lambda seen: "7" in grown(seen))
     hands.until(lambda: len(numbers(hands)) == 90)
     assert sorted(set(numbers(hands))) == list(range(90))
 
     fed = told("inject", "--entity", "east", "--classes", "5", "--images", "40", "--rate", "200")
     assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "south/east", 40)
-    hands.sees(lambda seen: "5" in rows(seen))
+    hands.sees(lambda seen: "5" in grown(seen))
     again = told("inject", "--entity", "east", "--classes", "5", "--images", "40")
     assert again["new_images"] == 0
 
@@ -179,6 +179,11 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     older = told("predict", hands.names.run, images / "seven" / "000.png", "--version", "1")
     assert older["model_version"] == 1
     assert fedtwin("predict", hands.names.run, images, "--version", "999").exit_code == 4
+
+
+def grown(seen: Outside) -> set[str]:
+    """The classes that have rows."""
+    return {*seen.standing.line.rows}
 
 
 def numbers(hands: Hands) -> list[int]:
