@@ -6,7 +6,6 @@ to at a moment. Nothing here reads a clock: whoever hears says when it heard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +19,6 @@ from schemas.messages import (
     Heartbeat,
     Measured,
     Message,
-    ModelName,
     RoundClosed,
     RoundOpened,
     TwinDecision,
@@ -173,12 +171,3 @@ class Watching:
             for each, count in zip(opened.participants, said, strict=True)
             if count is not None and count.number == opened.number
         ]
-
-    def models(self) -> Iterator[ModelName]:
-        """Models of rounds that closed and of growths, the newest first."""
-        seen: set[int] = set()
-        for decision in reversed(self.line.decisions.values()):
-            model = getattr(decision, "model", None)
-            if isinstance(model, ModelName) and model.version not in seen:
-                seen.add(model.version)
-                yield model

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import Refused
@@ -180,6 +180,10 @@ class RoundsLine:
         """The newest model when this decision had been taken; it has to be read already."""
         at = bisect_right(self._models, number, key=lambda named: named[0])
         return self._models[at - 1][1]
+
+    def newest_models(self) -> Iterator[ModelName]:
+        """Every model that a decision named, the newest first."""
+        return (model for _, model in reversed(self._models))
 
     def rearmed(self, entity: str, moment: int, after: int) -> bool:
         """Whether a live twin that found new classes may judge again: a round that closed up to
