@@ -72,6 +72,8 @@ class ProgramView:
     before: str
     """Why the one before it under this name has ended, if that was no good end."""
     in_work: list[str]
+    queued: int
+    """Tasks that wait for a worker."""
     waits: list[Waited]
     lag: dict[str, int]
     memory: int
@@ -235,6 +237,7 @@ def _program(watching: Watching, program: Program, now: float) -> ProgramView:
         why=beat.ended.why if beat.ended else "",
         before=program.before.why if program.before else "",
         in_work=list(beat.in_work),
+        queued=beat.queued,
         waits=[Waited(what, seconds) for what, seconds in beat.waits],
         lag=dict(beat.lag),
         memory=beat.memory,

@@ -53,7 +53,7 @@ class Program:
     heard: float | None
     """When we last heard of it while we looked."""
     idle_since: float | None = None
-    """Since when, by our clock, it has said that nothing is in work."""
+    """Since when, by our clock, it has said that nothing is in work, nor waits to be."""
     before: Ended | None = None
     """How the one before it under this name has ended."""
 
@@ -139,7 +139,7 @@ class Watching:
             ended = known.beat.ended
             fresh.before = ended if ended and ended.code else known.before
             fresh.idle_since = known.idle_since
-        if beat.in_work:
+        if beat.in_work or beat.queued:
             fresh.idle_since = None
         elif fresh.idle_since is None:
             fresh.idle_since = heard.now if heard.fresh else beat.at

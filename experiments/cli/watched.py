@@ -162,6 +162,8 @@ def _doing(program: ProgramView) -> str:
     parts = list(program.in_work[:2])
     if len(program.in_work) > 2:
         parts.append(f"{len(program.in_work) - 2} more")
+    if program.queued:
+        parts.append(f"{program.queued} queued")
     parts += [f"{each.what} since {each.seconds:.0f} s" for each in program.waits[:1]]
     if len(program.waits) > 1:
         parts.append(f"{len(program.waits) - 1} more")
