@@ -78,6 +78,7 @@ def kafka_settings(service: Service, **more: Any) -> KafkaSettings:
         service.address,
         user=service.user,
         password=service.password,
+        password_file=service.password_file,
         encrypted=service.tls,
         ca_file=service.ca_file,
         cert_file=service.cert_file,

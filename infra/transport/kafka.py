@@ -50,7 +50,7 @@ class Kafka:
         cluster cannot be reached.
         """
         self._hook = hook
-        self._outage = Outage(settings.servers, stopped)
+        self._outage = Outage(settings, stopped)
         self._admin = connected(settings, KafkaAdminClient, request_timeout_ms=round(1000 * ANSWER))
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
@@ -83,7 +83,7 @@ class Kafka:
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         """What another process has trimmed or forgotten just now may still be given.
 
-        Raises ConfigurationError for a topic that we have no right to read.
+        Raises Forbidden for a topic that we have no right to read.
         """
         self._offsets.happened()
         if (window := self._window(topic, place)) is None:
