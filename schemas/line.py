@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import Refused
@@ -199,6 +199,10 @@ class RoundsLine:
     def named(self, version: int) -> ModelName | None:
         """The model of a version, as a decision named it."""
         return next((model for _, model in self._models if model.version == version), None)
+
+    def newest_models(self) -> Iterator[ModelName]:
+        """Every model that a decision named, the newest first."""
+        return (model for _, model in reversed(self._models))
 
     def rearmed(self, entity: str, moment: int, after: int) -> bool:
         """Whether a live twin that found new classes may judge again: a round that closed up to

@@ -605,6 +605,8 @@ class Heartbeat(Message):
     """What its workers do now."""
     waits: tuple[tuple[str, Finite], ...]
     """What it waits for, in words, and for how many seconds."""
+    queued: Number = 0
+    """Tasks that wait for a worker, or for a place on its machine."""
     up: Finite = 0.0
     """Seconds since it began."""
     memory: Number = 0
