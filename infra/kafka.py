@@ -255,7 +255,7 @@ class Outage:
     def __init__(self, settings: KafkaSettings, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped
         self._settings = settings
-        self._servers = settings.servers
+        self.servers = settings.servers
         self._since: float | None = None
         self.known: tuple[str, float] | None = None
         """Why it is away and since when (`time.monotonic`), while it is."""
@@ -280,7 +280,7 @@ class Outage:
         """Raises ServiceError when nobody wants to wait any longer."""
         if self.stopped():
             raise ServiceError(
-                f"Kafka at {self._servers} was away when the program was told to stop; what was"
+                f"Kafka at {self.servers} was away when the program was told to stop; what was"
                 " not acknowledged is written when it goes on"
             )
 
@@ -289,7 +289,7 @@ class Outage:
         reason = OVERHEARD.reason(time.time() - RECENT)
         if _meant(FINAL, reason):
             raise Forbidden(
-                f"Kafka at {self._servers} does not let us in any more:"
+                f"Kafka at {self.servers} does not let us in any more:"
                 f" {_in_words(self._settings, reason)}"
             )
 
@@ -317,8 +317,8 @@ class Outage:
                 return answer
 
     def _note(self, event: str, text: str) -> None:
-        fields = {"event": f"kafka-{event}", "servers": self._servers}
-        LOG.warning("Kafka at %s is %s: %s", self._servers, event, text, extra=fields)
+        fields = {"event": f"kafka-{event}", "servers": self.servers}
+        LOG.warning("Kafka at %s is %s: %s", self.servers, event, text, extra=fields)
 
 
 def _why(error: Exception) -> str:

@@ -12,6 +12,8 @@
     FEDTWIN_RUN               the run that the program belongs to
     FEDTWIN_SITE              its site                                                    (local)
     FEDTWIN_DATA_DIR          where data sets lie
+    FEDTWIN_METRICS_PORT      where a program tells Prometheus how it goes; none unless it is set
+    FEDTWIN_METRICS_HOST      at which address                                  (127.0.0.1)
 
 Certificates and the secret are read anew for each connection, so a program need not be ended for
 another one.
@@ -57,6 +59,7 @@ ADDRESS = re.compile(rf"{ONE}(?:,{ONE})*")
 Compression = Literal["gzip", "zstd"]
 COMPRESSIONS = get_args(Compression)
 """How a program may compress what it writes to Kafka."""
+LOOPBACK = "127.0.0.1"
 REQUEST = 10.0  # seconds after which an unanswered request to Kafka is sent anew
 DELIVERY = 30.0  # seconds after which a record is given up, and sent by another connection
 Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
@@ -110,6 +113,9 @@ class Settings:
     run_name: str | None = None
     site: str = "local"
     data_dir: Path | None = None
+    metrics_port: int | None = None
+    """Where a program tells Prometheus how it goes; 0 finds a free port."""
+    metrics_host: str = LOOPBACK
 
     @property
     def kafka(self) -> Service:
@@ -161,7 +167,15 @@ def read_settings(folder: Path = Path()) -> Settings:
     }
     if KAFKA in services and SITE_KAFKA not in services and access[SITE_KAFKA].given:
         services[SITE_KAFKA] = access[SITE_KAFKA].to(SITE_KAFKA, services[KAFKA].address)
-    return Settings(services, hint, names.run, names.site, names.data_dir)
+    return Settings(
+        services,
+        hint,
+        names.run,
+        names.site,
+        names.data_dir,
+        names.metrics_port,
+        names.metrics_host,
+    )
 
 
 # --- as they are written --------------------------------------------------------------------------
@@ -225,6 +239,8 @@ class _Names(_Environment):
     run: Name | None = None
     site: Name = "local"
     data_dir: Place | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    metrics_host: str = LOOPBACK
 
 
 class _Access(_Environment):

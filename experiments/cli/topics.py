@@ -186,7 +186,7 @@ def rm(
       fedtwin topics rm smoke-fedka-2021 --yes
     """
     names = _names(run)
-    if not yes and not typer.confirm(f"Everything that the run {run} sent is lost. Go on?"):
+    if not yes and not _confirmed(f"Everything that the run {run} sent is lost. Go on?"):
         raise ConfigurationError("nothing was taken away; --yes does not ask")
     gone: set[str] = set()
     withdrawn: set[str] = set()
@@ -197,6 +197,14 @@ def rm(
         "schema": SCHEMA, "run": run, "removed": sorted(gone), "withdrawn": sorted(withdrawn),
     }  # fmt: skip
     answer(told, as_json, lambda out: _removed(out, told))
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody said yes; where nobody is there to be asked, nobody did."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
 
 
 def _names(run: str) -> Names:

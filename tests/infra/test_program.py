@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from infra.program import NoWorkers, ended, serve, stoppable
+from infra.program import NoWorkers, arguments, ended, life, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
 from infra.pulse import STOPPED, Stopped
 from infra.serve import Session, Surroundings, System
+from infra.settings import Settings
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
 from schemas.codec import records
@@ -188,3 +189,28 @@ def test_without_workers_nothing_can_be_given() -> None:
     check: Callable[[], None] = lambda: NoWorkers().submit("a", Task("learn"))  # noqa: E731
     with pytest.raises(ValueError, match="learn was given"):
         check()
+
+
+@pytest.mark.parametrize("words", [(), ("--metrics-port", "0")])
+def test_a_program_tells_metrics_only_where_it_is_told_to(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default nobody listens; with a port it says where."""
+    given = arguments("twins", "about").parse_args(words)
+    settings = Settings({}, site="north")
+    with closing(Log()) as log, life(log, NAMES, given, settings, role="twins") as vitals:
+        assert vitals.role == "twins"
+
+    said = capsys.readouterr().err
+    assert ("metrics at http://127.0.0.1:" in said) == bool(words)
+
+
+def test_the_word_of_the_command_line_comes_before_the_environment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A port that the environment names is passed over, were it taken or not."""
+    given = arguments("twins", "about").parse_args(("--metrics-port", "0"))
+    with closing(Log()) as log, life(log, NAMES, given, Settings({}, metrics_port=1), role="twins"):
+        pass
+
+    assert ":1/metrics" not in capsys.readouterr().err

@@ -253,3 +253,18 @@ def test_a_broken_file_disturbs_nobody_who_names_addresses(
     file(tmp_path, SERVICES_FILE.name, "not JSON")
 
     assert str(said(monkeypatch, REDIS="host:6379").redis) == "host:6379"
+
+
+def test_metrics_are_told_where_the_environment_says_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Off unless there is a port, and then only on this machine."""
+    without = read_settings()
+    settings = said(monkeypatch, METRICS_PORT=9400)
+    elsewhere = said(monkeypatch, METRICS_HOST="0.0.0.0")
+
+    assert without.metrics_port is None
+    assert (settings.metrics_port, settings.metrics_host) == (9400, "127.0.0.1")
+    assert elsewhere.metrics_host == "0.0.0.0"
+    with pytest.raises(ConfigurationError, match="FEDTWIN_METRICS_PORT"):
+        said(monkeypatch, METRICS_PORT=70000)
