@@ -178,7 +178,7 @@ def test_no_secret_is_told_by_what_fails(
         {"FEDTWIN_KAFKA": f"me:{marked.wrong}@{guarded.door}"},
         {"FEDTWIN_KAFKA_CA_FILE": os.environ["FEDTWIN_REDIS_KEY_FILE"]},
     )
-    codes = []
+    codes: list[list[int]] = []
     for blunder in blunders:
         with monkeypatch.context() as patch, caplog.at_level(logging.DEBUG):
             for name, value in blunder.items():
