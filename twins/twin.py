@@ -113,6 +113,8 @@ class Twin:
         if knows.shared.line.opened is None:
             return
         yield from self._join()
+        if self._told > knows.line.number:
+            return  # that has the next number, and whatever else it decides the one behind it
         if knows.line.stopped:
             return  # a later program judges here, and this one does not know what
         if knows.unread or knows.stream.position < knows.judged_to:
@@ -140,11 +142,19 @@ class Twin:
         said = kind(run=self._knows.shared.line.run, number=number, entity=self.entity)
         yield Say(self._knows.topic("classes"), said)
 
+    @property
+    def _leaves(self) -> bool:
+        """Whether it has left, or said so and not read it back."""
+        return not self._knows.line.here or self._told > self._knows.line.number
+
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         """What follows from a finished task, unless a copy of this twin was quicker."""
         match id[0]:
             case "judge":
-                yield from self._judging.done(int(id[2]), result)
+                if self._leaves:
+                    self._judging.let_go()
+                else:
+                    yield from self._judging.done(int(id[2]), result)
             case "herd":
                 yield from self._memory.done(int(id[2]), result)
             case "learn":

@@ -8,10 +8,14 @@ import pytest
 
 from aggregator.aggregator import Aggregator
 from experiments.replay import Replay
+from infra.promises import Result
 from infra.transport.unkind import Unkind
+from infra.workers import Inline
 from proxy.proxy import Proxy
 from schemas.messages import Paused, StageClosed
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+from tests.flows.federation import messages
+from tests.flows.learner import FAKES
 
 
 def begun() -> Alive:
@@ -218,6 +222,59 @@ def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     run.after(1)
     assert run.verdicts.line(WEST).here
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_who_was_missed_and_has_left_takes_part_when_it_streams_again() -> None:
+    """It left while a round waited for it, and comes back: to say both at once was one word too
+    many, and it waited for ever to read the second."""
+    run = begun()
+    west = run.vanish(WEST)
+    run.stream(NORTH, "012")
+    run.after(1)
+    run.leave(WEST)
+    run.after(60)
+    run.system.sessions.append(west)
+    run.after(1)
+    assert not run.verdicts.line(WEST).here
+    assert run.verdicts.line(WEST).judged == 0
+    assert not messages(run.log, NAMES.federation("dead-letters"))
+    run.stream(WEST, "01", 12)
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert run.verdicts.line(WEST).here
+    assert WEST in run.rounds()[-1][0]
+    assert not messages(run.log, NAMES.federation("dead-letters"))
+
+
+class Held(Inline):
+    """Workers that finish nothing while they are held."""
+
+    holds = True
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        """Nothing, or as usual."""
+        return [] if self.holds else super().finished(wait)
+
+
+def test_who_leaves_while_it_is_judged_says_nothing_of_it_until_it_is_back() -> None:
+    """Its images are judged when it streams again, with what comes then; nothing is set aside."""
+    run = begun()
+    run.system._workers = held = Held(FAKES)
+    run.stream(WEST, "01", 12)
+    run.settle()
+    run.leave(WEST)
+    run.settle()
+    held.holds = False
+    run.after(1)
+    assert not run.verdicts.line(WEST).here
+    assert not messages(run.log, NAMES.federation("dead-letters"))
+
+    run.stream(WEST, "01", 12)
+    run.after(1)
+    assert run.verdicts.line(WEST).here
+    images = [each.images for each in run.verdicts.line(WEST).verdicts.values()]
+    assert sum(each.get("1", 0) for each in images) == 10 + 24
+    assert not messages(run.log, NAMES.federation("dead-letters"))
 
 
 def test_prototypes_that_do_not_come_hold_up_no_stage_for_longer_than_the_deadline() -> None:
