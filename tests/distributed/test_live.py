@@ -140,6 +140,8 @@ def test_a_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     kafka, names = KafkaSettings(have(kafka_address)), Names(new_run())
     monkeypatch.setenv("FEDTWIN_KAFKA", kafka.servers)
     monkeypatch.setenv("FEDTWIN_REDIS", have(some_redis).address)
+    monkeypatch.chdir(tmp_path)
+    shades(tmp_path / "shades")
     with closing(Administration(kafka)) as administration:
         administration.apply(plan(names, "federation", ["north"], [], kafka))
         with pytest.raises(ConfigurationError, match=f"fedtwin topics rm {names.run}"):
