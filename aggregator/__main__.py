@@ -67,6 +67,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 names,
                 process=given.process,
                 patience=configuration.patience,
+                pulse=given.pulse,
             )
         finally:
             transport.close()

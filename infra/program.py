@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -116,6 +117,13 @@ def arguments(role: str, about: str | None) -> argparse.ArgumentParser:
         help="this program's name among those of the run; otherwise made of host and process",
     )
     parser.add_argument(
+        "--pulse",
+        type=Path,
+        metavar="FILE",
+        help="write here, every other second, what it waits for: while its loop turns and Kafka"
+        " takes its heartbeats, the file is young",
+    )
+    parser.add_argument(
         "--compression",
         choices=COMPRESSIONS,
         help="of what this program writes to Kafka (none: models are noise, images small already)",
@@ -181,17 +189,25 @@ def wire_of(wire: str) -> Callable[[Message], str]:
 class Pulse:
     """Says every other second that a program lives, and hears which others do.
 
-    It writes into the federation's `metrics`, so that whoever waits can tell work from silence.
+    It writes into the federation's `metrics`, so that whoever waits can tell work from silence; and
+    then into a file, if it was given one, so that who keeps the program can.
     """
 
     def __init__(
-        self, system: System, around: Surroundings, names: Names, *, role: str, process: str
+        self,
+        system: System,
+        around: Surroundings,
+        names: Names,
+        *,
+        role: str,
+        process: str,
+        file: Path | None = None,
     ) -> None:
         self._system = system
         self._transport = around.transport
         self._hook = around.hook
         self._topic = names.federation("metrics")
-        self._role, self._process = role, process
+        self._role, self._process, self._file = role, process, file
         self._place: int | None = None
         self._due = 0.0
         self._worked: dict[str, float] = {}
@@ -212,6 +228,8 @@ class Pulse:
             waits=tuple((wait.what, wait.seconds) for wait in self._system.waits()[:MOST_WAITS]),
         )
         self._transport.append(self._topic, records(beat, source=self._role)[1])
+        if self._file is not None:  # after the heartbeat: it stays old while Kafka takes none
+            self._file.write_text(_in_words(beat))
         self._hook("beat")
 
     def somebody_works(self, now: float) -> bool:
@@ -232,6 +250,13 @@ class Pulse:
                     self._worked[said.process] = now
 
 
+def _in_words(beat: Heartbeat) -> str:
+    """A line for each thing that is in work or waited for."""
+    lines = [f"in work: {each}" for each in beat.in_work]
+    lines += [f"{what} since {seconds:.0f} s" for what, seconds in beat.waits]
+    return "".join(f"{line}\n" for line in lines or ["nothing to do"])
+
+
 def serve(
     role: Role,
     around: Surroundings,
@@ -240,23 +265,25 @@ def serve(
     *,
     process: str,
     patience: float,
+    pulse: Path | None = None,
     each_turn: Callable[[System], None] = lambda system: None,
 ) -> System:
     """Step a role until it is over; gives what stepped it.
 
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
-    is missing. Time in which a service was away does not count.
+    is missing. Time in which a service was away does not count. `pulse` is a file that is written
+    anew with each heartbeat.
     """
     system = System([role], around, workers)
-    pulse = Pulse(system, around, names, role=role.name, process=process)
+    beats = Pulse(system, around, names, role=role.name, process=process, file=pulse)
     around.hook("began")
     quiet_since = turn = around.clock()
     while not system.over:
         each_turn(system)
         moved = system.step()
         now = around.clock()
-        pulse.beat(now)
-        if moved or system.in_work or pulse.somebody_works(now):
+        beats.beat(now)
+        if moved or system.in_work or beats.somebody_works(now):
             quiet_since = now
         elif now - turn > HELD_UP:
             quiet_since += now - turn

@@ -79,6 +79,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                     names,
                     process=given.process,
                     patience=configuration.patience,
+                    pulse=given.pulse,
                 )
         finally:
             store.close()

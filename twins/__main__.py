@@ -98,6 +98,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             names,
             process=given.process,
             patience=configuration.patience,
+            pulse=given.pulse,
             each_turn=share.look,
         )
 

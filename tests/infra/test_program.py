@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +17,8 @@ from infra.promises import Answer, Arrived, Result, Say
 from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
-from schemas.codec import records
-from schemas.errors import DataError, Stalled
+from schemas.codec import Record, records
+from schemas.errors import DataError, ServiceError, Stalled
 from schemas.messages import Heartbeat, Measured
 from schemas.topics import Names
 
@@ -34,6 +36,14 @@ class Clock:
     def __call__(self) -> float:
         self.now += self._step
         return self.now
+
+
+class Full(Log):
+    """A log that can be read, and takes nothing."""
+
+    def append(self, topic: str, records: Sequence[Record]) -> int:
+        """Raises ServiceError."""
+        raise ServiceError("the log takes nothing")
 
 
 class Echo:
@@ -126,6 +136,22 @@ def test_patience_ends_a_run_that_nobody_works_for() -> None:
             Echo(), around(log, clock=Clock(step=0.5)), NoWorkers(), NAMES,
             process="echo-1", patience=10,
         )  # fmt: skip
+
+
+def test_who_keeps_a_program_reads_what_it_waits_for(tmp_path: Path) -> None:
+    """A role that waits for an echo writes so with each heartbeat; not when the log takes none."""
+    pulse, never = tmp_path / "pulse", tmp_path / "never"
+    with closing(Log()) as log, pytest.raises(Stalled):
+        serve(
+            Echo(), around(log, clock=Clock(step=0.5)), NoWorkers(), NAMES,
+            process="echo-1", patience=10, pulse=pulse,
+        )  # fmt: skip
+
+    with closing(Full()) as log, pytest.raises(ServiceError):
+        serve(Echo(), around(log), NoWorkers(), NAMES, process="echo-1", patience=10, pulse=never)
+
+    assert re.fullmatch(r"echo waits for an echo since \d+ s\n", pulse.read_text())
+    assert not never.exists()
 
 
 def test_patience_lasts_while_somebody_is_heard_to_work() -> None:
