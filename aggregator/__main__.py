@@ -1,7 +1,7 @@
 """The aggregator: opens the run, averages what the twins learned, grows the model.
 
-A second one beside it is a standby (--standby): it says what the first has not said in time. Which
-of them says it changes nothing.
+A second one beside it is a standby (--standby, and of a live federation without being told): it
+says what the first has not said in time. Which of them says it changes nothing.
 """
 
 from __future__ import annotations
@@ -11,29 +11,48 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from aggregator.aggregator import Aggregator
-from aggregator.opening import read_opening
+from aggregator.aggregator import Aggregator, Opening
+from aggregator.opening import differences, live_opening, read_opening
 from infra.points import Hook, no_hook
 from infra.program import (
+    First,
     NoWorkers,
     arguments,
     ended,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
     surroundings,
 )
-from infra.settings import read_settings
-from infra.transport.clusters import connect
+from infra.serve import Surroundings, System
+from infra.settings import Settings, read_settings
+from infra.standby import Standby
+from infra.topics import make_topics
+from infra.transport.clusters import connect, kafka_settings
+from infra.yaml_file import read_yaml
+from schemas.errors import ConfigurationError
+from schemas.federation import Federation
+from schemas.messages import RunOpened
 from schemas.topics import Names
+
+MOST = 5  # differences that are told
 
 
 def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
     """Run the program; gives its exit code."""
     parser = arguments("aggregator", __doc__)
     parser.add_argument("--standby", action="store_true", help="be the second one")
-    parser.add_argument(
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument(
+        "--live",
+        type=Path,
+        metavar="CONFIG",
+        help="a federation that does not end, as this YAML file says: make its topics and open it,"
+        " or join it where it is open",
+    )
+    begun.add_argument(
         "--opening",
         type=Path,
         metavar="FILE",
@@ -45,13 +64,20 @@ def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
 def _serve(given: Namespace, hook: Hook) -> None:
     settings = read_settings()
     names = Names(given.run or settings.run)
-    opening = read_opening(given.opening) if given.opening else None
+    federation: Federation | None = read_yaml(given.live, Federation) if given.live else None
+    opening = live_opening(federation) if federation else None
+    if given.opening:
+        opening = read_opening(given.opening)
     with stoppable() as stopped:
+        if federation:
+            _make_topics(settings, names, federation)
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         try:
+            there = First(transport, names).look() if federation else None
+            if opening and there:
+                _check_same(opening, there, given.live, names)
             told = opening or run_opened(transport, names)
             configuration = told.configuration
-            sites = told.all_sites
             around = surroundings(
                 configuration,
                 told.data,
@@ -60,17 +86,79 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 hook=hook,
                 standby_after=configuration.standby_after if given.standby else 0.0,
             )
+            role = Aggregator(names, told.all_sites, opening, around.shelf)
+            each_turn = _nothing
+            if opening and federation:
+                print(f"aggregator: {_begins(names, federation, there)}", file=sys.stderr)
+                each_turn = _Live(given, names, opening, around, role, alone=there is None).look
             serve(
-                Aggregator(names, sites, opening, around.shelf),
+                role,
                 around,
                 NoWorkers(),
                 names,
                 process=given.process,
-                patience=configuration.patience,
+                patience=patience_of(configuration),
                 pulse=given.pulse,
+                each_turn=each_turn,
             )
         finally:
             transport.close()
+
+
+def _nothing(system: System) -> None:
+    """Nothing to look at between two steps."""
+
+
+def _make_topics(settings: Settings, names: Names, federation: Federation) -> None:
+    """The federation's, and those of its sites where they lie in the same cluster."""
+    entities = [federation.full(each) for each in federation.entities]
+    kafka = kafka_settings(settings.kafka)
+    make_topics(kafka, names, "federation", federation.sites, entities)
+    if settings.site_kafka == settings.kafka:
+        make_topics(kafka, names, "site", federation.sites, entities)
+
+
+def _check_same(opening: Opening, opened: RunOpened, file: Path, names: Names) -> None:
+    if differing := differences(opening, opened):
+        raise ConfigurationError(
+            f"{names.run} is open already, and not as {file} says: {'; '.join(differing[:MOST])}."
+            " Set FEDTWIN_RUN to another name, or give the file that it was opened with"
+        )
+
+
+def _begins(names: Names, federation: Federation, there: RunOpened | None) -> str:
+    return f"{'joins' if there else 'opens'} {names.run}, sites {', '.join(federation.sites)}"
+
+
+class _Live:
+    """What the program of a live federation looks at beside its role."""
+
+    def __init__(
+        self,
+        given: Namespace,
+        names: Names,
+        opening: Opening,
+        around: Surroundings,
+        role: Aggregator,
+        *,
+        alone: bool,
+    ) -> None:
+        self._opening, self._file, self._names = opening, given.live, names
+        self._role: Aggregator | None = role
+        self._standby: Standby | None = None
+        if not given.standby:  # else it was told
+            after = opening.configuration.standby_after
+            self._standby = Standby(
+                around, names, role=role.name, process=given.process, after=after, alone=alone
+            )
+
+    def look(self, system: System) -> None:
+        """Whether somebody opened another run at the same moment, and who leads."""
+        if self._role and self._role.line.opened:
+            _check_same(self._opening, self._role.line.opened, self._file, self._names)
+            self._role = None
+        if self._standby:
+            self._standby.look()
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from aggregator.aggregator import Opening
 from schemas.configuration import Configuration, Frozen
 from schemas.errors import ConfigurationError
-from schemas.messages import DataFacts
+from schemas.federation import Federation
+from schemas.messages import DataFacts, RunOpened
 from schemas.schedule import Schedule
 
 
@@ -44,3 +46,33 @@ def read_opening(file: Path) -> Opening:
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigurationError(f"{file} opens no run: {where}: {first['msg']}") from None
     return Opening(read.configuration, read.data, read.schedule, read.sites)
+
+
+def live_opening(federation: Federation) -> Opening:
+    """What a live federation is opened with. Raises ConfigurationError for what cannot be."""
+    facts = federation.data()
+    return Opening(federation.configuration(), facts, Schedule(stages=()), federation.sites)
+
+
+def differences(opening: Opening, opened: RunOpened) -> list[str]:
+    """In what a run that is open differs from what somebody would open, in words."""
+    found = [
+        *_differing(opened.configuration, opening.configuration),
+        *_differing(opened.data, opening.data),
+    ]
+    if opened.sites != opening.sites:
+        found.append(f"sites is {_list(opened.sites)} there and {_list(opening.sites)} here")
+    return found
+
+
+def _differing(there: BaseModel, here: BaseModel) -> list[str]:
+    before, now = (each.model_dump(mode="json") for each in (there, here))
+    return [
+        f"{key} is {before[key]!r} there and {now[key]!r} here"
+        for key in before
+        if before[key] != now[key]
+    ]
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words) or "none"

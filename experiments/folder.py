@@ -29,9 +29,10 @@ from infra.serve import Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Inline
-from producers.datasets import moved, own_data, placed
+from producers.datasets import moved, placed
 from producers.entity import SOURCE
 from schemas.configuration import Configuration, configuration
+from schemas.datasets import own_data
 from schemas.errors import ConfigurationError, DataError, DiskFull, FedtwinError
 from schemas.line import RoundsLine
 from schemas.messages import Decision, ImageBatch, ModelName, StreamMarked, Tensors, TwinState

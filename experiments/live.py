@@ -9,20 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from aggregator.aggregator import Opening
-from aggregator.opening import write_opening
+from aggregator.opening import live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
 from experiments.processes import Processes
 from experiments.replay import Replay
-from experiments.scenario import Event, Scenario
+from experiments.scenario import Event, Inject, Scenario
 from infra.program import run_opened, surroundings
 from infra.promises import Arrived
 from infra.serve import System
@@ -33,12 +29,14 @@ from infra.transport.clusters import connect, kafka_settings
 from infra.workers import Inline
 from producers.datasets import load
 from producers.images import Dataset
-from producers.streaming import Streaming
+from producers.live import CAMERA, check_classes, drawn, first_day
+from producers.streaming import Streaming, source_of
 from schemas.codec import records
 from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError, RunFailed
 from schemas.line import RoundsLine
 from schemas.messages import (
+    DataFacts,
     DeadLetter,
     Decision,
     EntityJoined,
@@ -49,13 +47,11 @@ from schemas.messages import (
     TwinDecision,
     WindowJudged,
 )
-from schemas.schedule import Schedule, class_order, sorted_uids
-from schemas.seeds import generator
+from schemas.schedule import sorted_uids
 from schemas.topics import Names
 from schemas.verdicts import VerdictLines
 
 AGAIN = 0.2  # seconds between two looks
-SOURCE = "camera"
 TRIES = 20
 SLACK = 30.0  # seconds beyond its deadline in which the last round closes
 
@@ -144,23 +140,15 @@ class _Federation:
 
     scenario: Scenario
     configuration: Configuration
-    dataset: Dataset
+    data: DataFacts
+    datasets: Mapping[str, Dataset]
+    """Of its entities, by name."""
     settings: Settings
     names: Names
     folder: Path
     tell: Tell
     streams: dict[str, Streaming] = field(default_factory=dict)
     injected: list[Injected] = field(default_factory=list)
-
-
-def opening_of(scenario: Scenario, dataset: Dataset) -> Opening:
-    """What the run is opened with."""
-    configuration = scenario.configuration()
-    order = class_order(dataset.class_uids, configuration.class_order, configuration.seed)
-    facts = dataset.facts(order).model_copy(
-        update={"encoder_classes": configuration.encoder_classes, "public": False}
-    )
-    return Opening(configuration, facts, Schedule(stages=()), scenario.sites)
 
 
 def live(
@@ -184,12 +172,14 @@ def live(
     """
     settings = read_settings()
     _ = settings.kafka, settings.redis  # each says when it is missing
-    dataset = _dataset(scenario, data_dir)
-    opening, names = opening_of(scenario, dataset), Names(name)
+    opening, names = live_opening(scenario), Names(name)
+    datasets = _datasets(scenario, opening.data, data_dir)
     _prepare(settings, names, scenario, fresh=fresh)
     folder.mkdir(parents=True, exist_ok=True)
     write_opening(opening, folder / OPENING)
-    around = _Federation(scenario, opening.configuration, dataset, settings, names, folder, tell)
+    around = _Federation(
+        scenario, opening.configuration, opening.data, datasets, settings, names, folder, tell
+    )
     seconds = 60 * (minutes or scenario.minutes)
     with (
         closing(connect(settings, site=True)) as transport,
@@ -218,22 +208,15 @@ def live(
     )
 
 
-def _dataset(scenario: Scenario, data_dir: Path) -> Dataset:
-    """The one data set of all entities. Raises ConfigurationError for several, or other classes."""
+def _datasets(scenario: Scenario, data: DataFacts, data_dir: Path) -> dict[str, Dataset]:
+    """The data sets of the entities. Raises ConfigurationError where one lacks a class."""
     used = sorted({each.dataset for each in scenario.entities.values()})
-    if len(used) > 1:
-        raise ConfigurationError(
-            f"entities of one federation have one data set as yet, not {' and '.join(used)}"
-        )
-    dataset = load(used[0], data_dir, image_size=scenario.configuration().image_size)
-    wanted = {uid for each in scenario.entities.values() for uid in each.classes}
-    wanted |= {uid for each in scenario.events if each.inject for uid in each.inject.classes}
-    if unknown := wanted - set(dataset.class_uids):
-        raise ConfigurationError(
-            f"{used[0]} has no class {', '.join(sorted(unknown))}; it has"
-            f" {', '.join(dataset.class_uids)}"
-        )
-    return dataset
+    datasets = {name: load(name, data_dir, image_size=data.height) for name in used}
+    for name, entity in scenario.entities.items():
+        injected = [each.inject for each in scenario.events if each.entity == name and each.inject]
+        for classes in (entity.classes, *(each.classes for each in injected)):
+            check_classes(datasets[entity.dataset], classes)
+    return datasets
 
 
 def _prepare(settings: Settings, names: Names, scenario: Scenario, *, fresh: bool) -> None:
@@ -331,18 +314,11 @@ def _rest(around: _Federation, transport: Transport, standing: Standing, reader:
 
 def _do(around: _Federation, streaming: Streaming, programs: Processes, event: Event) -> None:
     at = f"{event.at:6.1f} s  "
-    if event.inject and event.entity:
-        entity = around.scenario.full(event.entity)
-        wanted = event.inject
-        images, uids = _images(around, entity, wanted.classes, wanted.images)
-        named = [wanted.under.get(uid, uid) for uid in uids]
-        around.tell(f"{at}{len(images)} images of {', '.join(wanted.classes)} come to {entity}")
-        streaming.stream(entity, f"inject-{event.at:g}", images, named)
-        told = sorted_uids({wanted.under.get(uid, uid) for uid in wanted.classes})
-        around.injected.append(Injected(event.at, entity, told, len(images)))
+    if event.inject:
+        _inject(around, streaming, event, event.inject)
     elif event.join:
         around.tell(f"{at}{around.scenario.full(event.join)} begins to stream")
-        _join(around, streaming, event.join)
+        _join(around, streaming, event.join, f"{CAMERA}-{event.at:g}")
     elif event.leave:
         around.tell(f"{at}{around.scenario.full(event.leave)} says that it leaves")
         streaming.end(around.scenario.full(event.leave))
@@ -354,25 +330,36 @@ def _do(around: _Federation, streaming: Streaming, programs: Processes, event: E
                 os.kill(pid, signal.SIGKILL)
 
 
-def _join(around: _Federation, streaming: Streaming, name: str) -> None:
-    """What an entity has from its first day."""
-    entity = around.scenario.full(name)
-    images, uids = _images(around, entity, around.scenario.entities[name].classes, None)
-    streaming.stream(entity, SOURCE, images, uids)
-
-
-def _images(
-    around: _Federation, entity: str, classes: tuple[str, ...], most: int | None
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """Training images of classes, mixed by chance, evenly of each where `most` limits them."""
-    train, known = around.dataset.train, around.dataset.class_uids
-    each = None if most is None else -(-most // len(classes))
-    rows = np.concatenate(
-        [np.flatnonzero(train.labels == known.index(uid))[:each] for uid in classes]
+def _inject(around: _Federation, streaming: Streaming, event: Event, wanted: Inject) -> None:
+    """Images of the entity's data set, under the names that the event or the entity has for
+    them."""
+    scenario = around.scenario
+    assert event.entity is not None
+    entity, time = scenario.full(event.entity), 1 + scenario.events.index(event)
+    dataset = around.datasets[scenario.entities[event.entity].dataset]
+    images, labels = drawn(
+        dataset,
+        wanted.classes,
+        around.data,
+        entity,
+        around.configuration.seed,
+        time=time,
+        most=wanted.images,
     )
-    chance = generator(around.configuration.seed, "schedule", entity, len(around.injected))
-    rows = chance.permutation(rows)[:most]
-    return train.images[rows], [known[label] for label in train.labels[rows]]
+    uids = [scenario.injected(event, label) for label in labels]
+    told = sorted_uids({*uids})
+    around.tell(f"{event.at:6.1f} s  {len(images)} images of {', '.join(told)} come to {entity}")
+    source = source_of(f"inject-{event.at:g}", entity, images, uids)
+    streaming.complete(entity, source, images, uids)
+    around.injected.append(Injected(event.at, entity, told, len(images)))
+
+
+def _join(around: _Federation, streaming: Streaming, name: str, source: str = CAMERA) -> None:
+    """What an entity has from its first day."""
+    full, entity = around.scenario.full(name), around.scenario.entities[name]
+    dataset = around.datasets[entity.dataset]
+    images, uids = first_day(full, entity, dataset, around.data, around.configuration.seed)
+    streaming.complete(full, source_of(source, full, images, uids), images, uids)
 
 
 def _in_words(decision: Decision) -> str:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from experiments.recipes import recipe
-from schemas.configuration import Configuration, Frozen
-from schemas.errors import ConfigurationError
-from schemas.topics import NAME
+from infra.yaml_file import read_yaml
+from schemas.configuration import Frozen
+from schemas.federation import Entity, Federation, Name, Uids, Under
 
-Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-Uids = Annotated[tuple[str, ...], Field(min_length=1)]
-ALIVE: dict[str, object] = {
-    "live": True,
-    "lr_schedule": "constant",
-    "threshold_mode": "relative",
-    "keep_rounds": "all",  # so that every sum can be made again at the end
-}
-"""What a live run takes in place of its recipe's."""
-ENCODER_CLASSES = 256
-"""Of a live run: rows of the proxy's encoder, also for classes that nobody knows yet."""
+__all__ = ["Entity", "Event", "Inject", "Scenario", "read_scenario"]
+
 ROLES = ("aggregator", "producers", "proxy", "twins")
-
-
-class Entity(Frozen):
-    """One entity, and what streams to it when it joins."""
-
-    site: Name
-    dataset: str
-    classes: Uids
 
 
 class Inject(Frozen):
@@ -41,8 +23,7 @@ class Inject(Frozen):
     classes: Uids
     images: Annotated[int, Field(ge=1)]
     """Of all classes together, at most."""
-    under: Annotated[dict[str, str], Field(alias="as", default_factory=dict)]
-    """Class of the data set → class uid of the federation, where those are not the same."""
+    under: Under
 
 
 class Event(Frozen):
@@ -75,15 +56,10 @@ class Event(Frozen):
         return self.entity or self.join or self.leave
 
 
-class Scenario(Frozen):
+class Scenario(Federation):
     """The whole file."""
 
-    recipe: str
-    seed: int = 2021
     minutes: Annotated[float, Field(gt=0)]
-    keys: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Keys of the configuration that are not the recipe's."""
-    entities: Annotated[dict[Name, Entity], Field(min_length=1)]
     events: tuple[Event, ...] = ()
 
     @model_validator(mode="after")
@@ -97,38 +73,24 @@ class Scenario(Frozen):
         return self
 
     @property
-    def sites(self) -> tuple[str, ...]:
-        """The sites of all entities."""
-        return tuple(sorted({each.site for each in self.entities.values()}))
-
-    @property
     def later(self) -> frozenset[str]:
         """Entities that are not there from the beginning, for an event lets them join."""
         return frozenset(event.join for event in self.events if event.join)
 
-    def full(self, name: str) -> str:
-        """An entity's full name."""
-        return f"{self.entities[name].site}/{name}"
+    def _streamed(self) -> Iterator[tuple[str, str]]:
+        yield from super()._streamed()
+        for event in self.events:
+            for label in event.inject.classes if event.inject else ():
+                yield f"at {event.at:g} s", self.injected(event, label)
 
-    def configuration(self) -> Configuration:
-        """Of the live run. Raises ConfigurationError for keys that it cannot have."""
-        own = {"seed": self.seed, "encoder_classes": ENCODER_CLASSES, **ALIVE, **self.keys}
-        return recipe(self.recipe, overrides=own)
+    def injected(self, event: Event, label: str) -> str:
+        """What the federation calls a class that an event injects: as the event says, or else as
+        its entity does."""
+        assert event.inject is not None
+        assert event.entity is not None
+        return event.inject.under.get(label) or self.entities[event.entity].uid(label)
 
 
 def read_scenario(file: Path) -> Scenario:
     """A scenario from a YAML file. Raises ConfigurationError, with the place, for what is none."""
-    try:
-        told = yaml.safe_load(file.read_text())
-        return Scenario.model_validate(told)
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file} is no YAML: {str(error).splitlines()[0]}") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{file} is no text") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        said = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{file}: {where}: {said}") from None
+    return read_yaml(file, Scenario)

@@ -9,6 +9,7 @@ Whatever ends it, started again it goes on from the log.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from infra.promises import Place, Result, Role, Task, Workers
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST
 from infra.shelf import Shelf
-from infra.transport.base import Transport
+from infra.transport.base import Stored, Transport
 from schemas.codec import piece, records, unpack
 from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
@@ -153,20 +154,55 @@ def on_kafka(given: argparse.Namespace) -> dict[str, Any]:
 
 def run_opened(transport: Transport, names: Names) -> RunOpened:
     """The decision that opens the run, as soon as it is there."""
-    topic, place = names.federation("rounds"), 0
-    pieces = Pieces()
-    while True:
-        for stored in transport.read(topic, place, READ_BYTES):
-            place = stored.offset + 1
-            try:
-                offsets = pieces.add(piece(stored.record.value, LEAST_BYTES), stored.offset)
-                whole = offsets and gathered(transport, Place(topic, offsets), LEAST_BYTES)
-                message = unpack(whole.payload, LEAST_BYTES) if whole else None
-            except Refused:
-                continue  # the aggregator sets it aside
-            if isinstance(message, RunOpened) and message.number == 0:
-                return message
+    return opened_as(transport, names)[0]
+
+
+def opened_as(transport: Transport, names: Names) -> tuple[RunOpened, str]:
+    """The same, and its hash, which names the run."""
+    first = First(transport, names)
+    while (opened := first.look()) is None:
         transport.wait(REST)
+    return opened, first.hash
+
+
+class First:
+    """Looks for the first decision of a run, as far as its line has come."""
+
+    def __init__(self, transport: Transport, names: Names) -> None:
+        self._transport = transport
+        self._topic, self._place = names.federation("rounds"), 0
+        self._pieces = Pieces()
+        self.hash = ""
+        """Of the decision, once it was found."""
+
+    def look(self) -> RunOpened | None:
+        """It, or None if it is not there yet."""
+        while self._place < self._transport.end(self._topic):
+            for stored in self._transport.read(self._topic, self._place, READ_BYTES):
+                self._place = stored.offset + 1
+                if (opened := self._opened(stored)) is not None:
+                    return opened
+        return None
+
+    def _opened(self, stored: Stored) -> RunOpened | None:
+        try:
+            part = piece(stored.record.value, LEAST_BYTES)
+            offsets = self._pieces.add(part, stored.offset)
+            place = Place(self._topic, offsets or ())
+            whole = gathered(self._transport, place, LEAST_BYTES) if offsets else None
+            message = unpack(whole.payload, LEAST_BYTES) if whole else None
+        except Refused:
+            return None  # the aggregator sets it aside
+        if whole is None or not isinstance(message, RunOpened) or message.number != 0:
+            return None
+        self.hash = whole.hash
+        return message
+
+
+def patience_of(configuration: Configuration) -> float:
+    """How long a program waits in vain, in seconds: in a run that does not end for ever, for there
+    it is usual that nobody has anything new."""
+    return math.inf if configuration.live else configuration.patience
 
 
 def surroundings(

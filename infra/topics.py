@@ -13,7 +13,7 @@ Topics that are kept compacted are `compact,delete`: with `compact` alone a brok
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,6 +109,22 @@ def plan(
     ]
 
 
+def make_topics(
+    settings: KafkaSettings,
+    names: Names,
+    cluster: Cluster,
+    sites: Sequence[str],
+    entities: Sequence[str],
+) -> list[str]:
+    """Make what one of the two clusters lacks; gives the names of what was made.
+
+    What is there is left as it is, so a program that may make none gets along where somebody else
+    has made them. Raises ServiceError, and ConfigurationError when the cluster refuses.
+    """
+    with closing(Administration(settings)) as administration:
+        return administration.make(plan(names, cluster, sites, entities, settings))
+
+
 def configs_of(row: Topic, settings: KafkaSettings) -> Configs:
     """How a broker should keep the topics of a line of the table."""
     return {
@@ -167,6 +183,17 @@ class Administration:
             mended = self._mend([each for each in planned if each.name in there])
         kept = there.keys() - set(mended)
         return Applied([each.name for each in missing], mended, sorted(kept))
+
+    def make(self, planned: Sequence[Planned]) -> list[str]:
+        """Make what is missing, and touch nothing else; gives the names of what was made.
+
+        Raises ConfigurationError when the cluster refuses.
+        """
+        with in_words("make topics"):
+            there = self._described([each.name for each in planned])
+            missing = [each for each in planned if each.name not in there]
+            self._make(missing)
+        return [each.name for each in missing]
 
     def ls(self, names: Names) -> list[Found]:
         """The topics of a run, in order of name."""

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from producers import fetching
 from producers.folders import read_folder
-from producers.images import BRIGHTNESS, SIDES, Dataset, Part, Pixels, digest, held_out, sized
+from producers.images import SIDES, Dataset, Part, Pixels, digest, held_out, sized
 from producers.npz import class_names, read_npz
 from schemas.configuration import nearest
+from schemas.datasets import KNOWN, ORGANS, in_size, own_data, plain_transforms
 from schemas.errors import ConfigurationError, DataError
-from schemas.messages import Transforms
 
 DIGITS_SPLIT_SEED = 2021
 DIGITS_SHA256 = "5640d4e25cd2114b86b1c137b24da02be29ee31cd8ffeb913425d0fc1f554504"
@@ -30,23 +30,8 @@ CIFAR100_SHA256 = "15f3c04002bab9226b288e9a30041858b7f4af8716a90d3b5465f148c7389
 """What `digest` gives for the official data; anything else is refused."""
 HELD_OUT_OF_CIFAR100 = (400, 500)
 """Which training images of each class, by index within the class, serve choices (8)."""
-OWN_FORMS = ("npz", "folder")
-"""How data of one's own are named: `npz:PATH`, `folder:PATH`."""
 OPEN_CLASSES = 256
 """Rows of the encoder where the number of classes is not known beforehand (6.1)."""
-ORGANS = (
-    "bladder",
-    "femur-left",
-    "femur-right",
-    "heart",
-    "kidney-left",
-    "kidney-right",
-    "liver",
-    "lung-left",
-    "lung-right",
-    "pancreas",
-    "spleen",
-)
 ORGAN_MD5 = {
     "organamnist": {
         "866b832ed4eeba67bfb9edee1d5544e6": 2,
@@ -145,12 +130,6 @@ def moved(place: str, name: str, data_dir: Path) -> str:
     return place
 
 
-def own_data(name: str) -> tuple[str, str]:
-    """`npz` or `folder`, and the path behind it; two empty strings for a named data set."""
-    form, _, path = name.partition(":")
-    return (form, path) if form in OWN_FORMS and path else ("", "")
-
-
 def fetch(name: str, data_dir: Path) -> Holding:
     """Bring a named data set into the data folder, from the network if need be, and check it.
 
@@ -230,14 +209,13 @@ def _in_size(dataset: Dataset, side: int | None) -> Dataset:
         "validation": sized(dataset.name, dataset.validation, side),
         "test": sized(dataset.name, dataset.test, side),
     }
-    scale = train.images.shape[2], dataset.train.images.shape[2]
-    padding = dataset.transforms.crop_padding * scale[0] // scale[1]
+    before, after = (part.images.shape[2] for part in (dataset.train, train))
     return replace(
         dataset,
         train=train,
         validation=parts["validation"],
         test=parts["test"],
-        transforms=dataset.transforms.model_copy(update={"crop_padding": padding}),
+        transforms=in_size(dataset.transforms, before, after),
         sha256=digest(parts, dataset.class_uids),
     )
 
@@ -278,7 +256,7 @@ def _digits(data_dir: Path) -> Dataset:
         **parts,
         class_uids=class_uids,
         class_names=class_uids,
-        transforms=Transforms(mean=(0.3,), std=(0.35,)),
+        transforms=KNOWN["digits"].transforms,
         encoder_classes=10,
         licence="CC BY 4.0",
         citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine"
@@ -330,13 +308,7 @@ def _cifar100(data_dir: Path) -> Dataset:
         **parts,
         class_uids=class_uids,
         class_names=_names(file, class_uids),
-        transforms=Transforms(
-            mean=(0.5071, 0.4867, 0.4408),
-            std=(0.2675, 0.2565, 0.2761),
-            crop_padding=4,
-            horizontal_flip=True,
-            brightness=BRIGHTNESS,
-        ),
+        transforms=KNOWN["cifar100"].transforms,
         encoder_classes=100,
         licence="none stated; its author asks to be cited",
         citation="Krizhevsky, Learning Multiple Layers of Features from Tiny Images, technical"
@@ -365,7 +337,7 @@ def _organ(name: str, data_dir: Path) -> Dataset:
         **parts,
         class_uids=class_uids,
         class_names=ORGANS,
-        transforms=_plain_transforms(parts["train"]),
+        transforms=KNOWN[name].transforms,
         encoder_classes=len(ORGANS),
         licence="CC BY 4.0",
         citation="Yang et al., MedMNIST v2, Scientific Data 10, 41, 2023, doi"
@@ -401,24 +373,13 @@ def _own(
         **parts,
         class_uids=class_uids,
         class_names=names,
-        transforms=_plain_transforms(parts["train"]),
+        transforms=plain_transforms(*parts["train"].images.shape[1:]),
         encoder_classes=encoder_classes,
         licence="not known; ask the owner of the data",
         citation="not known; ask the owner of the data",
         version="data of your own",
         sha256=digest(parts, class_uids),
         public=False,
-    )
-
-
-def _plain_transforms(train: Part) -> Transforms:
-    """What is safe for any image: no mirroring, for left and right may be classes (1.5)."""
-    _, channels, height, width = train.images.shape
-    return Transforms(
-        mean=(0.5,) * channels,
-        std=(0.5,) * channels,
-        crop_padding=min(height, width) // 14,  # 2 at 28 pixels
-        brightness=BRIGHTNESS,
     )
 
 

@@ -20,7 +20,6 @@ from schemas.messages import DataFacts, Transforms
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-BRIGHTNESS = 63 / 255  # jitter of the FedKA lineage, in parts of the image's own brightness
 SIDES = range(4, 1025)
 """Heights and widths, in pixels, that a net can be given."""
 LONGEST_UID = 200

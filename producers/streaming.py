@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +13,23 @@ from producers.entity import batches, image_batch
 from schemas.codec import piece, records, unpack
 from schemas.errors import Refused
 from schemas.limits import LEAST_BYTES
-from schemas.messages import ImageBatch, Message, StreamEnded, StreamMarked
+from schemas.messages import ImageBatch, Message, StreamEnded, StreamMarked, TwinState
 from schemas.topics import Names
 
 READ_BYTES = 4 * 1024 * 1024
+MARK = "#"
+"""Between the name of a source and the hash of what it holds."""
+
+
+def source_of(name: str, entity: str, images: NDArray[np.uint8], uids: Sequence[str]) -> str:
+    """The source of these images: its name, and a hash of all that it is to hold.
+
+    So other images under one name are another source, and the same ones are streamed on where
+    somebody was broken off. Whoever has no name for it gives the hash alone.
+    """
+    seen = hashlib.sha256("\0".join((entity, *uids)).encode())
+    seen.update(np.ascontiguousarray(images).data)
+    return f"{name}{MARK}{seen.hexdigest()[:16]}"
 
 
 class Streaming:
@@ -29,12 +43,22 @@ class Streaming:
         self._places: dict[str, int] = {}
         self._counts: dict[str, dict[str, int]] = {}
         """Topic → source → images that are there."""
+        self._settled: set[str] = set()
+        """Topics whose beginning was trimmed, and whose twin was asked what that held."""
 
     def count(self, entity: str, source: str) -> int:
-        """How many images of a source an entity's topic has been given."""
+        """How many images of a source an entity's topic has been given, those that were trimmed
+        included."""
+        return self.counts(entity).get(source, 0)
+
+    def counts(self, entity: str) -> dict[str, int]:
+        """The same of every source."""
         topic = self._names.of_entity("samples", entity)
         self._read_on(topic)
-        return self._counts.get(topic, {}).get(source, 0)
+        if self._transport.first(topic) and topic not in self._settled:
+            self._settled.add(topic)
+            self._read_on(self._names.of_entity("twin-state", entity), topic)
+        return self._counts.get(topic, {})
 
     def stream(
         self, entity: str, source: str, images: NDArray[np.uint8], uids: Sequence[str]
@@ -44,27 +68,52 @@ class Streaming:
         Gives how many images the source has then. Each call adds: one that broke off is not known.
         """
         first = self.count(entity, source)
+        self._send(entity, source, first, images, uids)
+        self.mark(entity, source, first + len(images))
+        return first + len(images)
+
+    def complete(
+        self, entity: str, source: str, images: NDArray[np.uint8], uids: Sequence[str]
+    ) -> int:
+        """Have a source hold just these images, and mark their end; gives how many were new.
+
+        What of it is there already is not sent again.
+        """
+        there = min(self.count(entity, source), len(images))
+        self._send(entity, source, there, images[there:], uids[there:])
+        self.mark(entity, source, len(images))
+        return len(images) - there
+
+    def mark(self, entity: str, source: str, count: int) -> None:
+        """So many images of a source are to be judged, also where they are few."""
+        said = StreamMarked(run=self._run, source=source, count=count, stage=None)
+        self._say(entity, said)
+
+    def end(self, entity: str) -> None:
+        """The entity leaves behind what every source has sent it."""
+        for source, count in sorted(self.counts(entity).items()):
+            self._say(entity, StreamEnded(run=self._run, source=source, count=count))
+
+    def _send(
+        self,
+        entity: str,
+        source: str,
+        first: int,
+        images: NDArray[np.uint8],
+        uids: Sequence[str],
+    ) -> None:
         for start, stop in batches(images):
             batch = image_batch(self._run, source, first + start, images[start:stop],
                                 uids[start:stop])  # fmt: skip
             self._say(entity, batch)
-        self._say(entity, StreamMarked(run=self._run, source=source, count=first + len(images),
-                                       stage=None))  # fmt: skip
-        return first + len(images)
-
-    def end(self, entity: str) -> None:
-        """The entity leaves behind what every source has sent it."""
-        topic = self._names.of_entity("samples", entity)
-        self._read_on(topic)
-        for source, count in sorted(self._counts.get(topic, {}).items()):
-            self._say(entity, StreamEnded(run=self._run, source=source, count=count))
 
     def _say(self, entity: str, message: Message) -> None:
         topic = self._names.of_entity("samples", entity)
         self._transport.append(topic, records(message, source="producers")[1])
 
-    def _read_on(self, topic: str) -> None:
-        counts = self._counts.setdefault(topic, {})
+    def _read_on(self, topic: str, of: str = "") -> None:
+        """Read a topic to its end, and note what it tells of a stream: itself, or `of`."""
+        counts = self._counts.setdefault(of or topic, {})
         while (place := self._places.get(topic, 0)) < self._transport.end(topic):
             try:
                 found = self._transport.read(topic, place, READ_BYTES)
@@ -77,6 +126,15 @@ class Streaming:
                     said = unpack(piece(stored.record.value, LEAST_BYTES).content, LEAST_BYTES)
                 except Refused:
                     continue
-                if isinstance(said, ImageBatch) and said.run == self._run:
-                    behind = said.first + len(said.classes)
-                    counts[said.source] = max(behind, counts.get(said.source, 0))
+                if said.run == self._run:
+                    _note(said, counts)
+
+
+def _note(said: Message, counts: dict[str, int]) -> None:
+    """How far sources are, by a batch, or by what a twin says of those that it let go."""
+    match said:
+        case ImageBatch(source=source, first=first, classes=classes):
+            counts[source] = max(first + len(classes), counts.get(source, 0))
+        case TwinState(sources=sources):
+            for source, count in sources.items():
+                counts[source] = max(count, counts.get(source, 0))

@@ -17,6 +17,7 @@ from infra.program import (
     arguments,
     ended,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
@@ -78,7 +79,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                     workers,
                     names,
                     process=given.process,
-                    patience=configuration.patience,
+                    patience=patience_of(configuration),
                     pulse=given.pulse,
                 )
         finally:

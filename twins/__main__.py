@@ -16,6 +16,7 @@ from infra.program import (
     arguments,
     ended,
     on_kafka,
+    patience_of,
     run_opened,
     serve,
     stoppable,
@@ -97,7 +98,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             workers,
             names,
             process=given.process,
-            patience=configuration.patience,
+            patience=patience_of(configuration),
             pulse=given.pulse,
             each_turn=share.look,
         )

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from aggregator.aggregator import Opening
-from aggregator.opening import read_opening, write_opening
+from aggregator.opening import differences, live_opening, read_opening, write_opening
 from schemas.errors import ConfigurationError
-from tests.schemas.specimens import facts, recipe, schedule
+from schemas.federation import Federation
+from schemas.messages import RunOpened
+from tests.schemas.specimens import facts, model, recipe, schedule
 
 OPENING = Opening(recipe(), facts(), schedule())
 
@@ -52,3 +54,49 @@ def test_what_is_no_json_opens_no_run(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="opens no run: the file: "):
         read_opening(tmp_path / "opening.json")
+
+
+# --- a live federation ----------------------------------------------------------------------------
+
+LIVE = Federation.model_validate(
+    {
+        "recipe": "smoke",
+        "seed": 7,
+        "keys": {"quorum": 2},
+        "entities": {"ward": {"site": "north", "dataset": "digits", "classes": ["0"]}},
+    }
+)
+
+
+def opened(federation: Federation) -> RunOpened:
+    """As somebody has opened it."""
+    opening = live_opening(federation)
+    return RunOpened(
+        run="",
+        number=0,
+        configuration=opening.configuration,
+        data=opening.data,
+        schedule=opening.schedule,
+        sites=opening.sites,
+        model=model(0),
+    )
+
+
+def test_a_federation_is_joined_by_who_would_open_the_same() -> None:
+    """No schedule, its sites, and nothing in which two differ who read the same file."""
+    opening = live_opening(LIVE)
+
+    assert opening.sites == ("north",)
+    assert not opening.schedule.stages
+    assert differences(opening, opened(LIVE)) == []
+
+
+def test_what_differs_is_named_with_both_values() -> None:
+    """A key, a class, a site."""
+    other = LIVE.model_dump(by_alias=True) | {"seed": 8, "classes": ["0", "bladder"]}
+    other["entities"]["icu"] = {"site": "south", "dataset": "digits", "classes": ["0"]}
+    told = differences(live_opening(Federation.model_validate(other)), opened(LIVE))
+
+    assert told[0] == "seed is 7 there and 8 here"
+    assert any(each.startswith("classes is ['0', '1',") for each in told)
+    assert told[-1] == "sites is north there and north, south here"

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from producers import datasets
-from producers.datasets import DATASETS, ORGANS, fetch, holding, holdings, load, moved, placed
+from producers.datasets import DATASETS, fetch, holding, holdings, load, moved, placed
 from producers.images import Part, digest, held_out, resized
+from schemas.datasets import ORGANS
 from schemas.errors import ConfigurationError, DataError
 
 
