@@ -56,7 +56,7 @@ class RoundSums:
             self.withheld[entity] = update.reason
             return
         for group, sums in self._sums.items():
-            sums.add(values[group], self._weights[entity])
+            sums.add(values[group], self._weights[entity], checked=True)
         self.counted[entity] = hash
 
     def _checked(self, update: ModelUpdate) -> Groups:

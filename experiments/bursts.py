@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.folder import RunFolder
-from experiments.injection import opened_in
 from experiments.numbers import counted
 from producers.datasets import load
 from producers.folders import read_by_class as of_folder
 from producers.images import LONGEST_UID, Dataset, Fitted, fitted
 from producers.npz import read_by_class as of_npz
 from schemas.configuration import nearest
+from schemas.datasets import KNOWN
 from schemas.errors import ConfigurationError
 from schemas.messages import RunOpened
 from schemas.schedule import sorted_uids
@@ -55,14 +54,13 @@ class Burst:
         return dict(Counter(self.uids))
 
 
-def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
-    """Read what is wanted.
+def burst(opened: RunOpened, wanted: Wanted, data_dir: Path, own: Callable[[], str]) -> Burst:
+    """Read what is wanted for a run. `own` gives the name by which `load` finds its data set.
 
     Raises ConfigurationError for classes that are not there or names that do not fit, DataError for
     what cannot be read.
     """
-    opened = opened_in(folder.decided(), folder.path)
-    found, uids = _labelled(folder, wanted, opened, data_dir)
+    found, uids = _labelled(own, wanted, opened, data_dir)
     chosen = list(wanted.classes) or list(sorted_uids(set(uids)))
     rows = _chosen(uids, chosen, wanted.most)
     names = _names(chosen, wanted.renamed, asked=bool(wanted.classes))
@@ -76,7 +74,7 @@ def burst(folder: RunFolder, wanted: Wanted, data_dir: Path) -> Burst:
 
 
 def _labelled(
-    folder: RunFolder, wanted: Wanted, opened: RunOpened, data_dir: Path
+    own: Callable[[], str], wanted: Wanted, opened: RunOpened, data_dir: Path
 ) -> tuple[Fitted, tuple[str, ...]]:
     configuration, data = opened.configuration, opened.data
     size = (data.channels, data.height, data.width)
@@ -91,7 +89,7 @@ def _labelled(
     if not wanted.classes:
         raise ConfigurationError("--classes says which classes of the data set, such as 5,6")
     dataset = load(
-        wanted.dataset or folder.data_name(data_dir),
+        wanted.dataset or own(),
         data_dir,
         image_size=configuration.image_size if wanted.dataset is None else None,
         organ_hflip=configuration.organ_hflip and wanted.dataset is None,
@@ -159,3 +157,17 @@ def _names(classes: Sequence[str], renamed: Sequence[str], *, asked: bool) -> di
             f"a class uid has 1 to {LONGEST_UID} characters, not {len(bad[0])}"
         )
     return names
+
+
+def own_data_of(opened: RunOpened) -> str:
+    """The name of a run's data set, where one knows the run by its name alone.
+
+    Raises ConfigurationError where that says not which.
+    """
+    name = opened.data.name
+    if name not in KNOWN:
+        raise ConfigurationError(
+            f"the data of this run are {name}: --dataset, --folder or --npz says which images to"
+            " take"
+        )
+    return name

@@ -5,9 +5,8 @@ Neither needs the run's lock, so it may go on meanwhile (docs/decisions/0006).
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from experiments.folder import RunFolder
 from infra.transport.embedded import Embedded as Log
 from producers.entity import SOURCE, batches, image_batch
+from producers.streaming import MARK, digest, source_of
 from schemas.codec import records
 from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, RunFailed
@@ -25,8 +25,6 @@ from schemas.line import RoundsLine
 from schemas.messages import Look, Message, RunOpened, StageAdded, StreamMarked
 from schemas.schedule import SITE, sorted_uids
 
-MARK = "#"
-"""Between the name of a source and the hash of what it holds."""
 LONGEST_NAME = 180
 """Characters, so that the hash has room behind it."""
 TRIES = 20
@@ -76,24 +74,20 @@ def inject(
     line = run_folder.decided()
     opened = opened_in(line, folder)
     entity = known_entity(line, entity)
-    _check(opened, images, uids)
-    name, source = _named(source, _hash(entity, images, uids))
-    stage = _stage_of(line, entity, source)
+    check(opened, images, uids)
+    name, source = named(source, entity, images, uids)
+    stage = stage_of(line, entity, source)
     added = stage is None
     if stage is None:
-        _check_name(run_folder, line, entity, name, source)
+        looks = {looks[entity].source for looks in line.added if entity in looks}
+        check_name(entity, name, source, looks | run_folder.sources(entity))
         _after_the_schedule(run_folder, opened, entity, pause)
         stage = _add(run_folder, entity, images, uids, source)
     return Injection(entity, name, len(images), sorted_uids(set(uids)), stage, added)
 
 
 def opened_in(line: RoundsLine, folder: Path) -> RunOpened:
-    """What the run was opened with. Raises ConfigurationError before that, and over Kafka."""
-    if RunFolder(folder).read_manifest().get("transport") == "kafka":
-        raise ConfigurationError(
-            f"{folder} is a run over Kafka, and its folder only keeps copies: an injection would"
-            " reach nobody. Inject into a run in one process"
-        )
+    """What the run was opened with. Raises ConfigurationError before that."""
     if line.opened is None:
         raise ConfigurationError(
             f"{folder}: the run is not opened yet, so nobody would look at an injection:"
@@ -167,13 +161,13 @@ def _decide(folder: RunFolder, log: Log, look: Look) -> int:
     for _ in range(TRIES):
         line = folder.decided()
         _append(log, topic, StageAdded(run=line.run, number=line.number + 1, looks=(look,)))
-        stage = _stage_of(folder.decided(), look.entity, look.source)
+        stage = stage_of(folder.decided(), look.entity, look.source)
         if stage is not None:
             return stage
     raise RunFailed(f"{TRIES} other decisions came first: inject again when the run is quieter")
 
 
-def _stage_of(line: RoundsLine, entity: str, source: str) -> int | None:
+def stage_of(line: RoundsLine, entity: str, source: str) -> int | None:
     """The added stage in which the entity looks at this source, if there is one."""
     scheduled = line.total_stages - len(line.added)
     for index, looks in enumerate(line.added):
@@ -186,7 +180,8 @@ def _append(log: Log, topic: str, message: Message) -> None:
     log.append(topic, records(message, source="injector")[1])
 
 
-def _check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) -> None:
+def check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) -> None:
+    """Raises ConfigurationError for images that are not as the run takes them."""
     wanted = (opened.data.channels, opened.data.height, opened.data.width)
     if images.shape[1:] != wanted or images.dtype != np.uint8:
         raise ConfigurationError(
@@ -199,10 +194,16 @@ def _check(opened: RunOpened, images: NDArray[np.uint8], uids: Sequence[str]) ->
         )
 
 
-def _named(name: str | None, digest: str) -> tuple[str, str]:
-    """The name of a source, and how the log knows it."""
+def named(
+    name: str | None, entity: str, images: NDArray[np.uint8], uids: Sequence[str]
+) -> tuple[str, str]:
+    """The name of a source, and how the log knows it: by a hash of all that it holds.
+
+    Raises ConfigurationError for a name that may be none.
+    """
     if name is None:
-        return f"inject-{digest}", f"inject-{digest}"
+        own = f"inject-{digest(entity, images, uids)}"
+        return own, own
     if name == SOURCE:
         raise ConfigurationError(
             f"{SOURCE!r} is the source of the run's own schedule: name another"
@@ -212,21 +213,14 @@ def _named(name: str | None, digest: str) -> tuple[str, str]:
             f"the name of a source has 1 to {LONGEST_NAME} characters, all of them printable; it"
             f" has {len(name)}"
         )
-    return name, f"{name}{MARK}{digest}"
+    return name, source_of(name, entity, images, uids)
 
 
-def _check_name(folder: RunFolder, line: RoundsLine, entity: str, name: str, source: str) -> None:
-    """Raises ConfigurationError when other images came under this name, or began to."""
-    looks = {looks[entity].source for looks in line.added if entity in looks}
-    others = (looks | folder.sources(entity)) - {source}
-    if any(other.rpartition(MARK)[0] == name for other in others):
+def check_name(entity: str, name: str, source: str, there: Iterable[str]) -> None:
+    """Raises ConfigurationError when other images came under this name, or began to; `there` are
+    the sources of all that came."""
+    if any(other.rpartition(MARK)[0] == name for other in {*there} - {source}):
         raise ConfigurationError(
             f"{entity} has other images from {name!r} already: give those again, where that was"
             " broken off, or name another --source"
         )
-
-
-def _hash(entity: str, images: NDArray[np.uint8], uids: Sequence[str]) -> str:
-    seen = hashlib.sha256("\0".join((entity, *uids)).encode())
-    seen.update(np.ascontiguousarray(images).data)
-    return seen.hexdigest()[:16]

@@ -16,8 +16,8 @@ from schemas.line import NotYet
 from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
-    "Answer", "Arrived", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place", "Result",
-    "Role", "Say", "Score", "Seek", "SetAside", "Task", "Timed", "Trim", "Workers",
+    "Answer", "Arrived", "Author", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place",
+    "Result", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -224,6 +224,14 @@ class Timed(Protocol):
 
     def tick(self, at: float) -> None:
         """It is so late, in seconds since any moment."""
+
+
+@runtime_checkable
+class Author(Protocol):
+    """A role that knows what it wrote, and need not read all of it again."""
+
+    def wrote(self, message: Message) -> Callable[[], None] | None:
+        """It has written a message of its own. What to do in place of hearing that, if anything."""
 
 
 class Workers(Protocol):

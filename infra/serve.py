@@ -19,6 +19,7 @@ from infra.points import Hook, no_hook
 from infra.promises import (
     Answer,
     Arrived,
+    Author,
     Do,
     Forget,
     Keep,
@@ -145,6 +146,8 @@ class Session:
         self._places: dict[str, int] = {}
         self._pieces: dict[str, Pieces] = {}
         self._targets: dict[str, int] = {}
+        self._own: dict[str, dict[str, Callable[[], None]]] = {}
+        """Topic → hash of a message that its author wrote, and what to do when it is read back."""
         self._later = Waiting()
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
@@ -193,7 +196,7 @@ class Session:
         Who reads one of them again later begins at its beginning.
         """
         gone = set(topics)
-        for kept in (self._places, self._pieces, self._targets, self._lost):
+        for kept in (self._places, self._pieces, self._targets, self._lost, self._own):
             for topic in gone & kept.keys():
                 del kept[topic]
         self._later.let_go(lambda place: place.topic in gone)
@@ -246,11 +249,14 @@ class Session:
                 f" and was read to {place}"
             )
 
-    def finish(self, id: TaskId, result: Result) -> None:
-        """Tell the role what a task gave back."""
+    def finish(self, results: Iterable[tuple[TaskId, Result]]) -> None:
+        """Tell the role what tasks gave back."""
+        self._carry_out(answer for each in results for answer in self._done(*each))
+
+    def _done(self, id: TaskId, result: Result) -> Iterator[Answer]:
         self._around.stopwatch.add(str(id[0]), result.seconds)
         self._around.hook("task:done")
-        self._carry_out(self.role.done(id, result))
+        yield from self.role.done(id, result)
 
     def prepare(self, do: Do) -> Task:
         """Load what a task needs, just before it begins. Raises LookupError when that is gone."""
@@ -312,6 +318,7 @@ class Session:
             return False
         self._places[topic] = first
         self._begun_late.add(topic)
+        self._own.pop(topic, None)
         self._gone_below(topic, first)
         return True
 
@@ -329,9 +336,15 @@ class Session:
         except Refused as refused:
             self._set_aside(Place(topic, (offset,)), "", len(value), refused)
             return
-        if part.count == 1:
-            self._whole(topic, Whole(part.message, part.content, (offset,)))
-        elif offsets := self._pieces.setdefault(topic, Pieces()).add(part, offset):
+        offsets: tuple[int, ...] = (offset,)
+        if part.count > 1:
+            offsets = self._pieces.setdefault(topic, Pieces()).add(part, offset) or ()
+        own = self._own.get(topic, {}).pop(part.message, None) if offsets else None
+        if own is not None:
+            own()
+        elif part.count == 1:
+            self._whole(topic, Whole(part.message, part.content, offsets))
+        elif offsets:
             self._take(Place(topic, offsets))
 
     def _take(self, place: Place) -> None:
@@ -472,23 +485,31 @@ class Session:
 
     def _say(self, topic: str, says: Iterable[Say]) -> None:
         made: list[Record] = []
+        said: list[tuple[str, Message]] = []
         size = 0
         for say in says:
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
-                parts = records(say.message, source=self.role.name, key=say.key, wire=wire)[1]
+                hash, parts = records(say.message, source=self.role.name, key=say.key, wire=wire)
             made += parts
+            said.append((hash, say.message))
             size += sum(len(part.value) for part in parts)
             if size >= WRITE_BYTES:
-                self._append(topic, made)
-                made, size = [], 0
+                self._append(topic, made, said)
+                made, said, size = [], [], 0
         if made:
-            self._append(topic, made)
+            self._append(topic, made, said)
 
-    def _append(self, topic: str, made: Sequence[Record]) -> None:
+    def _append(
+        self, topic: str, made: Sequence[Record], said: Iterable[tuple[str, Message]]
+    ) -> None:
         with self._around.stopwatch("log"):
             self._around.transport.append(topic, made)
         self._around.hook("said")
+        if isinstance(self.role, Author):
+            for hash, message in said:
+                if (read_back := self.role.wrote(message)) is not None:
+                    self._own.setdefault(topic, {})[hash] = read_back
 
     def _trim(self, topic: str, before: int) -> None:
         """Let a topic's beginning go, and tell of what waited there in vain.
@@ -615,9 +636,12 @@ class System:
         moved = [session.step() for session in self._order(self.sessions)]
         self._dispatch()
         finished = self._workers.finished(0 if any(moved) else WAIT) if self._in_work else []
+        results: dict[Session, list[tuple[TaskId, Result]]] = {}
         for key, result in finished:
             session, id = self._in_work.pop(key)
-            session.finish(id, result)
+            results.setdefault(session, []).append((id, result))
+        for session, each in results.items():
+            session.finish(each)
         self._dispatch()
         if self._around.clock() >= self._looked + LOOK:
             self.waits()

@@ -66,13 +66,19 @@ class Worker:
 class WorkerProcesses:
     """Several worker processes, each with one task at a time."""
 
-    def __init__(self, start: Callable[[], Worker], count: int) -> None:
-        """`start` begins a process; raises ValueError for fewer than one."""
+    def __init__(self, start: Callable[[], Worker], count: int, *, in_turn: bool = False) -> None:
+        """`start` begins a process; raises ValueError for fewer than one.
+
+        With `in_turn` each begins when the one before has done its first task. Where cores are few
+        a program that takes over has its first answer sooner: to import torch takes one for
+        seconds.
+        """
         if count < 1:
             raise ValueError(f"{count} workers; at least 1")
         self._start = start
+        self._count = count
         self._selector = selectors.DefaultSelector()
-        self._workers = [self._begin() for _ in range(count)]
+        self._workers = [self._begin() for _ in range(1 if in_turn else count)]
 
     @property
     def free(self) -> int:
@@ -130,6 +136,8 @@ class WorkerProcesses:
         id, worker.id, worker.task = worker.id, None, None
         if "error" in values:
             raise TaskFailed(str(values["error"]))
+        if len(self._workers) < self._count:
+            self._workers.append(self._begin())
         return id, Result(values["values"], groups, values["seconds"])
 
     def _mourn(self, dead: Worker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,16 @@ def source_of(name: str, entity: str, images: NDArray[np.uint8], uids: Sequence[
     """The source of these images: its name, and a hash of all that it is to hold.
 
     So other images under one name are another source, and the same ones are streamed on where
-    somebody was broken off. Whoever has no name for it gives the hash alone.
+    somebody was broken off.
     """
+    return f"{name}{MARK}{digest(entity, images, uids)}"
+
+
+def digest(entity: str, images: NDArray[np.uint8], uids: Sequence[str]) -> str:
+    """What names images of an entity: a hash of them and their classes."""
     seen = hashlib.sha256("\0".join((entity, *uids)).encode())
     seen.update(np.ascontiguousarray(images).data)
-    return f"{name}{MARK}{seen.hexdigest()[:16]}"
+    return seen.hexdigest()[:16]
 
 
 class Streaming:
@@ -73,14 +78,26 @@ class Streaming:
         return first + len(images)
 
     def complete(
-        self, entity: str, source: str, images: NDArray[np.uint8], uids: Sequence[str]
+        self,
+        entity: str,
+        source: str,
+        images: NDArray[np.uint8],
+        uids: Sequence[str],
+        *,
+        most: int | None = None,
+        before: Callable[[int], None] = lambda count: None,
     ) -> int:
         """Have a source hold just these images, and mark their end; gives how many were new.
 
-        What of it is there already is not sent again.
+        What of it is there already is not sent again. A message has at most `most` images, and
+        `before` is called with their number before each.
         """
         there = min(self.count(entity, source), len(images))
-        self._send(entity, source, there, images[there:], uids[there:])
+        step = most or max(1, len(images))
+        for first in range(there, len(images), step):
+            part = slice(first, first + step)
+            before(len(uids[part]))
+            self._send(entity, source, first, images[part], uids[part])
         self.mark(entity, source, len(images))
         return len(images) - there
 

@@ -323,8 +323,10 @@ def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
     body = _decompressed(payload, 4 * rows + rows * columns)
     scales = np.frombuffer(body, "<f4", rows).astype(np.float32)
     codes = np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
+    values = codes.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # a scale that is not finite: see `check`
-        return (codes * scales[:, None]).reshape(shape)
+        values *= scales[:, None]
+    return values.reshape(shape)
 
 
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:

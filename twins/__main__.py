@@ -105,7 +105,8 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
 
 
 def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
-    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
+    start = start or spawned("twins.worker", threads)
+    return WorkerProcesses(start, given.workers, in_turn=True)
 
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from infra.promises import Answer, Arrived, Models, NotYet, Result
 from learning.strategies.choice import sent_tensors
@@ -11,6 +12,7 @@ from schemas.messages import (
     Decision,
     ExemplarImage,
     ImageBatch,
+    Message,
     ModelUpdate,
     RoundOpened,
     RunOpened,
@@ -164,6 +166,17 @@ class Twins:
         return True
 
     # --- answering -----------------------------------------------------------------------------
+
+    def wrote(self, message: Message) -> Callable[[], None] | None:
+        """An answer need not be decoded and judged again: its worker has done so (`_sound`)."""
+        if not isinstance(message, ModelUpdate):
+            return None
+        return partial(self._read_back, message.opened, message.entity)
+
+    def _read_back(self, opened: int, entity: str) -> None:
+        line = self._shared.line
+        if line.open_round is not None and line.open_round.number == opened:
+            self._shared.answered.add(entity)
 
     def answers(self) -> Iterator[Answer]:
         for refused in (self._shared.verdicts.refused, self._shared.teachers.refused):

@@ -83,7 +83,7 @@ def test_a_model_that_no_updates_come_to_is_found() -> None:
             whole.system._dispatch()
             for key, result in whole.system._workers.finished(0):
                 session, id = whole.system._in_work.pop(key)
-                session.finish(id, result)
+                session.finish([(id, result)])
         _close_wrongly(log, opened, whole.shelf.groups(opened.base))
         found = Replay(log, NAMES).fold()
 

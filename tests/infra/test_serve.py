@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1087,6 +1088,58 @@ def test_an_old_model_that_the_store_lost_is_put_back_from_the_log() -> None:
 def old_model_of(name: ModelName) -> Callable[[Library], Task]:
     """Prepares a task that is given an old model."""
     return lambda library: Task("double", {}, {"model": library.old_model(name)})
+
+
+class Writer(Made):
+    """A role that need not hear again the answers that it wrote."""
+
+    def wrote(self, message: Message) -> Callable[[], None] | None:
+        read_back = partial(self.heard_of.append, message.identity)
+        return read_back if isinstance(message, ModelUpdate) else None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.heard_of: list[str] = []
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("numbers", [10, 1000])
+def test_an_author_does_not_hear_its_own_answer_again_but_everybody_elses(numbers: int) -> None:
+    """An update of one piece or of five: read back it is known by its hash, and not decoded."""
+    log, own = Embedded(), update(1, "local/north", numbers)
+    write(log, UPDATES, update(1, "local/south", numbers))
+    role = Writer(topics=[UPDATES, METRICS], todo=[Say(UPDATES, own), Say(METRICS, measured("m"))])
+    runner = system(log, role)
+
+    runner.run()
+    assert role.identities == ["ModelUpdate/1/local/south", "Measured/m"]
+    assert role.heard_of == [own.identity]
+
+    write(log, UPDATES, own)  # a copy of it was slower
+    runner.run()
+    assert role.identities[2:] == ["ModelUpdate/1/local/north"]
+
+
+class AtOnce(Inline):
+    """Workers whose tasks all end at the same moment."""
+
+    def finished(self, wait: float) -> list[tuple[object, Result]]:
+        found: list[tuple[object, Result]] = []
+        while more := super().finished(wait):
+            found += more
+        return found
+
+
+def test_answers_of_tasks_that_ended_together_are_written_together() -> None:
+    """One acknowledgement for both, where each would have waited for its own."""
+    log = Watched(Embedded())
+    role = Made(until=lambda role: len(role.results) == 2)
+    role.todo = [work("learn 0", []), work("learn 1", [])]
+    around = Surroundings(log, Shelf(log, MODELS, MOST), MOST)
+
+    System([role], around, AtOnce(FUNCTIONS)).run()
+
+    assert log.steps == [("append", METRICS, 2)]
 
 
 # --- work -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,21 @@ def test_a_third_task_for_two_workers_is_a_mistake(two: WorkerProcesses) -> None
     assert results(two, 2).keys() == {0, 1}
     with pytest.raises(ValueError, match="0 workers; at least 1"):
         WorkerProcesses(STARTS["forked"](), 0)
+
+
+def test_workers_that_begin_in_turn_begin_when_the_one_before_has_answered() -> None:
+    """So that the first has the cores to itself while it imports what it needs."""
+    workers = WorkerProcesses(STARTS["forked"](), 2, in_turn=True)
+    with closing(workers):
+        workers.submit(0, Task("double"))
+        assert (len(workers.pids), workers.free) == (1, 0)
+
+        assert results(workers, 1).keys() == {0}
+        assert (len(workers.pids), workers.free) == (2, 2)
+        for number in range(2):
+            workers.submit(number, Task("double"))
+        assert results(workers, 2).keys() == {0, 1}
+        assert len(workers.pids) == 2
 
 
 def test_a_task_that_raises_ends_the_run_with_its_trace(two: WorkerProcesses) -> None:
