@@ -128,8 +128,9 @@ def _started(
     from testcontainers.core.container import DockerContainer
 
     container = DockerContainer(image)
+    published: Any = container.ports  # it is typed for ports of every interface
     for inside, outside in ports.items():
-        container.ports[inside] = (HOST, outside)  # nobody else's machine reaches it
+        published[inside] = (HOST, outside)
     for name, value in environment.items():
         container.with_env(name, value)
     if command:

@@ -46,7 +46,7 @@ def main() -> int:
     except FedtwinError as error:
         print(f"images: {error}", file=sys.stderr)
         return error.exit_code
-    WRITTEN.write_text(_environment(mirror))
+    WRITTEN.write_text(environment(mirror))
     print(f"the machine's own settings stand in {WRITTEN}")
     return 0
 
@@ -67,7 +67,7 @@ def _make(name: str, mirror: images.Mirror, *, again: bool) -> None:
     print(f"{name}: made in {time.monotonic() - began:.0f} s")
 
 
-def _environment(mirror: images.Mirror) -> str:
+def environment(mirror: images.Mirror) -> str:
     """What builds of this machine need, as lines of a file for compose."""
     values = {
         "FEDTWIN_BASE_IMAGE": images.BASE,

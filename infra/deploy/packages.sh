@@ -13,6 +13,6 @@ packages=$(echo /opt/fedtwin/lib/python3*/site-packages)
 for each in numpy scipy sklearn pandas skimage matplotlib joblib; do
     [ ! -d "$packages/$each" ] || find "$packages/$each" -type d -name tests -prune -exec rm -rf {} +
 done
-rm -rf "$packages"/torch/include "$packages"/torch/share "$packages"/torch/bin \
+rm -rf "$packages"/torch/include "$packages"/torch/share \
     "$packages"/nvidia/*/include
 find "$packages" -name '*.a' -delete
