@@ -1,16 +1,22 @@
 """The producers of a site: each entity streams its images to its twin.
 
 In a run of a recipe they follow its schedule. In a live federation they stream what a file says
-that the entities have from their first day (--live CONFIG). They stream what the topics do not hold
-yet, so they may be started again at any time.
+that the entities have from their first day (--live CONFIG), or follow a folder for one of them
+(--folder DIR): each image that appears as DIR/LABEL/* is brought to the run's size and sent, once.
+They stream what the topics do not hold yet, so they may be started again at any time.
 """
 
 from __future__ import annotations
 
+import math
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from infra.points import Hook, no_hook
 from infra.program import (
@@ -31,14 +37,26 @@ from infra.transport.clusters import connect, kafka_settings
 from infra.yaml_file import read_yaml
 from producers.datasets import load
 from producers.entity import Producers
-from producers.images import Dataset
+from producers.following import Feed, Following
+from producers.images import LONGEST_UID, Dataset
+from producers.journal import Journal
 from producers.live import CAMERA, first_day
 from producers.streaming import Streaming, source_of
+from producers.watching import CLASSES, Folder
 from schemas.errors import ConfigurationError, DataError
 from schemas.federation import Entity, Federation
 from schemas.messages import RunOpened
 from schemas.schedule import sorted_uids
-from schemas.topics import Names
+from schemas.topics import Names, parted
+
+STATE = ".fedtwin"
+"""In a folder that is followed: where its journal is, unless somebody names another place."""
+Word = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(min_length=1, max_length=200),
+]
+"""A label or a uid: in YAML a digit without quotes is a number."""
 
 
 def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
@@ -54,13 +72,61 @@ def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="with --live: only these of the site's entities"
     )
-    parser.add_argument(
+    streams = parser.add_mutually_exclusive_group()
+    streams.add_argument(
         "--live",
         type=Path,
         metavar="CONFIG",
         help="in a live federation: stream what this YAML file has for the site, and end",
     )
+    streams.add_argument(
+        "--folder", type=Path, metavar="DIR", help="in a live federation: follow DIR/LABEL/*"
+    )
+    follow = parser.add_argument_group("with --folder")
+    follow.add_argument("--entity", metavar="NAME", help="whose images they are")
+    follow.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="YAML, label: class uid of the federation; otherwise DIR/classes.yaml, and where that"
+        " is not there labels are uids",
+    )
+    follow.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="where it keeps which file has which number; otherwise DIR/.fedtwin",
+    )
+    follow.add_argument(
+        "--rate", type=_positive, metavar="PER_SECOND", help="at most so many images a second"
+    )
+    follow.add_argument(
+        "--settle",
+        type=_positive,
+        default=1.0,
+        metavar="SECONDS",
+        help="without a change, after which a file is whole (1)",
+    )
+    follow.add_argument(
+        "--give-up",
+        type=_positive,
+        default=30.0,
+        metavar="SECONDS",
+        help="without a change, after which what cannot be decoded is no image (30)",
+    )
+    follow.add_argument(
+        "--source",
+        metavar="NAME",
+        help="what the stream is called; otherwise folder- and a number that nobody else has",
+    )
     return ended("producers", lambda: _serve(parser.parse_args(given), hook))
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{text} is not more than 0")
+    return value
 
 
 def _serve(given: Namespace, hook: Hook) -> None:
@@ -68,32 +134,47 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names, site = Names(given.run or settings.run), given.site or settings.site
     if given.names and not given.live:
         raise ConfigurationError(f"{given.names[0]}: entities are named with --live alone")
+    if given.folder and not given.entity:
+        raise ConfigurationError("whose images are they? --entity names an entity of the site")
+    first_days = _first_days(site, given) if given.live else {}
+    followed = _full(site, given.entity) if given.folder else ""
     with stoppable() as stopped:
-        streams = _first_days(settings, names, site, given) if given.live else {}
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
         try:
             opened, run = opened_as(transport, names)
             _check_kind(opened, site, given)
-            if given.live:
-                _stream_first_days(
-                    Streaming(transport, names, run), opened, streams, settings, given
-                )
+            if entities := [followed] if followed else list(first_days):
+                kafka = kafka_settings(settings.site_kafka)
+                make_topics(kafka, names, "site", [site], entities)
+            if followed:
+                _follow(transport, names, opened, run, followed, given, hook)
+            elif given.live:
+                streaming = Streaming(transport, names, run)
+                _stream_first_days(streaming, opened, first_days, settings, given)
             else:
                 _follow_schedule(transport, names, opened, site, settings, given, hook)
         finally:
             transport.close()
 
 
+def _full(site: str, name: str) -> str:
+    """The full name of an entity of the site. Raises ConfigurationError for what may be none."""
+    full = f"{site}/{name.removeprefix(f'{site}/')}"
+    parted(full)
+    return full
+
+
 def _check_kind(opened: RunOpened, site: str, given: Namespace) -> None:
     """Raises ConfigurationError for what this run does not have."""
-    if opened.configuration.live and not given.live:
+    if opened.configuration.live and not (given.live or given.folder):
         raise ConfigurationError(
             "this is a live federation, which has no schedule: --live CONFIG streams what the file"
-            " has for the site's entities"
+            " has for the site's entities, --folder DIR --entity NAME follows a folder"
         )
-    if given.live and not opened.configuration.live:
+    if (given.live or given.folder) and not opened.configuration.live:
         raise ConfigurationError(
-            "this is a run of a recipe, whose producers follow its schedule: leave --live out"
+            "this is a run of a recipe, whose producers follow its schedule: leave --live and"
+            " --folder out"
         )
     if site not in opened.all_sites:
         raise ConfigurationError(
@@ -154,8 +235,11 @@ def _data(opened: RunOpened, place: str | None, folder: Path) -> Dataset:
 # --- a live federation's first day ----------------------------------------------------------------
 
 
-def _first_days(settings: Settings, names: Names, site: str, given: Namespace) -> dict[str, Entity]:
-    """Full name → entity, of those that the file has for the site; they get their topics."""
+def _first_days(site: str, given: Namespace) -> dict[str, Entity]:
+    """Full name → entity, of those that the file has for the site.
+
+    Raises ConfigurationError where it has none, or none of a name that was given.
+    """
     federation: Federation = read_yaml(given.live, Federation)
     own = {name: each for name, each in federation.entities.items() if each.site == site}
     wanted = [each.removeprefix(f"{site}/") for each in given.names] or list(own)
@@ -166,9 +250,7 @@ def _first_days(settings: Settings, names: Names, site: str, given: Namespace) -
             else f"{given.live} has no entity at {site}; its sites are"
             f" {', '.join(federation.sites)}: set FEDTWIN_SITE, or --site"
         )
-    entities = {federation.full(name): own[name] for name in wanted}
-    make_topics(kafka_settings(settings.site_kafka), names, "site", [site], list(entities))
-    return entities
+    return {federation.full(name): own[name] for name in wanted}
 
 
 def _stream_first_days(
@@ -184,8 +266,63 @@ def _stream_first_days(
         images, uids = first_day(name, entity, dataset, opened.data, seed)
         source = source_of(CAMERA, name, images, uids)
         new = streaming.complete(name, source, images, uids)
-        told = f"{name}: {len(images)} images of {', '.join(sorted_uids({*uids}))}; {new} were new"
-        print(f"producers: {told}", file=sys.stderr)
+        _tell(f"{name}: {len(images)} images of {', '.join(sorted_uids({*uids}))}; {new} were new")
+
+
+# --- a live federation's folder -------------------------------------------------------------------
+
+
+def _follow(
+    transport: Transport,
+    names: Names,
+    opened: RunOpened,
+    run: str,
+    entity: str,
+    given: Namespace,
+    hook: Hook,
+) -> None:
+    root: Path = given.folder
+    folder = Folder(root, opened.data, _classes(given), settle=given.settle, give_up=given.give_up)
+    source = given.source or f"folder-{token_hex(4)}"
+    if not 1 <= len(source) <= LONGEST_UID or not source.isprintable():
+        raise ConfigurationError(
+            f"--source takes 1 to {LONGEST_UID} printable characters, not {source!r}"
+        )
+    path = (given.state or root / STATE) / f"{run[:16]}.{entity.replace('/', '.')}.journal"
+    journal = Journal(path, {"run": run, "entity": entity}, source, point=hook)
+    folder.check_labels(journal.files)
+    sent = Streaming(transport, names, run).count(entity, journal.source)
+    around = surroundings(opened.configuration, opened.data, transport, names, hook=hook)
+    feed = Feed(names, entity)
+    feed.idle = f"new files in {root}"
+    following = Following(
+        feed, folder, journal, opened.data, run, sent=sent, clock=around.clock,
+        rate=given.rate, tell=_tell,
+    )  # fmt: skip
+    known = f", of which {journal.count} are numbered and {sent} sent" * bool(journal.count)
+    _tell(f"{entity}: follows {root} as {journal.source}{known}")
+    serve(
+        feed,
+        around,
+        NoWorkers(),
+        names,
+        process=given.process,
+        patience=patience_of(opened.configuration),
+        each_turn=lambda system: following.turn(),
+    )
+
+
+def _classes(given: Namespace) -> dict[str, str] | None:
+    """Label → class uid; None where no file says it."""
+    file: Path = given.classes or given.folder / CLASSES
+    if given.classes is None and not file.exists():
+        return None
+    found: dict[str, str] = read_yaml(file, dict[Word, Word])
+    return found
+
+
+def _tell(text: str) -> None:
+    print(f"producers: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ Files = dict[str, list[Path]]
 """Image files by class uid."""
 
 
+class Damaged(DataError):
+    """A file that is no image, or none yet: somebody may still be writing it."""
+
+
 def read_folder(root: Path, side: int | None) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Read the parts of a data set and its class uids: the folders' names in natural order.
 
@@ -242,7 +246,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to
-        raise DataError(_why(file, error)) from None
+        raise _why(file, error) from None
 
 
 def _suits(file: Path, image: Image.Image) -> None:
@@ -272,15 +276,17 @@ def _bits(file: Path, image: Image.Image) -> int:
     return 16 if "16" in image.mode else 8
 
 
-def _why(file: Path, error: Exception) -> str:
+def _why(file: Path, error: Exception) -> DataError:
     try:
         with file.open("rb") as head:
             dicom = head.read(132)[128:] == b"DICM" or file.suffix.lower() in (".dcm", ".dicom")
     except OSError as reason:
-        return f"{file} cannot be read ({reason.strerror}); check its rights"
+        return Damaged(f"{file} cannot be read ({reason.strerror}); check its rights")
     if dicom:
-        return f"{file} is a DICOM file; export it as PNG with 8 bits, in the window you work with"
-    return (
+        return DataError(
+            f"{file} is a DICOM file; export it as PNG with 8 bits, in the window you work with"
+        )
+    return Damaged(
         f"{file} cannot be read as an image ({error}); it is truncated, damaged or something else:"
         f" replace it by one of {', '.join(FORMATS)}, or remove it"
     )
