@@ -308,6 +308,7 @@ def _follow(
         names,
         process=given.process,
         patience=patience_of(opened.configuration),
+        pulse=given.pulse,
         each_turn=lambda system: following.turn(),
     )
 
