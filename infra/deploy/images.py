@@ -99,7 +99,7 @@ def redis(mirror: Mirror) -> None:
 def _build(image: str, context: Path, mirror: Mirror) -> None:
     """Build an image of this folder's recipe for it; nothing that only BuildKit can is asked."""
     recipe = HERE / "local" / f"{image.removeprefix('fedtwin-')}.Dockerfile"
-    for each in (HERE / "from-mirror.sh", HERE / "local" / "kafka.sh"):
+    for each in (HERE / "steps" / "from-mirror.sh", HERE / "local" / "kafka.sh"):
         shutil.copy(each, context)
     arguments = {"BASE": BASE, "APT_MIRROR": mirror.address}
     given = [f"--build-arg={name}={value}" for name, value in arguments.items()]

@@ -88,7 +88,7 @@ def test_what_the_light_image_leaves_out_is_not_needed_there() -> None:
     """No module of producers, the aggregator or what they use asks for torch or for tables."""
     out = [
         line.split()[0]
-        for line in (DEPLOY / "light.txt").read_text().splitlines()
+        for line in (DEPLOY / "steps" / "light.txt").read_text().splitlines()
         if not line.startswith("#")
     ]
     packages = ("schemas", "infra/transport", "aggregator", "producers")

@@ -3,7 +3,7 @@
 #   project.sh INDEX WHEELS
 set -eu
 index=$1 wheels=$2
-. /src/infra/deploy/uv.sh
+. /src/infra/deploy/steps/uv.sh
 cp -r /src /tmp/src  # a build writes beside its sources
 install --no-deps --target /opt/project /tmp/src
 rm -rf /tmp/src

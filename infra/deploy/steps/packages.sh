@@ -3,11 +3,11 @@
 #   packages.sh light|full INDEX WHEELS [TORCH_INDEX]
 set -eu
 target=$1 index=$2 wheels=$3 torch=${4-}
-. /src/infra/deploy/uv.sh
+. /src/infra/deploy/steps/uv.sh
 if [ -n "$torch" ]; then
     install --default-index "$torch" --no-deps torch torchvision
 fi
-install --override "infra/deploy/$target.txt" -r pyproject.toml --extra kafka
+install --override "infra/deploy/steps/$target.txt" -r pyproject.toml --extra kafka
 # Headers and tests: of no use without a compiler, and to who only runs what they are of.
 packages=$(echo /opt/fedtwin/lib/python3*/site-packages)
 for each in numpy scipy sklearn pandas skimage matplotlib joblib; do
