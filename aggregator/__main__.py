@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from aggregator.aggregator import Aggregator, Opening
@@ -26,6 +27,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.serve import Surroundings, System
 from infra.settings import Settings, read_settings
 from infra.standby import Standby
@@ -72,7 +74,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
         if federation:
             _make_topics(settings, names, federation)
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        try:
+        words = last_words(transport, names, role="aggregator", process=given.process)
+        with closing(transport), words:
             there = First(transport, names).look() if federation else None
             if opening and there:
                 _check_same(opening, there, given.live, names)
@@ -101,8 +104,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 pulse=given.pulse,
                 each_turn=each_turn,
             )
-        finally:
-            transport.close()
 
 
 def _nothing(system: System) -> None:

@@ -243,6 +243,12 @@ class Aggregator:
         """It gives no tasks."""
         yield from ()
 
+    def tells(self) -> Iterator[tuple[str, int]]:
+        """Who has answered which RoundOpened, of the round that is open."""
+        if self._sums is not None and self._sums.opened == self.line.open_round:
+            number = self._sums.opened.number
+            yield from ((f"answered {entity}", number) for entity in self._sums.answered)
+
     def waits(self) -> list[str]:
         return [what for what in [self._wait_for_others()] if what]
 

@@ -39,6 +39,11 @@ class RoundSums:
         }
 
     @property
+    def answered(self) -> list[str]:
+        """Participants that have answered, with content or without."""
+        return list(self._taken)
+
+    @property
     def missing(self) -> list[str]:
         """Participants that have not answered."""
         return [entity for entity in self._weights if entity not in self._taken]

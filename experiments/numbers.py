@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.messages import RoundClosed, RoundOpened
+
 NOTHING = "-"
 """Stands where nothing was measured."""
+
+
+def name_of(round: RoundOpened | RoundClosed) -> str:
+    """What a round is called wherever people read of it: its stage and its number, from 0 both."""
+    return f"round {round.stage}.{round.round}"
 
 
 def counted(number: int, thing: str, things: str | None = None) -> str:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from experiments.numbers import clock, counted, speed
+from experiments.numbers import clock, counted, name_of, speed
 from experiments.system import WRITING, Watch, Watched
 from schemas.line import RoundsLine
-from schemas.messages import RoundClosed, RoundOpened
 
 LOOKS_PER_SECOND = 4
 """How often the bar may change; between two looks a turn costs one look at the clock."""
@@ -164,11 +163,6 @@ def _lines(out: Console) -> Show:
             last = told
 
     return show
-
-
-def name_of(round: RoundOpened | RoundClosed) -> str:
-    """What a round is called wherever people read of it: its stage and its number, from 0 both."""
-    return f"round {round.stage}.{round.round}"
 
 
 def _at(line: RoundsLine) -> str:

@@ -249,13 +249,17 @@ class Outage:
         self.stopped = stopped
         self._servers = servers
         self._since: float | None = None
+        self.known: tuple[str, float] | None = None
+        """Why it is away and since when (`time.monotonic`), while it is."""
 
     def wait(self, error: Exception) -> None:
         """It has failed once more. Raises ServiceError when nobody wants to wait any longer."""
         self.check()
         if self._since is None:
             self._since = time.monotonic()
-            self._note("away", f"{_why(error)}; waiting for it")
+            why = _why(error)
+            self.known = (why, self._since)
+            self._note("away", f"{why}; waiting for it")
         time.sleep(AGAIN)
         self.check()
 
@@ -271,7 +275,7 @@ class Outage:
         """It has answered."""
         if self._since is not None:
             self._note("back", f"after {time.monotonic() - self._since:.1f} s")
-            self._since = None
+            self._since = self.known = None
 
     def insist(self, ask: Callable[[], T], *, ends: bool = True) -> T:
         """The answer to a question, asked until it is there. Raises what `refusal` says.

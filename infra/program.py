@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,24 +22,20 @@ from typing import Any
 
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
+from infra.pulse import MOST_WAITS, STOPPED, Pulse, Stopped
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST
 from infra.shelf import Shelf
 from infra.transport.base import Stored, Transport
-from schemas.codec import piece, records, unpack
+from schemas.codec import piece, unpack
 from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
 from schemas.limits import LEAST_BYTES, largest_message
-from schemas.messages import DataFacts, GlobalModel, Heartbeat, Message, ModelUpdate, RunOpened
+from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate, RunOpened
 from schemas.topics import Names
 
-BEAT = 2.0  # seconds between two heartbeats
-LIVES = 10.0  # seconds after which a program that was not heard of does no work for us
 REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
-MOST_WAITS = 8  # told at once: a process may host hundreds of twins
-STOPPED = 130
-"""The exit code of a program that was told to stop."""
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
 FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR), or from what
 `make up` has written; everything else from the run itself.
@@ -48,10 +43,6 @@ FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR),
 Exit codes: 0 the run is over, 1 it failed, 2 wrong usage or configuration, 3 a service that cannot
 be reached, 4 data missing or broken, 130 told to stop.
 """
-
-
-class Stopped(BaseException):
-    """The program was told to stop. No Exception, so that nobody takes it for a failure."""
 
 
 class NoWorkers:
@@ -220,77 +211,6 @@ def wire_of(wire: str) -> Callable[[Message], str]:
 
 
 # --- serving --------------------------------------------------------------------------------------
-
-
-class Pulse:
-    """Says every other second that a program lives, and hears which others do.
-
-    It writes into the federation's `metrics`, so that whoever waits can tell work from silence; and
-    then into a file, if it was given one, so that who keeps the program can.
-    """
-
-    def __init__(
-        self,
-        system: System,
-        around: Surroundings,
-        names: Names,
-        *,
-        role: str,
-        process: str,
-        file: Path | None = None,
-    ) -> None:
-        self._system = system
-        self._transport = around.transport
-        self._hook = around.hook
-        self._topic = names.federation("metrics")
-        self._role, self._process, self._file = role, process, file
-        self._place: int | None = None
-        self._due = 0.0
-        self._worked: dict[str, float] = {}
-        """Another process → when it was last heard to work, by our clock."""
-
-    def beat(self, now: float) -> None:
-        """Say it if it is time to, and hear the others."""
-        if now < self._due:
-            return
-        self._due = now + BEAT
-        self._listen(now)
-        beat = Heartbeat(
-            run="",
-            process=self._process,
-            role=self._role,
-            at=time.time(),
-            in_work=tuple(" ".join(map(str, id)) for id in self._system.in_work),
-            waits=tuple((wait.what, wait.seconds) for wait in self._system.waits()[:MOST_WAITS]),
-        )
-        self._transport.append(self._topic, records(beat, source=self._role)[1])
-        if self._file is not None:  # after the heartbeat: it stays old while Kafka takes none
-            self._file.write_text(_in_words(beat))
-        self._hook("beat")
-
-    def somebody_works(self, now: float) -> bool:
-        """Whether another program has said of late that it works."""
-        return any(now < worked + LIVES for worked in self._worked.values())
-
-    def _listen(self, now: float) -> None:
-        if self._place is None:  # of what was said before we began we do not know when
-            self._place = self._transport.end(self._topic)
-        while found := self._transport.read(self._topic, self._place, READ_BYTES):
-            for stored in found:
-                self._place = stored.offset + 1
-                try:
-                    said = unpack(piece(stored.record.value, LEAST_BYTES).content, LEAST_BYTES)
-                except Refused:
-                    continue  # of several pieces, or no message at all: no heartbeat
-                if isinstance(said, Heartbeat) and said.in_work and said.process != self._process:
-                    self._worked[said.process] = now
-
-
-def _in_words(beat: Heartbeat) -> str:
-    """A line for each thing that is in work or waited for."""
-    lines = [f"in work: {each}" for each in beat.in_work]
-    lines += [f"{what} since {seconds:.0f} s" for what, seconds in beat.waits]
-    return "".join(f"{line}\n" for line in lines or ["nothing to do"])
 
 
 def serve(

@@ -17,7 +17,8 @@ from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
     "Answer", "Arrived", "Author", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place",
-    "Result", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Timed", "Trim", "Workers",
+    "Result", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Telling", "Timed", "Trim",
+    "Workers",
 ]  # fmt: skip
 
 
@@ -232,6 +233,14 @@ class Author(Protocol):
 
     def wrote(self, message: Message) -> Callable[[], None] | None:
         """It has written a message of its own. What to do in place of hearing that, if anything."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A role that counts something for people who look; nobody's answer hangs on it."""
+
+    def tells(self) -> Iterable[tuple[str, int]]:
+        """What it counts, and how many: `buffered <entity>`."""
 
 
 class Workers(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,6 +32,7 @@ from infra.promises import (
     Seek,
     SetAside,
     Task,
+    Telling,
     Timed,
     Trim,
     Workers,
@@ -43,7 +44,7 @@ from infra.transport.base import Stored, Transport, Trimmed
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
-from schemas.messages import DeadLetter, Groups, Message, ModelName, Tensors
+from schemas.messages import Away, DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import letters_of, table_row
 
 READ_BYTES = 4 * 1024 * 1024
@@ -118,6 +119,8 @@ class Surroundings:
     """Seconds since any moment, for what is told of waiting; no role sees it."""
     standby_after: float = 0.0
     """A standby answers only what nobody else has, so many seconds after it last heard anything."""
+    missed: Callable[[], tuple[Away, ...]] = lambda: ()
+    """Services that this program misses, asked at each heartbeat."""
     letters: Letters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -236,6 +239,19 @@ class Session:
         """
         self._since = {what: self._since.get(what, now) for what in self._waits()}
         return [Wait(what, now - since) for what, since in self._since.items()]
+
+    def lag(self) -> Counter[str]:
+        """Records that its role has not read, by the kind of topic; what was let go counts too."""
+        unread = Counter[str]()
+        for topic in self.role.topics:
+            behind = self._around.transport.end(topic) - self._places.get(topic, 0)
+            unread[table_row(topic).name] += max(0, behind)
+        return +unread
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """What its role counts for people who look."""
+        if isinstance(self.role, Telling):
+            yield from self.role.tells()
 
     def _waits(self) -> Iterator[str]:
         if not self.caught_up:
@@ -651,6 +667,14 @@ class System:
         """What each role waits for, and since when, to about a second."""
         self._looked = self._around.clock()
         return [wait for session in self.sessions for wait in session.waits(self._looked)]
+
+    def lag(self) -> Counter[str]:
+        """Records that the roles have not read, by the kind of topic."""
+        return sum((session.lag() for session in self.sessions), Counter[str]())
+
+    def counts(self) -> dict[str, int]:
+        """What the roles count for people who look."""
+        return dict(each for session in self.sessions for each in session.counts())
 
     @property
     def in_work(self) -> list[TaskId]:

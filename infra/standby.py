@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from infra.program import BEAT, LIVES
+from infra.pulse import BEAT, LIVES
 from infra.serve import READ_BYTES, Surroundings
 from infra.transport.base import Trimmed
 from schemas.codec import piece, unpack

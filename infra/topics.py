@@ -12,8 +12,9 @@ Topics that are kept compacted are `compact,delete`: with `compact` alone a brok
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,8 +31,10 @@ MINUTE = 60_000  # milliseconds
 SEGMENT_BYTES = 64 * 1024 * 1024
 COPIES = 3  # of each topic, where there are so many brokers
 INSYNC = "min.insync.replicas"
-SMALL_BYTES = 64 * 1024 * 1024  # of metrics and dead letters, each topic
+SMALL_BYTES = 64 * 1024 * 1024  # of dead letters, each topic; of metrics four times as much
 PATIENCE = 60.0  # seconds for a request: hundreds of topics may be made at once
+ASKED_AGAIN = 10  # times, when a topic was just being taken away
+REST = 0.2  # seconds before that
 TOGETHER = 250  # topics in a request: a broker makes no more than 10,000 entries, ten a topic
 GOES = {
     "segment.ms": str(10 * MINUTE),
@@ -44,11 +47,13 @@ COMPACTED = {
     "max.compaction.lag.ms": str(10 * MINUTE),
     "delete.retention.ms": str(MINUTE),  # of tombstones, which nobody is given
 }
+BY_SIZE = {"retention.bytes": str(SMALL_BYTES), "segment.bytes": str(SMALL_BYTES // 8)}
 BY_KEPT: dict[Kept, Configs] = {
     "all": {},
     "trimmed": GOES,
     "compacted": GOES | COMPACTED,
-    "by size": {"retention.bytes": str(SMALL_BYTES), "segment.bytes": str(SMALL_BYTES // 8)},
+    "by size": BY_SIZE,
+    "newest": {"retention.bytes": str(4 * SMALL_BYTES)} | GOES | COMPACTED,
 }
 
 
@@ -198,15 +203,17 @@ class Administration:
     def ls(self, names: Names) -> list[Found]:
         """The topics of a run, in order of name."""
         with in_words("list topics"):
-            there = self._under(names)
-            if not there:
-                return []
-            described, configs, sizes = (
-                self._described(there),
-                self._configs(there),
-                self._sizes(),
-            )
-            first, end = self._offsets(there, "EARLIEST"), self._offsets(there, "LATEST")
+            for _ in range(ASKED_AGAIN):
+                with suppress(errors.UnknownTopicOrPartitionError):  # one was just being taken away
+                    return self._found(self._under(names))
+                time.sleep(REST)
+            return self._found(self._under(names))
+
+    def _found(self, there: Sequence[str]) -> list[Found]:
+        if not there:
+            return []
+        described, configs, sizes = self._described(there), self._configs(there), self._sizes()
+        first, end = self._offsets(there, "EARLIEST"), self._offsets(there, "LATEST")
         return [
             Found(
                 name,
@@ -217,6 +224,7 @@ class Administration:
                 sizes.get(name, 0),
             )
             for name in there
+            if name in described
         ]
 
     def rm(self, names: Names) -> list[str]:

@@ -12,6 +12,7 @@ import math
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated
@@ -30,6 +31,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.settings import Settings, read_settings
 from infra.topics import make_topics
 from infra.transport.base import Transport
@@ -140,7 +142,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
     followed = _full(site, given.entity) if given.folder else ""
     with stoppable() as stopped:
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
-        try:
+        words = last_words(transport, names, role="producers", process=given.process)
+        with closing(transport), words:
             opened, run = opened_as(transport, names)
             _check_kind(opened, site, given)
             if entities := [followed] if followed else list(first_days):
@@ -153,8 +156,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 _stream_first_days(streaming, opened, first_days, settings, given)
             else:
                 _follow_schedule(transport, names, opened, site, settings, given, hook)
-        finally:
-            transport.close()
 
 
 def _full(site: str, name: str) -> str:

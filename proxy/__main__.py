@@ -23,6 +23,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import Probe, last_words
 from infra.settings import read_settings
 from infra.slots import Shared, Slots
 from infra.store.dispensable import Dispensable
@@ -33,6 +34,7 @@ from proxy.proxy import Proxy
 from schemas.topics import Names
 
 LOG = logging.getLogger("proxy")
+ASKED = 0.5  # seconds in which Redis answers whether it is there, every other second
 
 
 def main(
@@ -55,8 +57,13 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        store = RedisStore(settings.redis, names.run, prefix=names.prefix)
-        try:
+        words = last_words(transport, names, role="proxy", process=given.process)
+        with (
+            closing(transport),
+            words,
+            closing(RedisStore(settings.redis, names.run, prefix=names.prefix)) as store,
+            closing(RedisStore(settings.redis, names.run, timeout=ASKED, retries=0)) as asked,
+        ):
             store.reach()
             opened = run_opened(transport, names)
             configuration = opened.configuration
@@ -69,6 +76,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                 hook=hook,
                 store=Dispensable(store, LOG.warning),
                 standby_after=configuration.standby_after if given.standby else 0.0,
+                missed=Probe("redis", asked.reach),
             )
             start = start_worker or spawned("proxy.worker", configuration.threads)
             slots = Slots(given.workers)
@@ -82,9 +90,6 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                     patience=patience_of(configuration),
                     pulse=given.pulse,
                 )
-        finally:
-            store.close()
-            transport.close()
 
 
 if __name__ == "__main__":

@@ -516,6 +516,23 @@ class Measured(Message):
         return f"Measured/{self.name}"
 
 
+class Ended(Header):
+    """How a program came to its end."""
+
+    code: Annotated[int, Field(ge=0, le=255)]
+    """Its exit code."""
+    why: Reasoned
+
+
+class Away(Header):
+    """A service that a program misses."""
+
+    service: Reasoned
+    why: Reasoned
+    seconds: Finite
+    """How long it has been away."""
+
+
 class Heartbeat(Message):
     """Each program → whoever looks, every other second: that it lives, and what it does."""
 
@@ -528,6 +545,17 @@ class Heartbeat(Message):
     """What its workers do now."""
     waits: tuple[tuple[str, Finite], ...]
     """What it waits for, in words, and for how many seconds."""
+    up: Finite = 0.0
+    """Seconds since it began."""
+    memory: Number = 0
+    """Bytes that it holds; 0 where the system does not say."""
+    lag: dict[str, Number] = Field(default_factory=dict)
+    """Name in the table of topics → records of its topics that it has not read, if there are."""
+    counts: tuple[tuple[str, Number], ...] = ()
+    """What its role counts (`buffered <entity>`): what has changed, and now and then all of it."""
+    away: tuple[Away, ...] = ()
+    ended: Ended | None = None
+    """In its last words: why there are no others."""
 
     @property
     def identity(self) -> str:

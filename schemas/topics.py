@@ -3,9 +3,9 @@
 Each topic has one partition and one writer's side, so who may say what is a property of the topic
 and never of a field in a message. Order exists inside a topic only.
 
-What is kept `by size` loses its oldest records. A broker does that with both of these topics; the
-log of one process only with dead letters, of which it keeps the newest 100,000, for a recipe's
-report rests on all of its scores.
+What is kept `by size` loses its oldest records; `newest` besides keeps the last of each name alone,
+so that heartbeats, which come every other second, do not displace scores. A broker does that; the
+log of one process only with dead letters, of which it keeps the newest 100,000.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENTITY = f"^{NAME.pattern}/{NAME.pattern}$"
 """An entity's full name, `<site>/<entity>`."""
 Scope = Literal["federation", "site", "entity"]
 """Who has one of these topics: the federation, each site, or each entity of a site."""
-Kept = Literal["all", "trimmed", "compacted", "by size"]
+Kept = Literal["all", "trimmed", "compacted", "newest", "by size"]
 Role = Literal["producers", "twins", "aggregator", "proxy"]
 
 
@@ -80,10 +80,10 @@ TOPICS = (
         ("TeacherChosen",),
     ),
     Topic(
-        "metrics", "federation", "federation", "each side", (), None, "by size",
+        "metrics", "federation", "federation", "each side", (), None, "newest",
         ("Measured", "Heartbeat"),
     ),
-    Topic("metrics", "site", "site", "twins", (), None, "by size", ("Measured",)),
+    Topic("metrics", "site", "site", "twins", (), None, "newest", ("Measured",)),
     Topic("dead-letters", "site", "site", "twins", (), None, "by size", ("DeadLetter",)),
     Topic(
         "dead-letters", "federation", "federation", "each side", (), None, "by size",

@@ -22,6 +22,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
+from infra.pulse import last_words
 from infra.serve import System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
@@ -80,6 +81,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         transport = held.enter_context(
             closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
+        held.enter_context(last_words(transport, names, role="twins", process=given.process))
         opened = run_opened(transport, names)
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)

@@ -95,6 +95,11 @@ class Stream:
         self.batches: list[Batch] = []
         self.last_offset = 0
 
+    @property
+    def buffered(self) -> int:
+        """Images from the first batch that is held up to its position."""
+        return self.position - self.batches[0].start if self.batches else 0
+
     def take(self, batch: ImageBatch, offset: int) -> bool:
         """Take the images of a batch that are next in their source; says whether there were any."""
         self.last_offset = max(self.last_offset, offset)

@@ -152,6 +152,11 @@ class Twin:
             case "prototypes":
                 yield from self._prototypes.done(int(id[2]), result)
 
+    @property
+    def buffered(self) -> int:
+        """Images of its stream that it still holds, by reference: not judged, or not settled."""
+        return self._knows.stream.buffered
+
     def waits(self) -> Iterator[str]:
         """What it waits for, in words: the first of all that it needs. Work is no waiting."""
         return (f"{self.entity}: {what}" for what in self._waits())

@@ -192,6 +192,10 @@ class Twins:
             self._stirred.add(entity)
             yield from self._twins[entity].done(id, result)
 
+    def tells(self) -> Iterator[tuple[str, int]]:
+        """How many images each twin that lives here holds of its stream."""
+        return ((f"buffered {each.entity}", each.buffered) for each in self._twins.values())
+
     def waits(self) -> list[str]:
         if self._shared.line.opened is None:
             return ["RunOpened"]

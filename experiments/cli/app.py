@@ -14,7 +14,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from experiments.cli import data, dlq, doctor, inject, live, looks, model, replay, runs, topics
+from experiments.cli import (
+    data,
+    dlq,
+    doctor,
+    inject,
+    live,
+    looks,
+    model,
+    replay,
+    runs,
+    topics,
+    watch,
+)
 from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line, without_usual_place
 from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
 
@@ -182,6 +194,7 @@ runs.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
 live.add_to(app)
+watch.add_to(app)
 replay.add_to(app)
 topics.add_to(app)
 dlq.add_to(app)

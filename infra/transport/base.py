@@ -25,8 +25,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from schemas.codec import Record
 
@@ -37,6 +37,8 @@ class Stored:
 
     offset: int
     record: Record
+    at: float | None = field(default=None, compare=False)
+    """When it was written, in seconds since 1970 by its writer's clock; to be shown, no more."""
 
 
 class Trimmed(LookupError):
@@ -79,3 +81,18 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let the log go; what was appended stays."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A transport whose log is elsewhere: it may be away, and its program about to end."""
+
+    @property
+    def away(self) -> tuple[str, float] | None:
+        """Why it is away and since when, by `time.monotonic`, while it is. Any thread may ask."""
+
+    def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
+        """Try once to write, also when told to stop and whatever was interrupted before.
+
+        Takes at most about so many seconds; gives whether it was acknowledged.
+        """

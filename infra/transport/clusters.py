@@ -12,7 +12,7 @@ from typing import Any
 from infra.kafka import KafkaSettings
 from infra.points import Hook, no_hook
 from infra.settings import Service, Settings
-from infra.transport.base import Stored, Transport
+from infra.transport.base import Remote, Stored, Transport
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
 from schemas.topics import table_row
@@ -28,6 +28,15 @@ class Clusters:
 
     def append(self, topic: str, records: Sequence[Record]) -> int:
         return self._at(topic).append(topic, records)
+
+    def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
+        at = self._at(topic)
+        return isinstance(at, Remote) and at.last(topic, records, seconds)
+
+    @property
+    def away(self) -> tuple[str, float] | None:
+        found = [each.away for each in self._of.values() if isinstance(each, Remote)]
+        return next((each for each in found if each), None)
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         return self._at(topic).read(topic, place, max_bytes)

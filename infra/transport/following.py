@@ -275,7 +275,8 @@ def _stored(each: Any) -> Stored:
     """A consumer's record in our form. Anybody may write: what is no text is shown as such."""
     key = _text(each.key or b"")
     headers = {name: _text(value or b"") for name, value in each.headers}
-    return Stored(each.offset, Record(key, each.value, headers))
+    at = each.timestamp / 1000 if each.timestamp > 0 else None
+    return Stored(each.offset, Record(key, each.value, headers), at)
 
 
 def _text(value: bytes) -> str:

@@ -72,6 +72,13 @@ class Kafka:
         self._hook("append:durable")
         return first
 
+    def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
+        return self._sender.last(topic, [_outgoing(each) for each in records], seconds)
+
+    @property
+    def away(self) -> tuple[str, float] | None:
+        return self._outage.known
+
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         """What another process has trimmed or forgotten just now may still be given.
 

@@ -102,6 +102,27 @@ class Sender:
             self._outage.wait(error)
             self._offsets.reach()  # before a producer is made: one that fails leaves files open
 
+    def last(self, topic: str, outgoing: Sequence[Outgoing], seconds: float) -> bool:
+        """One try by a connection of its own; whether all of it was acknowledged in time."""
+        self._give_up()
+        limit, until = round(1000 * seconds), time.monotonic() + seconds
+        short = {
+            "bootstrap_timeout_ms": limit,
+            "max_block_ms": limit,
+            "request_timeout_ms": limit,
+            "delivery_timeout_ms": limit,
+        }
+        try:
+            self._producer = Producer(**self._settings.client() | self._arguments() | short)
+            sent = [self._producer.send(topic, partition=0, **e._asdict()) for e in outgoing]
+            for each in sent:
+                each.get(timeout=max(0.0, until - time.monotonic()))
+        except (errors.KafkaError, OSError):
+            return False
+        finally:
+            self._give_up()
+        return True
+
     def close(self) -> None:
         """End the connection; what was acknowledged stands, and nothing else is waited for."""
         if self._producer is not None:

@@ -17,7 +17,7 @@ from experiments.system import SITE
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, running
-from infra.program import STOPPED
+from infra.pulse import STOPPED
 from infra.transport.group import SESSION, group_of
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.federation import (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,23 +12,27 @@ import pytest
 
 from experiments.processes import PATIENCE as LEFT_TO_STOP
 from infra.native.kafka import Broker
-from infra.native.programs import free_ports, stop
+from infra.native.programs import HOST, free_ports, stop
 from infra.transport.group import SESSION
 from tests.distributed.conftest import Found
 from tests.distributed.faults import (
     Own,
     aggregator_paused,
+    in_the_middle,
     long_training,
     redis,
     twins_paused,
     went_on_as_undisturbed,
 )
-from tests.distributed.federation import ROLES
-from tests.services import Server, have, jars
+from tests.distributed.federation import ROLES, ended_as_undisturbed
+from tests.experiments.hands import fedtwin, told
+from tests.services import Server, have, jars, signalled
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 GIVEN_UP = 30.0
 """Seconds after which a record that is not acknowledged is sent by another producer."""
+WITHIN = 10.0
+"""Seconds in which whoever looks is told what has failed."""
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +121,48 @@ def test_whoever_is_told_to_stop_while_the_broker_is_away_ends_and_goes_on_later
 
     assert len(took) == len(ROLES)
     assert max(took.values()) < LEFT_TO_STOP
+
+
+def test_whoever_looks_sees_what_has_failed_and_why(
+    found: Found, broker: Broker, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twins are killed, Redis dies, a program is refused, the broker sleeps: each is named with its
+    cause within ten seconds. When all are back nothing has failed, and the run ends the same."""
+    run = found(kafka=f"{HOST}:{broker.port}", redis=f"{HOST}:{server.port}")
+    for name, value in run.environment.items():
+        monkeypatch.setenv(name, value)
+    run.start_all()
+    in_the_middle(run)
+
+    run.signal("twins-1", signal.SIGKILL)
+    assert "no heartbeat since" in named("twins-1")
+    server.signal(signal.SIGKILL)
+    assert "says proxy-1: Redis at" in named("redis")
+    run.start("proxy", "--standby", name="proxy-2")
+    assert "ended: Redis at" in named("proxy-2")
+    signalled(broker, signal.SIGSTOP)
+    assert "away since" in named(f"kafka at {run.kafka}", code=3)
+    signalled(broker, signal.SIGCONT)
+
+    server.start()
+    run.look()
+    run.again("twins-1")
+    run.until(lambda: run.programs["proxy-2"].code == 3)
+    del run.programs["proxy-2"]
+    run.finish()
+    ended_as_undisturbed(run)
+    seen = told("watch", "--once")
+    assert (seen["status"], seen["failed"]) == ("over", [])
+    assert {each["state"] for each in seen["programs"] if each["role"] == "twins"} == {"ended"}
+
+
+def named(part: str, *, code: int = 1) -> str:
+    """The cause that is told of a part within ten seconds."""
+    began, cause = time.monotonic(), None
+    while cause is None:
+        look = fedtwin("watch", "--once", "--json")
+        seen = json.loads(look.stdout)
+        cause = next((each["cause"] for each in seen["failed"] if each["part"] == part), None)
+        assert time.monotonic() < began + WITHIN, seen
+    assert look.exit_code == code
+    return str(cause)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.program import STOPPED, NoWorkers, Stopped, ended, serve, stoppable
+from infra.program import NoWorkers, ended, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
+from infra.pulse import STOPPED, Stopped
 from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.program import BEAT, LIVES
+from infra.pulse import BEAT, LIVES
 from infra.serve import Surroundings
 from infra.shelf import Shelf
 from infra.standby import HEARD, Standby

@@ -67,9 +67,17 @@ def test_what_is_let_go_leaves_the_disk_soon() -> None:
     going = {name for name, each in everything.items() if "segment.ms" in each.configs}
 
     kinds = {name.split(".")[0] for name in going}
-    assert kinds == {"samples", "twin-state", "updates", "models", "prototypes"}
+    assert kinds == {"samples", "twin-state", "updates", "models", "prototypes", "metrics"}
     assert everything["models"].configs["cleanup.policy"] == "compact,delete"
     assert everything["rounds"].configs["cleanup.policy"] == "delete"
+
+
+def test_heartbeats_do_not_displace_scores() -> None:
+    """They come every other second for months, under the same name: of those the last is kept."""
+    found = planned("federation")
+
+    assert found["metrics"].configs["cleanup.policy"] == "compact,delete"
+    assert found["dead-letters"].configs["cleanup.policy"] == "delete"
 
 
 def test_copies_are_those_of_the_settings() -> None:

@@ -1,0 +1,237 @@
+"""How a view of a federation is shown: whole, as a picture that changes, or line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from experiments.numbers import NOTHING, counted, duration, percent, size
+from experiments.view import EntityView, ProgramView, View
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+BLANKS = 2  # between two columns
+ROOM = 12  # lines of a picture that are always there
+Rows = Sequence[Sequence[str]]
+
+
+def told(seen: View, entities: int | None = None) -> Iterator[Text]:
+    """A view as lines, with at most so many entities; those that something is wrong with first."""
+    from rich.text import Text
+
+    yield Text(headline(seen), style="bold")
+    yield Text(accuracy(seen))
+    if seen.round:
+        yield Text(_round(seen))
+    for failed in seen.failed:
+        yield Text(f"FAILED {failed.part}: {failed.cause}", style="bold red")
+    if not seen.failed:
+        yield Text("nothing has failed", style="green")
+    if seen.entities:
+        yield Text()
+        yield from _entities(seen, entities)
+    if seen.programs:
+        yield Text()
+        yield from _programs(seen)
+    yield Text()
+    yield Text(letters(seen))
+    for topic, why in seen.unread.items():
+        yield Text(f"not read: {topic}: {why}")
+
+
+def picture(seen: View, width: int, height: int) -> Text:
+    """A view that fits on a terminal."""
+    from rich.text import Text
+
+    others = ROOM + len(seen.programs) + len(seen.failed) + len(seen.unread)
+    lines = list(told(seen, entities=max(3, height - others)))
+    for each in lines:
+        each.truncate(width, overflow="ellipsis")
+    return Text("\n").join(lines[:height])
+
+
+def headline(seen: View) -> str:
+    """What is true of the run as a whole."""
+    parts = [f"{seen.run}: {'live, ' if seen.live else ''}{seen.status}"]
+    if seen.stage is not None:
+        parts.append(f"stage {seen.stage}")
+    parts.append(f"{counted(seen.rounds, 'round')} closed")
+    if seen.version is not None:
+        parts.append(f"version {seen.version} with {counted(len(seen.head), 'class', 'classes')}")
+    return ", ".join(parts)
+
+
+def accuracy(seen: View) -> str:
+    """Of the newest model that was scored, and of the one before."""
+    if not seen.accuracy:
+        return f"accuracy held out at the sites: {NOTHING}"
+    newest, *older = seen.accuracy
+    images = counted(newest.images, "image")
+    text = f"{percent(newest.percent)} of {images} (version {newest.version},"
+    text += f" {newest.entities} of {counted(len(seen.entities), 'entity', 'entities')})"
+    before = f"; version {older[0].version}: {percent(older[0].percent)}" if older else ""
+    return f"accuracy held out at the sites: {text}{before}"
+
+
+def letters(seen: View) -> str:
+    """How many, and the newest."""
+    if not seen.newest_letter:
+        return f"dead letters: {seen.dead_letters}"
+    newest = seen.newest_letter
+    return (
+        f"dead letters: {seen.dead_letters}, the newest {duration(newest.seconds)} ago:"
+        f" {newest.reason} in {newest.topic} at {newest.offset}: {newest.detail}"
+    )
+
+
+def _round(seen: View) -> str:
+    assert seen.round is not None
+    told = seen.round
+    since = "" if told.seconds is None else f" since {duration(told.seconds)}"
+    missing = f"; {_some(told.missing)} not yet" if told.missing else ""
+    return (
+        f"{told.name} open{since}: {len(told.answered)} of {told.participants} have answered"
+        + missing
+    )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _entities(seen: View, most: int | None) -> Iterator[Text]:
+    from rich.text import Text
+
+    failed = {each.part for each in seen.failed}
+    lost = {each.name: each.state for each in seen.programs if each.state != "alive"}
+
+    def urgency(entity: EntityView) -> bool:
+        return entity.name not in failed and entity.program not in lost
+
+    shown = sorted(seen.entities, key=urgency)[:most]
+    rows = [_entity(each, lost.get(each.program, "")) for each in shown]
+    yield from _table(("entity", "state", ">buffered", ">held out", "lives in", "known"), rows)
+    if len(shown) < len(seen.entities):
+        yield Text(f"and {len(seen.entities) - len(shown)} more entities")
+
+
+def _entity(entity: EntityView, lost: str) -> tuple[str, ...]:
+    known = entity.known
+    classes = _some(known, most=10) if known else NOTHING
+    return (
+        entity.name,
+        entity.state,
+        NOTHING if entity.buffered is None else f"{entity.buffered:,}",
+        percent(entity.held_out),
+        f"{entity.program} ({lost})" if lost else entity.program or NOTHING,
+        f"{len(known)}: {classes}" if known else NOTHING,
+    )
+
+
+def _programs(seen: View) -> Iterator[Text]:
+    rows = [_program(each) for each in seen.programs]
+    columns = ("program", "state", ">heard", ">memory", "unread", "does, or waits for")
+    yield from _table(columns, rows)
+
+
+def _program(program: ProgramView) -> tuple[str, ...]:
+    lag = ", ".join(f"{kind} {count}" for kind, count in sorted(program.lag.items()))
+    return (
+        program.name,
+        program.state,
+        f"{duration(program.age)} ago",
+        size(program.memory) if program.memory else NOTHING,
+        lag or NOTHING,
+        _doing(program),
+    )
+
+
+def _doing(program: ProgramView) -> str:
+    if program.why:
+        return program.why
+    parts = list(program.in_work[:2])
+    if len(program.in_work) > 2:
+        parts.append(f"{len(program.in_work) - 2} more")
+    parts += [f"{each.what} since {each.seconds:.0f} s" for each in program.waits[:1]]
+    if len(program.waits) > 1:
+        parts.append(f"{len(program.waits) - 1} more")
+    if program.before:
+        parts.append(f"(before: {program.before})")
+    return "; ".join(parts) or NOTHING
+
+
+def _table(columns: Sequence[str], rows: Rows) -> Iterator[Text]:
+    """Rows under their headings; a heading that begins with '>' has its column to the right."""
+    from rich.text import Text
+
+    names = [each.removeprefix(">") for each in columns]
+    wide = [max(len(row[i]) for row in (names, *rows)) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(width) if column.startswith(">") else cell.ljust(width)
+            for cell, width, column in zip(row, wide, columns, strict=True)
+        )
+        return (" " * BLANKS).join(cells).rstrip()
+
+    yield Text(line(names), style="bold")
+    for row in rows:
+        yield Text(line(row))
+
+
+# --- line by line ---------------------------------------------------------------------------------
+
+
+class Lines:
+    """Where no terminal shows a picture: a line for each thing that has changed."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._last = ""
+        self._failed: dict[str, str] = {}
+        self._letters = 0
+        self._missing = False
+
+    def tell(self, seen: View, there: bool | None) -> bool:
+        """Tell what is new; says whether the run has ended."""
+        self._tell_of_failures(seen)
+        if there is False and not seen.services:
+            if not self._missing:
+                self._say(f"{seen.run}: there is no such run yet")
+            self._missing = True
+            return False
+        now = self._standing(seen)
+        if now != self._last:
+            self._say(now)
+            self._last = now
+        if seen.dead_letters > self._letters:
+            self._say(letters(seen))
+            self._letters = seen.dead_letters
+        return seen.status in ("over", "ended")
+
+    def _standing(self, seen: View) -> str:
+        here = sum(each.state == "present" for each in seen.entities)
+        parts = [headline(seen), f"{here} of {counted(len(seen.entities), 'entity', 'entities')}"]
+        if seen.round:
+            parts.append(f"{seen.round.name} open")
+        newest = seen.accuracy[0] if seen.accuracy else None
+        held = f"{percent(newest.percent)} (version {newest.version})" if newest else NOTHING
+        return ", ".join([*parts, f"held out {held}"])
+
+    def _tell_of_failures(self, seen: View) -> None:
+        now = {each.part: each.cause for each in seen.failed}
+        for part, cause in now.items():
+            if part not in self._failed:
+                self._say(f"FAILED {part}: {cause}")
+        for part in self._failed.keys() - now.keys():
+            self._say(f"well again: {part}")
+        self._failed = now
+
+    def _say(self, text: str) -> None:
+        self._out.print(text, soft_wrap=True)
