@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.deploy import __main__ as program
+from infra.deploy.__main__ import environment
+from infra.deploy.images import Mirror
 from infra.native.kafka import Broker
 from tests.test_floors import ROOT, modules, name_of
 
@@ -109,7 +110,7 @@ def test_what_a_machine_says_of_its_mirrors_goes_to_builds(
     monkeypatch.setenv("PIP_INDEX_URL", "https://pypi.example/simple")
     monkeypatch.setenv("PIP_CERT", "/etc/ours.pem")
 
-    said = program.environment(program.images.Mirror("http://debian.example/debian"))
+    said = environment(Mirror("http://debian.example/debian"))
 
     assert said.splitlines() == [
         "FEDTWIN_BASE_IMAGE=fedtwin-base",
