@@ -7,7 +7,7 @@ target=$1 index=$2 wheels=$3 torch=${4-}
 if [ -n "$torch" ]; then
     install --default-index "$torch" --no-deps torch torchvision
 fi
-install --override "infra/deploy/steps/$target.txt" -r pyproject.toml --extra kafka
+install $from --override "infra/deploy/steps/$target.txt" -r pyproject.toml --extra kafka
 # Headers and tests: of no use without a compiler, and to who only runs what they are of.
 packages=$(echo /opt/fedtwin/lib/python3*/site-packages)
 for each in numpy scipy sklearn pandas skimage matplotlib joblib; do

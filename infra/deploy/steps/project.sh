@@ -5,5 +5,5 @@ set -eu
 index=$1 wheels=$2
 . /src/infra/deploy/steps/uv.sh
 cp -r /src /tmp/src  # a build writes beside its sources
-install --no-deps --target /opt/project /tmp/src
+install $from --no-deps --target /opt/project /tmp/src
 rm -rf /tmp/src
