@@ -7,6 +7,7 @@
 #   ARGS         more words for `fedtwin demo` or pytest: make test-fast ARGS="-k twin"
 #   COMPOSE      the program that reads compose files                      (docker compose)
 #   PROFILES     who streams images in the compose stack: producers, folder, or nobody (producers)
+#   MONITORING   1: with Prometheus and a board                            (none)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -88,10 +89,12 @@ down: $(STAMP)
 # Paths in the environment are the caller's, not those of the folder that compose.yaml lies in.
 $(foreach each,FEDTWIN_CONFIG FEDTWIN_IMAGES,$(if $($(each)),$(eval export $(each) := $(abspath $($(each))))))
 LOCAL := $(wildcard .compose.env)
+BOARD := --file infra/deploy/monitoring/compose.yaml --profile monitoring
 STACK = $(COMPOSE) --project-name fedtwin $(if $(wildcard .env),--env-file .env) \
 	$(if $(LOCAL),--env-file .compose.env) --file infra/deploy/compose.yaml \
 	$(if $(LOCAL),--file infra/deploy/local.yaml)
-EVERYBODY := --profile producers --profile folder --profile cli
+EVERYBODY := $(BOARD) --profile producers --profile folder --profile cli
+compose-up: STACK += $(if $(MONITORING),$(BOARD))
 
 compose-up:
 	@$(STACK) build \

@@ -20,6 +20,7 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    life,
     on_kafka,
     patience_of,
     run_opened,
@@ -27,7 +28,6 @@ from infra.program import (
     stoppable,
     surroundings,
 )
-from infra.pulse import last_words
 from infra.serve import Surroundings, System
 from infra.settings import Settings, read_settings
 from infra.standby import Standby
@@ -74,8 +74,10 @@ def _serve(given: Namespace, hook: Hook) -> None:
         if federation:
             _make_topics(settings, names, federation)
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        words = last_words(transport, names, role="aggregator", process=given.process)
-        with closing(transport), words:
+        with (
+            closing(transport),
+            life(transport, names, given, settings, role="aggregator") as vitals,
+        ):
             there = First(transport, names).look() if federation else None
             if opening and there:
                 _check_same(opening, there, given.live, names)
@@ -101,7 +103,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 names,
                 process=given.process,
                 patience=patience_of(configuration),
-                pulse=given.pulse,
+                vitals=vitals,
                 each_turn=each_turn,
             )
 

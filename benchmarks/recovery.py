@@ -39,7 +39,6 @@ from infra.kafka import KafkaSettings, connected
 from infra.settings import read_settings
 from infra.topics import Administration, plan
 from infra.transport.clusters import kafka_settings
-from infra.transport.group import group_of
 from infra.transport.kafka import Kafka
 from producers.datasets import load
 from schemas.codec import piece, unpack
@@ -236,7 +235,7 @@ def _again(run: Run, name: str, *words: str) -> float:
 
 def _members(admin: KafkaAdminClient, run: Run) -> list[str]:
     """Who is in the twins' group; nobody while it deals."""
-    group = group_of(run.names, SITE)
+    group = run.names.group(SITE)
     told = admin.describe_groups([group])[group]
     stable = told["group_state"] == "Stable"
     return [each["member_id"] for each in told["members"]] if stable else []

@@ -17,7 +17,7 @@ from infra.settings import Service
 from infra.store.redis import client
 from infra.topics import configs_of, in_words
 from schemas.codec import PIECE_BYTES
-from schemas.errors import ConfigurationError, ServiceError
+from schemas.errors import ConfigurationError, Forbidden, ServiceError
 from schemas.topics import PREFIX, table_row
 
 ANSWER = 5.0  # seconds for a question, and for brokers to agree who is there
@@ -106,6 +106,8 @@ def cluster(settings: KafkaSettings) -> Cluster:
             try:
                 with in_words("look at it"):
                     return _looked(admin)
+            except Forbidden:
+                raise
             except ServiceError:  # it asked a broker that has just gone; the next time another one
                 if time.monotonic() > until:
                     raise

@@ -14,12 +14,17 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aggregator.opening import live_opening, write_opening
+import numpy as np
+from numpy.typing import NDArray
+
+from aggregator.aggregator import Opening
+from aggregator.opening import differences, live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
 from experiments.processes import Processes
 from experiments.replay import Replay
-from experiments.scenario import Event, Inject, Scenario
-from infra.program import run_opened, surroundings
+from experiments.scenario import Event, Scenario
+from experiments.scenario_progress import Progress
+from infra.program import First, run_opened, surroundings
 from infra.promises import Arrived
 from infra.serve import System
 from infra.settings import Settings, read_settings
@@ -52,6 +57,7 @@ from schemas.topics import Names
 from schemas.verdicts import VerdictLines
 
 AGAIN = 0.2  # seconds between two looks
+KEPT = 2.0  # seconds after which it is kept how far the scenario is
 TRIES = 20
 SLACK = 30.0  # seconds beyond its deadline in which the last round closes
 
@@ -147,7 +153,7 @@ class _Federation:
     names: Names
     folder: Path
     tell: Tell
-    streams: dict[str, Streaming] = field(default_factory=dict)
+    progress: Progress
     injected: list[Injected] = field(default_factory=list)
 
 
@@ -165,7 +171,8 @@ def live(
     """Begin a live federation, follow the scenario, end it, and replay its log.
 
     It ends when its minutes are over, or when everything was done that the scenario tells and
-    somebody has seen `enough`. `folder` gets what its programs say.
+    somebody has seen `enough`. `folder` gets what its programs say, and how far the scenario is: if
+    a runner was killed, the next one goes on with what it left.
 
     Raises ConfigurationError for a scenario that cannot be or a name that is taken, ServiceError,
     and what a program ended with.
@@ -174,11 +181,21 @@ def live(
     _ = settings.kafka, settings.redis  # each says when it is missing
     opening, names = live_opening(scenario), Names(name)
     datasets = _datasets(scenario, opening.data, data_dir)
-    _prepare(settings, names, scenario, fresh=fresh)
     folder.mkdir(parents=True, exist_ok=True)
+    progress = None if fresh else _left(settings, names, opening, folder, tell)
+    if progress is None:
+        _prepare(settings, names, scenario, fresh=fresh)
     write_opening(opening, folder / OPENING)
     around = _Federation(
-        scenario, opening.configuration, opening.data, datasets, settings, names, folder, tell
+        scenario,
+        opening.configuration,
+        opening.data,
+        datasets,
+        settings,
+        names,
+        folder,
+        tell,
+        progress or Progress(folder),
     )
     seconds = 60 * (minutes or scenario.minutes)
     with (
@@ -190,6 +207,7 @@ def live(
         assert model is not None
         tell("replaying the log")
         replayed = Replay(transport, names).fold()
+    around.progress.over()
     return Outcome(
         run=name,
         entities={e: list(line.known) for e, line in sorted(standing.verdicts.of.items())},
@@ -217,6 +235,24 @@ def _datasets(scenario: Scenario, data: DataFacts, data_dir: Path) -> dict[str, 
         for classes in (entity.classes, *(each.classes for each in injected)):
             check_classes(datasets[entity.dataset], classes)
     return datasets
+
+
+def _left(
+    settings: Settings, names: Names, opening: Opening, folder: Path, tell: Tell
+) -> Progress | None:
+    """What a runner that was killed has left of this very federation; its programs are ended."""
+    progress = Progress.kept(folder)
+    if progress is None:
+        return None
+    with closing(connect(settings, site=False)) as transport:
+        first = First(transport, names)
+        opened = first.look()
+    if opened is None or first.hash != progress.run or differences(opening, opened):
+        return None
+    tell(f"going on with {names.run}, which was left after {progress.seconds:.0f} s")
+    if ended := progress.end_programs():
+        tell(f"ended what its runner had left: {', '.join(ended)}")
+    return progress
 
 
 def _prepare(settings: Settings, names: Names, scenario: Scenario, *, fresh: bool) -> None:
@@ -266,22 +302,32 @@ def _watched(
     standing = Standing(around.names, opened.all_sites)
     shared = surroundings(opened.configuration, opened.data, transport, around.names)
     reader = System([Listener(standing.hear, standing.topics)], shared, Inline({}))
-    due = sorted(around.scenario.events, key=lambda event: event.at)
+    progress, events = around.progress, around.scenario.events
+    for index in progress.done:
+        _done(around, events[index])
+    left = (index for index in range(len(events)) if index not in progress.done)
+    due = sorted(left, key=lambda index: events[index].at)
     streaming: Streaming | None = None
-    began = time.monotonic()
+    began = time.monotonic() - progress.seconds
     until = began + seconds
-    rests = False
+    kept, rests = 0.0, False
     while True:
         now = time.monotonic()
         programs.look()
         reader.step()
         if streaming is None and standing.line.opened:
+            progress.run = standing.line.run
             streaming = Streaming(transport, around.names, standing.line.run)
             for name in around.scenario.entities:
                 if name not in around.scenario.later:
                     _join(around, streaming, name)
-        while streaming and due and now >= began + due[0].at and not rests:
-            _do(around, streaming, programs, due.pop(0))
+        while streaming and due and now >= began + events[due[0]].at and not rests:
+            _do(around, streaming, programs, events[due[0]])
+            progress.done.add(due.pop(0))
+            kept = 0.0
+        if streaming and now >= kept + KEPT:
+            kept, progress.seconds = now, now - began
+            progress.keep(programs.pids())
         for decision in standing.told:
             if said := _in_words(decision):
                 around.tell(f"{now - began:6.1f} s  {said}")
@@ -299,13 +345,13 @@ def _watched(
 def _rest(around: _Federation, transport: Transport, standing: Standing, reader: System) -> None:
     """Decide that everybody rests, so that no other round opens."""
     for _ in range(TRIES):
+        if standing.line.all_rest:
+            return
         number = standing.line.number + 1
         said = Paused(run=standing.line.run, number=number, entity=None, rests=True)
         transport.append(around.names.federation("rounds"), records(said, source="operator")[1])
         while reader.step():
             pass
-        if standing.line.all_rest:
-            return
     raise RunFailed(f"{TRIES} other decisions came before the one that ends the run")
 
 
@@ -315,7 +361,7 @@ def _rest(around: _Federation, transport: Transport, standing: Standing, reader:
 def _do(around: _Federation, streaming: Streaming, programs: Processes, event: Event) -> None:
     at = f"{event.at:6.1f} s  "
     if event.inject:
-        _inject(around, streaming, event, event.inject)
+        _inject(around, streaming, event)
     elif event.join:
         around.tell(f"{at}{around.scenario.full(event.join)} begins to stream")
         _join(around, streaming, event.join, f"{CAMERA}-{event.at:g}")
@@ -324,34 +370,44 @@ def _do(around: _Federation, streaming: Streaming, programs: Processes, event: E
         streaming.end(around.scenario.full(event.leave))
     elif event.kill:
         pids = {n: pid for n, pid in programs.pids().items() if n.startswith(event.kill)}
+        if not pids:
+            around.tell(f"{at}no program of {event.kill} runs: who follows a scenario streams")
         for name, pid in list(pids.items())[:1]:
             around.tell(f"{at}{name} is killed")
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _inject(around: _Federation, streaming: Streaming, event: Event, wanted: Inject) -> None:
-    """Images of the entity's data set, under the names that the event or the entity has for
-    them."""
-    scenario = around.scenario
-    assert event.entity is not None
-    entity, time = scenario.full(event.entity), 1 + scenario.events.index(event)
-    dataset = around.datasets[scenario.entities[event.entity].dataset]
-    images, labels = drawn(
-        dataset,
-        wanted.classes,
-        around.data,
-        entity,
-        around.configuration.seed,
-        time=time,
-        most=wanted.images,
-    )
-    uids = [scenario.injected(event, label) for label in labels]
-    told = sorted_uids({*uids})
+def _inject(around: _Federation, streaming: Streaming, event: Event) -> None:
+    entity, images, uids = _images(around, event)
+    told = _done(around, event)
     around.tell(f"{event.at:6.1f} s  {len(images)} images of {', '.join(told)} come to {entity}")
     source = source_of(f"inject-{event.at:g}", entity, images, uids)
     streaming.complete(entity, source, images, uids)
+
+
+def _done(around: _Federation, event: Event) -> tuple[str, ...]:
+    """Note what an event has injected, if it is one that does; gives the classes."""
+    if event.inject is None:
+        return ()
+    entity, images, uids = _images(around, event)
+    told = sorted_uids({*uids})
     around.injected.append(Injected(event.at, entity, told, len(images)))
+    return told
+
+
+def _images(around: _Federation, event: Event) -> tuple[str, NDArray[np.uint8], list[str]]:
+    """The entity, and images of its data set under the names that the event or it has for them."""
+    scenario, wanted = around.scenario, event.inject
+    assert event.entity is not None
+    assert wanted is not None
+    entity, time = scenario.full(event.entity), 1 + scenario.events.index(event)
+    dataset = around.datasets[scenario.entities[event.entity].dataset]
+    seed, data = around.configuration.seed, around.data
+    images, labels = drawn(
+        dataset, wanted.classes, data, entity, seed, time=time, most=wanted.images
+    )
+    return entity, images, [scenario.injected(event, label) for label in labels]
 
 
 def _join(around: _Federation, streaming: Streaming, name: str, source: str = CAMERA) -> None:

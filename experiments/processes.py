@@ -27,6 +27,7 @@ from schemas.errors import (
 
 STARTS = 6
 """How often a program is started before its end is believed."""
+METRICS_PORT = "FEDTWIN_METRICS_PORT"
 PATIENCE = 8.0  # seconds in which a program that was asked to end should have
 ERRORS: Mapping[int, type[FedtwinError]] = {
     kind.exit_code: kind for kind in (RunFailed, ConfigurationError, ServiceError, DataError)
@@ -90,6 +91,7 @@ class Processes:
     always: Sequence[str] = ()
     """Words for each of them."""
     _programs: list[Program] = field(default_factory=list)
+    _ports: dict[str, int] = field(default_factory=dict)
 
     def start(self, name: str, *words: str) -> None:
         """Start `python -m WORDS --process NAME`, with the words for each of them."""
@@ -145,9 +147,17 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                env=os.environ | {"FEDTWIN_RUN": self.run},
+                env=os.environ | {"FEDTWIN_RUN": self.run} | self._metrics(name),
                 process_group=0,  # Ctrl-C in a terminal is the runner's alone
             )
+
+    def _metrics(self, name: str) -> dict[str, str]:
+        """Programs on one machine have a port each for their metrics: those from the first on."""
+        first = os.environ.get(METRICS_PORT)
+        if not first or not first.isdecimal() or not int(first):
+            return {}
+        self._ports.setdefault(name, int(first) + len(self._ports))
+        return {METRICS_PORT: str(self._ports[name])}
 
     def _note(self, program: Program, code: int) -> None:
         """That a program was lost stands in its own file, and is told at once."""

@@ -91,6 +91,12 @@ class Scenario(Federation):
         return event.inject.under.get(label) or self.entities[event.entity].uid(label)
 
 
+class AnyFile(Scenario):
+    """A live federation's file, with events or without: for whoever asks who takes part."""
+
+    minutes: Annotated[float, Field(gt=0)] = 1.0
+
+
 def read_scenario(file: Path) -> Scenario:
     """A scenario from a YAML file. Raises ConfigurationError, with the place, for what is none."""
     return read_yaml(file, Scenario)

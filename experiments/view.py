@@ -383,7 +383,7 @@ def _nobody(programs: list[ProgramView], told: set[str]) -> Iterator[Failed]:
         newest = min(of_role, key=lambda each: each.age, default=None)
         if newest is None:
             yield Failed(role, "no program of this role was heard of", 0.0)
-        else:
+        elif newest.age > SILENT:  # who ends a federation stops one program after the other
             yield Failed(role, f"none lives: {newest.name} was {newest.why}", newest.age)
 
 

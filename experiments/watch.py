@@ -81,8 +81,8 @@ class Reader:
         """The service, if it cannot be reached."""
         transport = self._transport
         told = self._unreachable
-        if isinstance(transport, Remote):
-            told = transport.away or told
+        if isinstance(transport, Remote) and (away := transport.away):
+            told = (away.why, away.since)
         now = time.monotonic()
         if told is None and now - self._turned > STUCK:
             told = ("it does not answer", self._turned)

@@ -20,9 +20,11 @@ from typing import Any, TypeVar
 from kafka import errors
 from pydantic import SecretStr
 
+from infra.passwords import Password
 from infra.proving import USER_WANTED, refused
+from infra.sasl import register
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
-from schemas.errors import ConfigurationError, FedtwinError, ServiceError
+from schemas.errors import ConfigurationError, FedtwinError, Forbidden, ServiceError
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ PASSING: Sequence[tuple[str, str]] = (
 )
 """And where it may."""
 AGAIN = 0.2  # seconds between two tries while a broker is away
+PARDON = 5.0  # seconds of them after which we ask whether it is that it does not let us in
 REFUSALS = (
     errors.AuthorizationError,
     errors.SaslAuthenticationFailedError,
@@ -87,6 +90,8 @@ class KafkaSettings:
     """host:port of one broker or of several, separated by commas."""
     user: str = ""
     password: SecretStr | None = None
+    password_file: Path | None = None
+    """Where the password stands instead; read anew for each connection."""
     mechanism: Mechanism = "SCRAM-SHA-512"
     """How user and password are proved; unused without a user."""
     encrypted: bool = False
@@ -150,7 +155,7 @@ class KafkaSettings:
         if self.user:
             given["sasl_mechanism"] = self.mechanism
             given["sasl_plain_username"] = self.user
-            given["sasl_plain_password"] = self.password.get_secret_value() if self.password else ""
+            given["sasl_plain_password"] = Password(self.password, self.password_file)
         return given
 
 
@@ -190,13 +195,14 @@ class Overheard(logging.Handler):
 
 OVERHEARD = Overheard()
 CLIENT_LOG.addHandler(OVERHEARD)
+register()
 
 
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:
     """A client of kafka-python that has reached its cluster.
 
-    Raises ConfigurationError when a part of the client is missing, and ServiceError with the reason
-    when the cluster cannot be reached in time, or at once when it does not let us in.
+    Raises ConfigurationError when a part of the client is missing, ServiceError with the reason
+    when the cluster cannot be reached in time, and at once Forbidden when it does not let us in.
     """
     _check_parts()
     began = time.time()
@@ -212,7 +218,8 @@ def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -
                 reason = refused(settings) or reason
             if _meant(FINAL, reason):
                 break
-    raise ServiceError(
+    kind = Forbidden if _meant(FINAL, reason) else ServiceError
+    raise kind(
         f"Kafka at {settings.servers} cannot be reached ({settings.protocol}):"
         f" {_in_words(settings, reason)}"
     )
@@ -245,21 +252,27 @@ def _in_words(settings: KafkaSettings, reason: str) -> str:
 class Outage:
     """A broker that is away: told once, waited for, and no longer than somebody wants."""
 
-    def __init__(self, servers: str, stopped: Callable[[], bool]) -> None:
+    def __init__(self, settings: KafkaSettings, stopped: Callable[[], bool]) -> None:
         self.stopped = stopped
-        self._servers = servers
+        self._settings = settings
+        self.servers = settings.servers
         self._since: float | None = None
         self.known: tuple[str, float] | None = None
         """Why it is away and since when (`time.monotonic`), while it is."""
 
     def wait(self, error: Exception) -> None:
-        """It has failed once more. Raises ServiceError when nobody wants to wait any longer."""
+        """It has failed once more.
+
+        Raises ServiceError when nobody wants to wait any longer, Forbidden when it is in vain.
+        """
         self.check()
         if self._since is None:
             self._since = time.monotonic()
             why = _why(error)
             self.known = (why, self._since)
             self._note("away", f"{why}; waiting for it")
+        elif time.monotonic() > self._since + PARDON:
+            self._check_door()
         time.sleep(AGAIN)
         self.check()
 
@@ -267,8 +280,17 @@ class Outage:
         """Raises ServiceError when nobody wants to wait any longer."""
         if self.stopped():
             raise ServiceError(
-                f"Kafka at {self._servers} was away when the program was told to stop; what was"
+                f"Kafka at {self.servers} was away when the program was told to stop; what was"
                 " not acknowledged is written when it goes on"
+            )
+
+    def _check_door(self) -> None:
+        """Raises Forbidden where it is not away: it has ceased to let us in, and has said so."""
+        reason = OVERHEARD.reason(time.time() - RECENT)
+        if _meant(FINAL, reason):
+            raise Forbidden(
+                f"Kafka at {self.servers} does not let us in any more:"
+                f" {_in_words(self._settings, reason)}"
             )
 
     def over(self) -> None:
@@ -295,8 +317,8 @@ class Outage:
                 return answer
 
     def _note(self, event: str, text: str) -> None:
-        fields = {"event": f"kafka-{event}", "servers": self._servers}
-        LOG.warning("Kafka at %s is %s: %s", self._servers, event, text, extra=fields)
+        fields = {"event": f"kafka-{event}", "servers": self.servers}
+        LOG.warning("Kafka at %s is %s: %s", self.servers, event, text, extra=fields)
 
 
 def _why(error: Exception) -> str:
@@ -311,8 +333,10 @@ def _why(error: Exception) -> str:
 def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:
     """What a broker refuses to let us do, in our words."""
     reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, errors.AuthorizationError | errors.SaslAuthenticationFailedError):
-        return ConfigurationError(
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        return Forbidden(f"Kafka does not let us in any more: user or password is wrong ({reason})")
+    if isinstance(error, errors.AuthorizationError):
+        return Forbidden(
             f"Kafka gives no right to {doing} ({reason}): its access list decides that"
         )
     if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):

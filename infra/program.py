@@ -15,18 +15,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
-from infra.pulse import MOST_WAITS, STOPPED, Pulse, Stopped
+from infra.pulse import MOST_WAITS, STOPPED, Pulse, Stopped, last_words
 from infra.serve import READ_BYTES, Surroundings, System
-from infra.settings import COMPRESSIONS, DELIVERY, REQUEST
+from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Settings
 from infra.shelf import Shelf
 from infra.transport.base import Stored, Transport
+from infra.vitals import Vitals
 from schemas.codec import piece, unpack
 from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
@@ -38,7 +38,8 @@ REST = 0.2  # seconds between two looks when there is nothing to do; what comes 
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
 FEDTWIN_SITE_KAFKA, FEDTWIN_REDIS, FEDTWIN_RUN, FEDTWIN_SITE, FEDTWIN_DATA_DIR), or from what
-`make up` has written; everything else from the run itself.
+`make up` has written; everything else from the run itself. FEDTWIN_METRICS_HOST is the address at
+which metrics are told, by default only on this machine (127.0.0.1).
 
 Exit codes: 0 the run is over, 1 it failed, 2 wrong usage or configuration, 3 a service that cannot
 be reached, 4 data missing or broken, 130 told to stop.
@@ -109,11 +110,11 @@ def arguments(role: str, about: str | None) -> argparse.ArgumentParser:
         help="this program's name among those of the run; otherwise made of host and process",
     )
     parser.add_argument(
-        "--pulse",
-        type=Path,
-        metavar="FILE",
-        help="write here, every other second, what it waits for: while its loop turns and Kafka"
-        " takes its heartbeats, the file is young",
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="tell Prometheus how it goes, at /metrics, and whoever asks whether it is well, at"
+        " /healthz; otherwise FEDTWIN_METRICS_PORT, and without it nobody is told",
     )
     parser.add_argument(
         "--compression",
@@ -138,6 +139,27 @@ def on_kafka(given: argparse.Namespace) -> dict[str, Any]:
         "delivery_timeout": given.delivery_timeout,
         "request_timeout": min(REQUEST, given.delivery_timeout),
     }
+
+
+@contextmanager
+def life(
+    transport: Transport, names: Names, given: argparse.Namespace, settings: Settings, *, role: str
+) -> Iterator[Vitals]:
+    """What a program tells of itself inside: to Prometheus, if it is to, and with its last words.
+
+    Raises ConfigurationError where the address for metrics cannot be had.
+    """
+    vitals = Vitals(names.run, role, given.process, transport)
+    port = settings.metrics_port if given.metrics_port is None else given.metrics_port
+    with last_words(transport, names, role=role, process=given.process), ExitStack() as held:
+        if port is not None:
+            from infra.exporter import served
+
+            port = held.enter_context(served(vitals, settings.metrics_host, port))
+            print(
+                f"{role}: metrics at http://{settings.metrics_host}:{port}/metrics", file=sys.stderr
+            )
+        yield vitals
 
 
 # --- beginning ------------------------------------------------------------------------------------
@@ -221,25 +243,26 @@ def serve(
     *,
     process: str,
     patience: float,
-    pulse: Path | None = None,
+    vitals: Vitals | None = None,
     each_turn: Callable[[System], None] = lambda system: None,
 ) -> System:
     """Step a role until it is over; gives what stepped it.
 
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
-    is missing. Time in which a service was away does not count. `pulse` is a file that is written
-    anew with each heartbeat.
+    is missing. Time in which a service was away does not count.
     """
+    if vitals is not None:
+        vitals.tally, around.overhear = around.tally, vitals.overhear
     system = System([role], around, workers)
-    beats = Pulse(system, around, names, role=role.name, process=process, file=pulse)
+    pulse = Pulse(system, around, names, role=role.name, process=process, vitals=vitals)
     around.hook("began")
     quiet_since = turn = around.clock()
     while not system.over:
         each_turn(system)
         moved = system.step()
         now = around.clock()
-        beats.beat(now)
-        if moved or system.in_work or beats.somebody_works(now):
+        pulse.beat(now)
+        if moved or system.in_work or pulse.somebody_works(now):
             quiet_since = now
         elif now - turn > HELD_UP:
             quiet_since += now - turn

@@ -39,7 +39,7 @@ from infra.promises import (
 )
 from infra.shelf import Shelf
 from infra.store.base import ModelStore
-from infra.telemetry import Stopwatch
+from infra.telemetry import Stopwatch, Tally
 from infra.transport.base import Stored, Transport, Trimmed
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
@@ -121,6 +121,9 @@ class Surroundings:
     """A standby answers only what nobody else has, so many seconds after it last heard anything."""
     missed: Callable[[], tuple[Away, ...]] = lambda: ()
     """Services that this program misses, asked at each heartbeat."""
+    tally: Tally = field(default_factory=Tally)
+    overhear: Callable[[Arrived], None] = lambda arrived: None
+    """Told of each message that a role took in."""
     letters: Letters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -409,6 +412,8 @@ class Session:
         try:
             with self._around.stopwatch(self.role.name):
                 self.role.hear(arrived)
+            self._around.tally.heard[table_row(arrived.place.topic).name] += 1
+            self._around.overhear(arrived)
         except NotYet as wait:
             self._later.add(arrived.place, wait)
         except Refused as refused:
@@ -503,7 +508,9 @@ class Session:
         made: list[Record] = []
         said: list[tuple[str, Message]] = []
         size = 0
+        kind = table_row(topic).name
         for say in says:
+            self._around.tally.said[kind] += 1
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
                 hash, parts = records(say.message, source=self.role.name, key=say.key, wire=wire)
@@ -590,6 +597,7 @@ class Session:
         offset, letters = place.offsets[0], self._around.letters
         if place.topic not in self.role.owns or letters.tell_of(place.topic, offset):
             return
+        self._around.tally.letters[refused.reason] += 1
         letter = DeadLetter(
             run="",
             topic=place.topic,
@@ -680,6 +688,11 @@ class System:
     def in_work(self) -> list[TaskId]:
         """What the workers do now."""
         return [id for _, id in self._in_work.values()]
+
+    @property
+    def free(self) -> int:
+        """How many more tasks the workers could do."""
+        return self._workers.free
 
     def _dispatch(self) -> None:
         while self._queue and self._workers.free:

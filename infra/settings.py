@@ -12,6 +12,11 @@
     FEDTWIN_RUN               the run that the program belongs to
     FEDTWIN_SITE              its site                                                    (local)
     FEDTWIN_DATA_DIR          where data sets lie
+    FEDTWIN_METRICS_PORT      where a program tells Prometheus how it goes; none unless it is set
+    FEDTWIN_METRICS_HOST      at which address                                  (127.0.0.1)
+
+Certificates and the secret are read anew for each connection, so a program need not be ended for
+another one.
 
 Where the environment names none of the three addresses, they are read from `.services.json` of the
 current folder, which `make up` has written. They are never mixed: a broker that somebody named is
@@ -33,7 +38,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -41,6 +45,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.passwords import written
 from schemas.errors import ConfigurationError, ServiceError
 from schemas.topics import NAME
 
@@ -54,6 +59,7 @@ ADDRESS = re.compile(rf"{ONE}(?:,{ONE})*")
 Compression = Literal["gzip", "zstd"]
 COMPRESSIONS = get_args(Compression)
 """How a program may compress what it writes to Kafka."""
+LOOPBACK = "127.0.0.1"
 REQUEST = 10.0  # seconds after which an unanswered request to Kafka is sent anew
 DELIVERY = 30.0  # seconds after which a record is given up, and sent by another connection
 Mechanism = Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"]
@@ -72,6 +78,9 @@ class Service:
     """One host:port, or several with commas between them."""
     user: str = ""
     password: SecretStr | None = field(default=None, repr=False, hash=False)
+    """One that stands in no file."""
+    password_file: Path | None = None
+    """Where it stands; read anew for each connection."""
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -104,6 +113,9 @@ class Settings:
     run_name: str | None = None
     site: str = "local"
     data_dir: Path | None = None
+    metrics_port: int | None = None
+    """Where a program tells Prometheus how it goes; 0 finds a free port."""
+    metrics_host: str = LOOPBACK
 
     @property
     def kafka(self) -> Service:
@@ -155,7 +167,15 @@ def read_settings(folder: Path = Path()) -> Settings:
     }
     if KAFKA in services and SITE_KAFKA not in services and access[SITE_KAFKA].given:
         services[SITE_KAFKA] = access[SITE_KAFKA].to(SITE_KAFKA, services[KAFKA].address)
-    return Settings(services, hint, names.run, names.site, names.data_dir)
+    return Settings(
+        services,
+        hint,
+        names.run,
+        names.site,
+        names.data_dir,
+        names.metrics_port,
+        names.metrics_host,
+    )
 
 
 # --- as they are written --------------------------------------------------------------------------
@@ -188,25 +208,24 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _secret(path: object) -> SecretStr:
-    """What the file holds but for the end of its line, which editors put there."""
-    file = Path(str(path)).expanduser()
+def _secret(path: Path) -> Path:
+    """A file that holds something which we may read; what, is read at each connection."""
     try:
-        text = file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+        written(path)
     except (OSError, UnicodeDecodeError) as error:
         # A decoding error's own words quote what it could not read.
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ValueError(f"{str(file)!r} cannot be read: {why}") from None
-    if not text:
-        raise ValueError(f"{str(file)!r} is empty")
-    return SecretStr(text)
+        raise ValueError(f"{str(path)!r} cannot be read: {why}") from None
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} {error}") from None
+    return path
 
 
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 Place = Annotated[Path, AfterValidator(Path.expanduser)]
 File = Annotated[Place, AfterValidator(_file)]
-Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+Secret = Annotated[Place, AfterValidator(_secret)]
 
 
 class _Environment(BaseSettings):
@@ -220,6 +239,8 @@ class _Names(_Environment):
     run: Name | None = None
     site: Name = "local"
     data_dir: Place | None = None
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    metrics_host: str = LOOPBACK
 
 
 class _Access(_Environment):
@@ -247,7 +268,7 @@ class _Access(_Environment):
     def to(self, variable: str, address: str) -> Service:
         """The service that it belongs to."""
         files = self.ca_file, self.cert_file, self.key_file
-        return Service(variable, address, self.user, self.password_file, *files)
+        return Service(variable, address, self.user, None, self.password_file, *files)
 
 
 class _KafkaAccess(_Access):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 
 class Stopwatch:
@@ -41,3 +42,15 @@ class Stopwatch:
         """Seconds that another process measured."""
         self.seconds[phase] += seconds
         self.calls[phase] += 1
+
+
+@dataclass
+class Tally:
+    """How often things have happened in a program, by few names; only the loop counts."""
+
+    heard: Counter[str] = field(default_factory=Counter)
+    """Kind of topic → messages that a role took in."""
+    said: Counter[str] = field(default_factory=Counter)
+    """Kind of topic → messages that were written."""
+    letters: Counter[str] = field(default_factory=Counter)
+    """Reason → messages that were set aside."""

@@ -23,7 +23,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from infra.kafka import KafkaSettings, check_copies, connected, refusal
 from schemas.errors import ConfigurationError, ServiceError
-from schemas.topics import TOPICS, Kept, Names, Topic, parted
+from schemas.topics import TOPICS, Kept, Names, Topic
 
 Cluster = Literal["federation", "site"]
 Configs = Mapping[str, str]
@@ -110,7 +110,7 @@ def plan(
         Planned(name, configs_of(row, settings), settings.replication)
         for row in TOPICS
         if row.cluster == cluster
-        for name in _names(row, names, sites, entities)
+        for name, _ in names.each(row, sites, entities)
     ]
 
 
@@ -149,20 +149,6 @@ def _insync(copies: int | None, asked: int | None) -> Configs:
     return {INSYNC: str(asked or max(1, (copies or 1) - 1))}
 
 
-def _names(
-    row: Topic, names: Names, sites: Sequence[str], entities: Sequence[str]
-) -> Iterator[str]:
-    match row.scope:
-        case "federation":
-            yield names.federation(row.name)
-        case "site":
-            yield from (names.of_site(row.name, site) for site in sites)
-        case "entity":
-            for entity in entities:
-                if parted(entity)[0] in sites:
-                    yield names.of_entity(row.name, entity)
-
-
 class Administration:
     """Makes and removes the topics of one cluster."""
 
@@ -192,11 +178,15 @@ class Administration:
     def make(self, planned: Sequence[Planned]) -> list[str]:
         """Make what is missing, and touch nothing else; gives the names of what was made.
 
-        Raises ConfigurationError when the cluster refuses.
+        What we may not even see is somebody else's to make. Raises ConfigurationError when the
+        cluster refuses.
         """
         with in_words("make topics"):
-            there = self._described([each.name for each in planned])
-            missing = [each for each in planned if each.name not in there]
+            names = [each.name for each in planned]
+            told = self._admin.describe_topics(names) if names else []
+            absent = errors.UnknownTopicOrPartitionError.errno
+            gone = {each["name"] for each in told if each["error_code"] == absent}
+            missing = [each for each in planned if each.name in gone]
             self._make(missing)
         return [each.name for each in missing]
 
@@ -305,13 +295,14 @@ class Administration:
             if (other := dict(each.configs.items() - found.get(each.name, {}).items()))
         }
         for some in _portions(list(differing)):
-            self._admin.alter_configs(
+            told = self._admin.alter_configs(
                 [
                     ConfigResource(ConfigResourceType.TOPIC, name, configs=differing[name])
                     for name in some
                 ],
                 raise_on_unknown=False,  # the client asks any broker, which may not know it yet
             )
+            _complain_of(told.get("topic", {}))
         return list(differing)
 
 
@@ -362,6 +353,15 @@ def _complain(told: Iterable[Mapping[str, Any]], besides: type[errors.BrokerResp
         if each["error_code"] not in (0, besides.errno):
             reason = each.get("error_message") or ""
             raise errors.for_code(each["error_code"])(f"{each['name']}: {reason}")
+
+
+def _complain_of(told: Mapping[str, str]) -> None:
+    """Raise the first error that the client gave instead of raising it: topic → `OK` or words."""
+    for name, words in told.items():
+        if words != "OK":
+            denied = errors.TopicAuthorizationFailedError.__name__ in words
+            kind = errors.TopicAuthorizationFailedError if denied else errors.InvalidConfigError
+            raise kind(f"{name}: {words}")
 
 
 def _sizes_at(broker: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -51,6 +51,8 @@ class Worker:
     tries: int = 0
     """How many processes, this one included, have been given the task."""
     gone: bool = False
+    reads: bool = False
+    """Whether it has answered once. Before, it may be importing for seconds, and read nothing."""
 
     def bury(self) -> int:
         """End the process if it has not ended, and let its pipes go; gives its exit code."""
@@ -124,14 +126,18 @@ class WorkerProcesses:
             self._workers[self._workers.index(worker)] = fresh
             worker = fresh
         worker.id, worker.task, worker.tries = id, task, tries
-        with suppress(BrokenPipeError):  # its end shows at the next reading
-            _write(worker.into, plain({"name": task.name, "values": task.values}, task.groups))
+        payload = plain({"name": task.name, "values": task.values}, task.groups)
+        if worker.reads:
+            _hand(worker.into, payload)
+        else:  # a pipe holds little, and our loop has others to see to meanwhile
+            threading.Thread(target=_hand, args=(worker.into, payload), daemon=True).start()
 
     def _receive(self, worker: Worker) -> tuple[object, Result] | None:
         payload = _read(worker.out)
         if payload is None:
             self._mourn(worker)
             return None
+        worker.reads = True
         values, groups = read_plain(payload)
         id, worker.id, worker.task = worker.id, None, None
         if "error" in values:
@@ -277,6 +283,12 @@ def _leave_with_parent(pipe: int) -> None:
     while not hang_up.poll(1000 * ORPHANED) and os.getppid() == parent:
         pass
     os._exit(1)
+
+
+def _hand(pipe: IO[bytes], payload: Bytes) -> None:
+    """Write to a worker, if it lives: its end shows at the next reading."""
+    with suppress(BrokenPipeError, ValueError):  # closed by its reader, or by us
+        _write(pipe, payload)
 
 
 def _write(pipe: IO[bytes], payload: Bytes) -> None:

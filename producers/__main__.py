@@ -24,6 +24,7 @@ from infra.program import (
     NoWorkers,
     arguments,
     ended,
+    life,
     on_kafka,
     opened_as,
     patience_of,
@@ -31,11 +32,11 @@ from infra.program import (
     stoppable,
     surroundings,
 )
-from infra.pulse import last_words
 from infra.settings import Settings, read_settings
 from infra.topics import make_topics
 from infra.transport.base import Transport
 from infra.transport.clusters import connect, kafka_settings
+from infra.vitals import Vitals
 from infra.yaml_file import read_yaml
 from producers.datasets import load
 from producers.entity import Producers
@@ -142,8 +143,10 @@ def _serve(given: Namespace, hook: Hook) -> None:
     followed = _full(site, given.entity) if given.folder else ""
     with stoppable() as stopped:
         transport = connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given))
-        words = last_words(transport, names, role="producers", process=given.process)
-        with closing(transport), words:
+        with (
+            closing(transport),
+            life(transport, names, given, settings, role="producers") as vitals,
+        ):
             opened, run = opened_as(transport, names)
             _check_kind(opened, site, given)
             if entities := [followed] if followed else list(first_days):
@@ -155,7 +158,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 streaming = Streaming(transport, names, run)
                 _stream_first_days(streaming, opened, first_days, settings, given)
             else:
-                _follow_schedule(transport, names, opened, site, settings, given, hook)
+                _follow_schedule(transport, names, opened, site, settings, given, hook, vitals)
 
 
 def _full(site: str, name: str) -> str:
@@ -202,6 +205,7 @@ def _follow_schedule(
     settings: Settings,
     given: Namespace,
     hook: Hook,
+    vitals: Vitals,
 ) -> None:
     dataset = _data(opened, given.dataset, _folder(settings, given))
     configuration = opened.configuration
@@ -212,7 +216,7 @@ def _follow_schedule(
         names,
         process=given.process,
         patience=patience_of(configuration),
-        pulse=given.pulse,
+        vitals=vitals,
     )
 
 
@@ -309,7 +313,6 @@ def _follow(
         names,
         process=given.process,
         patience=patience_of(opened.configuration),
-        pulse=given.pulse,
         each_turn=lambda system: following.turn(),
     )
 

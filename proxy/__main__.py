@@ -16,6 +16,7 @@ from infra.points import Hook, no_hook
 from infra.program import (
     arguments,
     ended,
+    life,
     on_kafka,
     patience_of,
     run_opened,
@@ -23,7 +24,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
-from infra.pulse import Probe, last_words
+from infra.pulse import Probe
 from infra.settings import read_settings
 from infra.slots import Shared, Slots
 from infra.store.dispensable import Dispensable
@@ -57,10 +58,9 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
-        words = last_words(transport, names, role="proxy", process=given.process)
         with (
             closing(transport),
-            words,
+            life(transport, names, given, settings, role="proxy") as vitals,
             closing(RedisStore(settings.redis, names.run, prefix=names.prefix)) as store,
             closing(RedisStore(settings.redis, names.run, timeout=ASKED, retries=0)) as asked,
         ):
@@ -88,7 +88,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                     names,
                     process=given.process,
                     patience=patience_of(configuration),
-                    pulse=given.pulse,
+                    vitals=vitals,
                 )
 
 

@@ -4,6 +4,7 @@ FedtwinError
 ├── ConfigurationError   wrong usage or configuration, a second runner, another schema   exit 2
 ├── DataError            data missing or broken, a run folder of another version         exit 4
 ├── ServiceError         a service that cannot be reached at the start                   exit 3
+│   └── Forbidden        it answers, and does not let us in or gives us no right
 ├── RunFailed            a run that cannot go on                                         exit 1
 │   ├── Diverged         twice in a row every answer of a round came without content
 │   ├── Stalled          a set stays open and nothing is in work
@@ -54,6 +55,10 @@ class ServiceError(FedtwinError):
     """A service that cannot be reached at the start."""
 
     exit_code = 3
+
+
+class Forbidden(ServiceError):
+    """A service that answers, and does not let us in, or gives us no right to what we asked."""
 
 
 class DataError(FedtwinError):

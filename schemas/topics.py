@@ -11,6 +11,7 @@ log of one process only with dead letters, of which it keeps the newest 100,000.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,13 +36,19 @@ class Topic:
     scope: Scope
     cluster: Literal["federation", "site"]
     """Which cluster holds it where site and federation are different ones."""
-    writer: Role | Literal["each side"]
+    writer: Role | Literal["each side", "owners"]
+    """`owners`: whoever owns a topic of the same cluster."""
     readers: tuple[Role, ...]
+    """Besides its writer, which goes on from there when it begins again."""
     owner: Role | None
     """Who trims it and writes its dead letters."""
     kept: Kept
     carries: tuple[str, ...]
     """Kinds of message."""
+    sealed: bool = False
+    """Nobody sees what it holds but its readers: not who wrote it, and no operator."""
+    commanded: bool = False
+    """An operator's commands write here, too."""
 
 
 TOPICS = (
@@ -54,14 +61,15 @@ TOPICS = (
         ("TwinState", "ExemplarImage", "StrategyKept"),
     ),
     Topic(
-        "classes", "site", "federation", "twins", ("aggregator", "proxy", "twins"), "aggregator",
-        "all", ("EntityJoined", "EntityLeft", "WindowJudged"),
+        "classes", "site", "federation", "twins", ("aggregator", "twins"), "aggregator", "all",
+        ("EntityJoined", "EntityLeft", "WindowJudged"),
     ),
     Topic(
         "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
         "aggregator", "all",
         ("RunOpened", "StageOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed",
          "StageAdded", "Paused"),
+        commanded=True,
     ),
     Topic(
         "updates", "site", "federation", "twins", ("aggregator", "twins"), "aggregator",
@@ -69,11 +77,11 @@ TOPICS = (
     ),
     Topic(
         "models", "federation", "federation", "aggregator", ("twins", "proxy"), "aggregator",
-        "compacted", ("GlobalModel",),
+        "compacted", ("GlobalModel",), commanded=True,
     ),
     Topic(
         "prototypes", "site", "federation", "twins", ("proxy",), "proxy", "trimmed",
-        ("PrototypeGradient",),
+        ("PrototypeGradient",), sealed=True,
     ),
     Topic(
         "teachers", "federation", "federation", "proxy", ("aggregator", "twins"), "proxy", "all",
@@ -86,7 +94,7 @@ TOPICS = (
     Topic("metrics", "site", "site", "twins", (), None, "newest", ("Measured",)),
     Topic("dead-letters", "site", "site", "twins", (), None, "by size", ("DeadLetter",)),
     Topic(
-        "dead-letters", "federation", "federation", "each side", (), None, "by size",
+        "dead-letters", "federation", "federation", "owners", (), None, "by size",
         ("DeadLetter",),
     ),
 )  # fmt: skip
@@ -119,6 +127,27 @@ class Names:
         """The name of an entity's topic; `entity` is its full name `<site>/<entity>`."""
         site, name = parted(entity)
         return f"{self._name(topic, 'entity')}.{site}.{name}"
+
+    def group(self, site: str) -> str:
+        """The name of the consumer group that a site's twins are dealt in."""
+        return f"{self.prefix}.{self.run}.twins.{checked(site, 'site')}"
+
+    def each(
+        self, row: Topic, sites: Sequence[str], entities: Sequence[str]
+    ) -> Iterator[tuple[str, str]]:
+        """The topics of a line of the table, and whose each is: a site's, an entity's, or ''.
+
+        Only entities of these sites have some.
+        """
+        match row.scope:
+            case "federation":
+                yield self.federation(row.name), ""
+            case "site":
+                yield from ((self.of_site(row.name, site), site) for site in sites)
+            case "entity":
+                for entity in entities:
+                    if parted(entity)[0] in sites:
+                        yield self.of_entity(row.name, entity), entity
 
     def _name(self, topic: str, scope: Scope) -> str:
         if (topic, scope) not in BY_SCOPE:

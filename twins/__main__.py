@@ -15,6 +15,7 @@ from infra.points import Hook, no_hook
 from infra.program import (
     arguments,
     ended,
+    life,
     on_kafka,
     patience_of,
     run_opened,
@@ -22,7 +23,6 @@ from infra.program import (
     stoppable,
     surroundings,
 )
-from infra.pulse import last_words
 from infra.serve import System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
@@ -81,7 +81,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         transport = held.enter_context(
             closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))
         )
-        held.enter_context(last_words(transport, names, role="twins", process=given.process))
+        vitals = held.enter_context(life(transport, names, given, settings, role="twins"))
         opened = run_opened(transport, names)
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)
@@ -101,7 +101,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
             names,
             process=given.process,
             patience=patience_of(configuration),
-            pulse=given.pulse,
+            vitals=vitals,
             each_turn=share.look,
         )
 

@@ -28,7 +28,7 @@ from experiments.cli import (
     watch,
 )
 from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line, without_usual_place
-from schemas.errors import ConfigurationError, DataError, FedtwinError, ServiceError
+from schemas.errors import ConfigurationError, DataError, FedtwinError, Forbidden, ServiceError
 
 WORDS = "fedtwin.words"
 """In a context's `meta`: all that stands behind `fedtwin`."""
@@ -113,6 +113,8 @@ def _way_on(error: BaseException, text: str, words: Sequence[str]) -> str:
             return "fedtwin recipes smoke lists every key, and what it takes"
         case DataError():
             return "put it right or name another; fedtwin data ls lists data sets, fedtwin ls runs"
+        case Forbidden():
+            return "ask who keeps its access list; fedtwin topics plan --help shows who needs what"
         case ServiceError():
             return "start it or name another; fedtwin doctor looks for services"
         case FedtwinError() | OSError() | KeyboardInterrupt() if not _is_usage(error):

@@ -1,9 +1,11 @@
-"""topics: what a run has on Kafka, planned, made, listed and taken away."""
+"""topics: what a run has on Kafka, and who may do what there: planned, made, listed, taken away."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +28,9 @@ from schemas.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from infra.settings import Service
     from infra.topics import Administration, Planned
+    from schemas.rights import Grant
     from schemas.topics import Names
 
 group = typer.Typer(
@@ -39,9 +43,31 @@ group = typer.Typer(
 Name = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's name, such as smoke-fedka-2021; no folder.")
 ]
-Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="Whose schedule names the entities.")]
+Recipe = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Whose schedule names the entities; or a live federation's YAML file.",
+    ),
+]
 Override = Annotated[
     list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Change a key of the recipe.")
+]
+Called = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="A live federation's. Otherwise the file's."),
+]
+WithList = Annotated[
+    bool, typer.Option("--acl", help="Also who may do what there (access control list).")
+]
+Known = Annotated[
+    Path | None,
+    typer.Option(
+        "--principals",
+        metavar="FILE",
+        help="YAML: as whom brokers know each side. Otherwise User:fedtwin-aggregator, …-proxy,"
+        " …-operator, …-site-SITE, …-producers-SITE.",
+    ),
 ]
 
 
@@ -50,8 +76,11 @@ def plan(
     recipe: Recipe,
     override: Override = None,
     data: DataDir = None,
+    name: Called = None,
     replication: Replication = None,
     min_insync: InSync = None,
+    acl: WithList = False,
+    principals: Known = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which topics a recipe needs, and with which settings. Asks no broker.
@@ -60,14 +89,19 @@ def plan(
     Examples:
       fedtwin topics plan smoke
       fedtwin topics plan smoke --replication 3 --min-insync 2 --json
+      fedtwin topics plan federation.yaml --acl --principals principals.yaml
     """
-    names, planned = _planned(recipe, override, data, replication, min_insync)
+    needed = _needed(recipe, override, data, name)
     topics = [
         {"name": each.name, "replication": each.replication, "configs": dict(each.configs)}
-        for of_cluster in planned.values()
+        for of_cluster in needed.topics(replication, min_insync).values()
         for each in of_cluster
     ]
-    told = {"schema": SCHEMA, "run": names.run, "topics": topics}
+    told: dict[str, Any] = {"schema": SCHEMA, "run": needed.names.run, "topics": topics}
+    if acl or principals:
+        told["grants"] = {
+            cluster: list(map(str, rights)) for cluster, rights in needed.rights(principals).items()
+        }
     answer(told, as_json, lambda out: _plan_shown(out, told))
 
 
@@ -76,24 +110,39 @@ def apply(
     recipe: Recipe,
     override: Override = None,
     data: DataDir = None,
+    name: Called = None,
     replication: Replication = None,
     min_insync: InSync = None,
+    acl: WithList = False,
+    principals: Known = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the topics that a recipe needs, and mend those whose settings differ. Twice is as once.
+
+    With --acl also grant everybody what the topics' table says, and withdraw whatever else there is
+    of the same topics: a super user of the brokers may do that.
 
     \b
     Examples:
       fedtwin topics apply smoke
       fedtwin topics apply smoke --replication 3 --min-insync 2
+      fedtwin topics apply federation.yaml --acl --principals principals.yaml
     """
-    names, planned = _planned(recipe, override, data, replication, min_insync)
+    needed = _needed(recipe, override, data, name)
+    planned = needed.topics(replication, min_insync)
+    rights = needed.rights(principals) if acl or principals else None
     done: dict[str, list[str]] = {"made": [], "mended": [], "kept": []}
-    for cluster, administration in _clusters():
+    listed: dict[str, list[str]] = {"granted": [], "held": [], "withdrawn": [], "wider": []}
+    for cluster, administration, service in _clusters():
         applied = administration.apply(planned[cluster])
         for what in done:
             done[what] += getattr(applied, what)
-    told = {"schema": SCHEMA, "run": names.run, **done}
+        if rights is not None:
+            for what, entries in _listed_rights(service, rights[cluster]).items():
+                listed[what] += entries
+    told: dict[str, Any] = {"schema": SCHEMA, "run": needed.names.run, **done}
+    if rights is not None:
+        told["acl"] = listed
     answer(told, as_json, lambda out: _applied(out, told))
 
 
@@ -115,7 +164,7 @@ def ls(run: Name, as_json: AsJson = False) -> None:
             "copies": each.copies,
             "configs": dict(each.configs),
         }
-        for _, administration in _clusters()
+        for _, administration, _ in _clusters()
         for each in administration.ls(names)
     }
     if not found:
@@ -130,18 +179,32 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take a run's topics away, with all that is in them.
+    """Take a run's topics away, with all that is in them and all rights to them.
 
     \b
     Examples:
       fedtwin topics rm smoke-fedka-2021 --yes
     """
     names = _names(run)
-    if not yes and not typer.confirm(f"Everything that the run {run} sent is lost. Go on?"):
+    if not yes and not _confirmed(f"Everything that the run {run} sent is lost. Go on?"):
         raise ConfigurationError("nothing was taken away; --yes does not ask")
-    gone = sorted({name for _, each in _clusters() for name in each.rm(names)})
-    told = {"schema": SCHEMA, "run": run, "removed": gone}
+    gone: set[str] = set()
+    withdrawn: set[str] = set()
+    for _, administration, service in _clusters():
+        withdrawn |= {*_withdrawn(service, names)}  # first: what we were not let we have not done
+        gone |= {*administration.rm(names)}
+    told = {
+        "schema": SCHEMA, "run": run, "removed": sorted(gone), "withdrawn": sorted(withdrawn),
+    }  # fmt: skip
     answer(told, as_json, lambda out: _removed(out, told))
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody said yes; where nobody is there to be asked, nobody did."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
 
 
 def _names(run: str) -> Names:
@@ -150,43 +213,95 @@ def _names(run: str) -> Names:
     return Names(run)
 
 
-def _planned(
-    recipe: str,
-    override: list[str] | None,
-    data: Any,
-    replication: int | None,
-    min_insync: int | None,
-) -> tuple[Names, dict[str, list[Planned]]]:
+@dataclass(frozen=True)
+class _Needed:
+    """Whose topics they are."""
+
+    names: Names
+    sites: list[str]
+    entities: list[str]
+
+    def topics(self, copies: int | None, insync: int | None) -> dict[str, list[Planned]]:
+        """By cluster."""
+        from infra.kafka import KafkaSettings
+        from infra.topics import plan as planned
+
+        settings = KafkaSettings("", replication=copies, min_insync=insync)
+        return {
+            "federation": planned(self.names, "federation", self.sites, self.entities, settings),
+            "site": planned(self.names, "site", self.sites, self.entities, settings),
+        }
+
+    def rights(self, file: Path | None) -> dict[str, list[Grant]]:
+        """By cluster, for the principals that a file names."""
+        from infra.yaml_file import read_yaml
+        from schemas.rights import Principals, grants
+
+        known: Principals = read_yaml(file, Principals) if file else Principals()
+        return {
+            "federation": grants(self.names, "federation", self.sites, self.entities, known),
+            "site": grants(self.names, "site", self.sites, self.entities, known),
+        }
+
+
+def _needed(
+    recipe: str, override: list[str] | None, data: Path | None, name: str | None
+) -> _Needed:
     from experiments.recipes import recipe as configured
     from experiments.recipes import run_name
     from experiments.runner import load_data, opened_with
+    from experiments.scenario import AnyFile
     from experiments.system import SITE
-    from infra.kafka import KafkaSettings
-    from infra.topics import plan as planned
+    from infra.yaml_file import read_yaml
     from producers.datasets import placed
     from schemas.topics import Names
 
+    if recipe.endswith((".yaml", ".yml")):
+        if override:
+            raise ConfigurationError("keys of a live federation stand in its file, not behind -o")
+        told: AnyFile = read_yaml(Path(recipe), AnyFile)
+        full = [told.full(each) for each in told.entities]
+        return _Needed(Names(name or Path(recipe).stem), list(told.sites), full)
+    if name:
+        raise ConfigurationError("--name is a live federation's; a recipe's run is named by itself")
     configuration = configured(recipe, None, overrides(override or ()))
     folder = data_dir(data)
     dataset = load_data(configuration, placed(configuration.dataset, folder), folder)
     opening = opened_with(configuration, dataset)
-    names = Names(run_name(configuration))
-    settings = KafkaSettings("", replication=replication, min_insync=min_insync)
-    entities = opening.schedule.entities
-    return names, {
-        "federation": planned(names, "federation", [SITE], entities, settings),
-        "site": planned(names, "site", [SITE], entities, settings),
-    }
+    return _Needed(Names(run_name(configuration)), [SITE], [*opening.schedule.entities])
 
 
-def _clusters() -> Iterator[tuple[str, Administration]]:
+def _clusters() -> Iterator[tuple[str, Administration, Service]]:
     """Both clusters, by name; one after the other where they are one."""
     from infra.settings import read_settings
 
     settings = read_settings()
     for cluster, service in (("federation", settings.kafka), ("site", settings.site_kafka)):
         with _administration(service) as administration:
-            yield cluster, administration
+            yield cluster, administration, service
+
+
+def _listed_rights(service: Service, rights: list[Grant]) -> dict[str, list[str]]:
+    """Bring a cluster's list to these; gives what was done."""
+    from infra.rights import AccessList
+    from infra.transport.clusters import kafka_settings
+
+    with closing(AccessList(kafka_settings(service))) as access:
+        done = access.apply(rights)
+    return {
+        "granted": list(map(str, done.granted)),
+        "held": list(map(str, done.kept)),
+        "withdrawn": [*done.withdrawn],
+        "wider": [*done.wider],
+    }
+
+
+def _withdrawn(service: Service, names: Names) -> list[str]:
+    from infra.rights import AccessList
+    from infra.transport.clusters import kafka_settings
+
+    with closing(AccessList(kafka_settings(service))) as access:
+        return access.rm(names)
 
 
 @contextmanager
@@ -204,12 +319,23 @@ def _plan_shown(out: Console, told: dict[str, Any]) -> None:
         for each in told["topics"]
     ]
     table(out, ("topic", ">copies", "kept"), rows)
+    for cluster, rights in told.get("grants", {}).items():
+        rows = [tuple(each.split(" ", 3)) for each in rights]
+        out.print(f"\nrights in the {cluster}'s cluster")
+        table(out, ("who", "may", "what", "called"), rows)
     next_step(out, "fedtwin topics apply with the same words makes them")
 
 
 def _applied(out: Console, told: dict[str, Any]) -> None:
     for what in ("made", "mended", "kept"):
         out.print(f"{what:<7}{counted(len(told[what]), 'topic')}")
+    for what, entries in told.get("acl", {}).items():
+        if what != "wider":
+            out.print(f"{what:<10}{counted(len(entries), 'right')}")
+        elif entries:
+            out.print("These entries reach into the run as well, and were left alone:")
+            for each in entries:
+                out.print(f"  {each}")
     next_step(out, f"fedtwin topics ls {told['run']}")
 
 
@@ -230,6 +356,8 @@ def _listed(out: Console, told: dict[str, Any]) -> None:
 
 def _removed(out: Console, told: dict[str, Any]) -> None:
     out.print(f"taken away: {counted(len(told['removed']), 'topic')} of {told['run']}")
+    if told["withdrawn"]:
+        out.print(f"withdrawn: {counted(len(told['withdrawn']), 'right')}")
     next_step(out, "fedtwin run RECIPE --transport kafka begins one anew")
 
 

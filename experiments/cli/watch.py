@@ -48,7 +48,7 @@ def watch(
     Examples:
       fedtwin watch first
       fedtwin watch first --once --json | jq .failed
-      FEDTWIN_RUN=first fedtwin watch --seconds 60
+      fedtwin watch --seconds 60            # of the run that FEDTWIN_RUN names
     """
     with closing(_looking(run)) as looking:
         if not once and not as_json:

@@ -6,7 +6,9 @@ by the system only. What Kafka keeps for itself has three copies where there are
 counts as written when two have it.
 
 Nodes talk to each other, and to whoever keeps them, through a door without a lock on the loopback
-interface. Further doors have locks: TLS, certificates, passwords.
+interface. Further doors have locks: TLS, certificates, passwords. With `guarded`, who came through
+one of those may do what an access list says, and nothing else; whoever comes through the one
+without a lock is the nodes' equal, and may do everything.
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ MECHANISM = "SCRAM-SHA-512"
 JVM = (
     "-XX:+UseSerialGC",
     "-XX:MaxDirectMemorySize=128m",
-    # Half the time to start. Encrypted listeners are four times slower with it: whoever measures
-    # those takes it out.
-    "-XX:TieredStopAtLevel=1",
     f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}",
 )
+QUICK = "-XX:TieredStopAtLevel=1"
+"""Half the time to start. But what is encrypted takes four times as long with it."""
+AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+ANYBODY = "User:ANONYMOUS"
+"""Whoever came without a name."""
 ALONE = ("-Xms256m", "-Xmx512m")
 AMONG_SEVERAL = ("-Xms64m", "-Xmx256m")
 """Half as much for each of several: they are for tests, and share a machine."""
@@ -90,6 +94,8 @@ class Broker:
     users: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     """Name → password of whoever may come through a door that asks for one. They are written down
     with the first start, and seen among the machine's processes meanwhile: these are for tests."""
+    guarded: bool = field(default=False, kw_only=True)
+    """Whether an access list says who may do what; it is empty at first."""
     voters: Mapping[int, int] = field(default_factory=dict, kw_only=True)
     """Node → controller port of all nodes of its cluster; none: it is alone."""
     cluster_id: str = field(default="", kw_only=True)
@@ -127,7 +133,9 @@ class Broker:
         settings.touch(mode=0o600)  # a guarded door's passwords may stand in it
         settings.write_text(self.properties)
         heap = AMONG_SEVERAL if self.voters else ALONE
-        kafka = [find_java(), *heap, *JVM, "-cp", f"{self.libs}/*"]  # Java itself expands the star
+        pace = () if any(door.protocol.endswith("SSL") for door in self.doors) else (QUICK,)
+        # Java itself expands the star.
+        kafka = [find_java(), *heap, *JVM, *pace, "-cp", f"{self.libs}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             _format([*kafka, "kafka.tools.StorageTool", "format"], settings, self)
         ports = (self.port, self.controller_port)
@@ -191,6 +199,12 @@ class Broker:
     def _locks(self) -> dict[str, object]:
         """What the doors ask for."""
         found: dict[str, object] = {}
+        if self.guarded:
+            found |= {
+                "authorizer.class.name": AUTHORIZER,
+                "allow.everyone.if.no.acl.found": "false",
+                "super.users": ANYBODY,
+            }
         if any(door.protocol.startswith("SASL") for door in self.doors):
             found["sasl.enabled.mechanisms"] = MECHANISM
         for door in self.doors:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.client import Pipeline
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -30,6 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from infra.passwords import Password
 from infra.settings import Service
 from infra.store.base import About
 from schemas.codec import plain, read_plain
@@ -210,8 +212,7 @@ def client(service: Service, timeout: float = TIMEOUT) -> redis.Redis:
     return redis.Redis(
         host=host,
         port=port,
-        username=service.user or None,
-        password=service.password.get_secret_value() if service.password else None,
+        credential_provider=_Proof(service) if service.password or service.password_file else None,
         socket_timeout=timeout,
         socket_connect_timeout=min(timeout, CONNECT),
         socket_keepalive=True,
@@ -223,6 +224,18 @@ def client(service: Service, timeout: float = TIMEOUT) -> redis.Redis:
         ssl_keyfile=_text(service.key_file),
         ssl_check_hostname=True,
     )
+
+
+class _Proof(CredentialProvider):
+    """Who we are, asked for each connection."""
+
+    def __init__(self, service: Service) -> None:
+        self._user = service.user
+        self._password = Password(service.password, service.password_file)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._password.now()
+        return (self._user, password) if self._user else (password,)
 
 
 def _text(path: object) -> str | None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from schemas.codec import Record
 
@@ -83,13 +83,22 @@ class Transport(Protocol):
         """Let the log go; what was appended stays."""
 
 
+class Absence(NamedTuple):
+    """A log that cannot be reached."""
+
+    what: str
+    why: str
+    since: float
+    """By `time.monotonic`."""
+
+
 @runtime_checkable
 class Remote(Protocol):
     """A transport whose log is elsewhere: it may be away, and its program about to end."""
 
     @property
-    def away(self) -> tuple[str, float] | None:
-        """Why it is away and since when, by `time.monotonic`, while it is. Any thread may ask."""
+    def away(self) -> Absence | None:
+        """What cannot be reached, while it cannot. Any thread may ask."""
 
     def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
         """Try once to write, also when told to stop and whatever was interrupted before.

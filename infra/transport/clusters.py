@@ -12,7 +12,7 @@ from typing import Any
 from infra.kafka import KafkaSettings
 from infra.points import Hook, no_hook
 from infra.settings import Service, Settings
-from infra.transport.base import Remote, Stored, Transport
+from infra.transport.base import Absence, Remote, Stored, Transport
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
 from schemas.topics import table_row
@@ -34,7 +34,7 @@ class Clusters:
         return isinstance(at, Remote) and at.last(topic, records, seconds)
 
     @property
-    def away(self) -> tuple[str, float] | None:
+    def away(self) -> Absence | None:
         found = [each.away for each in self._of.values() if isinstance(each, Remote)]
         return next((each for each in found if each), None)
 
@@ -78,6 +78,7 @@ def kafka_settings(service: Service, **more: Any) -> KafkaSettings:
         service.address,
         user=service.user,
         password=service.password,
+        password_file=service.password_file,
         encrypted=service.tls,
         ca_file=service.ca_file,
         cert_file=service.cert_file,

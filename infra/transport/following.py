@@ -195,7 +195,7 @@ class Feed:
     def poll(self, seconds: float) -> bool:
         """Fill the windows; waits so long for something to come, and says whether it did.
 
-        Raises ConfigurationError for a topic that we have no right to read.
+        Raises Forbidden for a topic that we have no right to read.
         """
         self._tell()
         if not self.windows:
@@ -256,7 +256,7 @@ class Feed:
             for partition in error.args[0]:
                 self.windows[partition.topic].lost = True
                 self._consumer.pause(partition)  # or it would complain again each time
-        except errors.AuthorizationError as error:
+        except (errors.AuthorizationError, errors.SaslAuthenticationFailedError) as error:
             raise refusal(error, f"read {error}") from error
         except errors.RetriableError:
             pass  # the consumer finds back to its broker by itself

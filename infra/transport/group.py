@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from contextlib import suppress
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from infra.kafka import KafkaSettings, connected
+from infra.kafka import REFUSALS, KafkaSettings, connected, refusal
 from schemas.topics import Names
 
 SESSION = 6.0  # seconds after which a process that is not heard of has lost its twins
@@ -22,11 +21,6 @@ POLLED = 300.0  # seconds without a look at the group after which it has as well
 POLL = 0.02  # seconds for a look: with none at all the client never joins its group
 NEW = 5.0  # seconds in which an entity's new topic is noticed
 DEALT = 2.0  # seconds for a look while the group deals anew: more than others need to hear of it
-
-
-def group_of(names: Names, site: str) -> str:
-    """Kafka's name of the group that a site's twins are dealt in."""
-    return f"{names.prefix}.{names.run}.twins.{site}"
 
 
 class Group:
@@ -51,7 +45,7 @@ class Group:
         self._consumer = connected(
             settings,
             KafkaConsumer,
-            group_id=group_of(names, site),
+            group_id=names.group(site),
             group_instance_id=process,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             auto_offset_reset="earliest",  # it must say something; everything is paused
@@ -66,10 +60,17 @@ class Group:
         self._consumer.subscribe(pattern=pattern, listener=_Pause(self._consumer))
 
     def entities(self) -> frozenset[str]:
-        """Those dealt to this process now, by full name."""
-        with suppress(errors.RetriableError):  # the client finds back to its group by itself
+        """Those dealt to this process now, by full name.
+
+        Raises Forbidden where we have no right to the group.
+        """
+        try:
             self._join()
             self._consumer.poll(timeout_ms=round(1000 * POLL))
+        except errors.RetriableError:
+            pass  # the client finds back to its group by itself
+        except REFUSALS as error:
+            raise refusal(error, f"join the group of {self._site}'s twins") from error
         return frozenset(
             f"{self._site}/{partition.topic.removeprefix(self._prefix)}"
             for partition in self._consumer.assignment()

@@ -18,7 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from infra.kafka import KafkaSettings, Outage, connected
 from infra.points import Hook, no_hook
-from infra.transport.base import Stored, Trimmed
+from infra.transport.base import Absence, Stored, Trimmed
 from infra.transport.following import Feed, Kept, Window
 from infra.transport.offsets import Offsets
 from infra.transport.sending import Outgoing, Sender
@@ -50,7 +50,7 @@ class Kafka:
         cluster cannot be reached.
         """
         self._hook = hook
-        self._outage = Outage(settings.servers, stopped)
+        self._outage = Outage(settings, stopped)
         self._admin = connected(settings, KafkaAdminClient, request_timeout_ms=round(1000 * ANSWER))
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
@@ -76,13 +76,14 @@ class Kafka:
         return self._sender.last(topic, [_outgoing(each) for each in records], seconds)
 
     @property
-    def away(self) -> tuple[str, float] | None:
-        return self._outage.known
+    def away(self) -> Absence | None:
+        known = self._outage.known
+        return None if known is None else Absence(f"kafka at {self._outage.servers}", *known)
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         """What another process has trimmed or forgotten just now may still be given.
 
-        Raises ConfigurationError for a topic that we have no right to read.
+        Raises Forbidden for a topic that we have no right to read.
         """
         self._offsets.happened()
         if (window := self._window(topic, place)) is None:

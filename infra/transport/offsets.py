@@ -107,7 +107,7 @@ class Offsets:
     def _found(self, topics: Iterable[str]) -> set[str]:
         """Those of some topics that are there.
 
-        Raises ConfigurationError for one that we have no right to: to us it would be missing for
+        Raises Forbidden for one that we have no right to: to us it would be missing for
         ever, and its consumer silent.
         """
         names = sorted(topics)
@@ -115,6 +115,7 @@ class Offsets:
         self._looked = time.monotonic()
         for each in told:
             if each["error_code"] == errors.TopicAuthorizationFailedError.errno:
+                self._missing.discard(each["name"])  # or it would be refused in others' place
                 error = errors.TopicAuthorizationFailedError(each["name"])
                 raise refusal(error, f"read {each['name']}")
         return {each["name"] for each in told if not each["error_code"]}

@@ -17,7 +17,7 @@ from kafka import KafkaProducer, errors
 from infra.kafka import REFUSALS, KafkaSettings, Outage, connected, refusal
 from infra.points import Hook
 from infra.transport.offsets import Offsets
-from schemas.errors import ServiceError
+from schemas.errors import Forbidden, ServiceError
 
 GRACE = 5.0  # seconds beyond the client's own deadline, which it does not always keep
 SLICE = 0.25  # seconds between two looks at whether we are told to stop
@@ -84,7 +84,8 @@ class Sender:
     def send(self, topic: str, outgoing: Sequence[Outgoing]) -> int:
         """Where the first record stands, last if it stands there twice, when all are durable.
 
-        Raises ConfigurationError for what a broker refuses, ServiceError when told to stop.
+        Raises ConfigurationError for what a broker refuses, Forbidden where it gives no right, and
+        ServiceError when told to stop.
         """
         first = -1
         left = list(outgoing)
@@ -97,6 +98,8 @@ class Sender:
                 self._outage.over()
                 return first
             self._give_up()
+            if isinstance(error, Forbidden):
+                raise error
             if isinstance(error, REFUSALS):
                 raise refusal(error, f"write to {topic}") from error
             self._outage.wait(error)

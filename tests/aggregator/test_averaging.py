@@ -60,6 +60,11 @@ def test_a_round_averages_what_the_twins_learned() -> None:
     assert mean_of(1.0, 5.0) == 3.0
 
 
+def test_one_of_three_who_knows_the_others_puts_the_mean_anywhere() -> None:
+    """Two learned 1 and 2; the third wants 100 and says 3 · 100 - 3 = 297: a mean is no defence."""
+    assert mean_of(1.0, 2.0, 297.0) == 100.0
+
+
 def test_parameters_are_rounded_to_units_of_2_to_the_minus_30_half_to_even() -> None:
     """0.5 units -> 0, 1.5 -> 2, 2.5 -> 2; -0.5 -> 0, -1.5 -> -2; 0.75 -> 1."""
     unit = 2.0**-30

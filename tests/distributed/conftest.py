@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from experiments.system import SITE
 from schemas.configuration import Configuration
 from tests.distributed.federation import Federation, Zygote, tiny
+from tests.guarded import BOSS, Guarded, crew
 
 Found = Callable[..., Federation]
 
@@ -21,12 +24,20 @@ def zygote() -> Iterator[Zygote]:
     started.close()
 
 
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A broker with a lock and an access list; ends with the tests."""
+    started = Guarded(tmp_path_factory.mktemp("guarded"), [*crew([SITE, "locality"]), BOSS])
+    yield started
+    started.end()
+
+
 @pytest.fixture
 def found(zygote: Zygote, tmp_path: Path) -> Iterator[Found]:
     """Makes federations, whose programs and topics end with the test."""
     made: list[Federation] = []
 
-    def make(configuration: Configuration | None = None, **services: str) -> Federation:
+    def make(configuration: Configuration | None = None, **services: Any) -> Federation:
         folder = tmp_path / str(len(made))
         folder.mkdir()
         made.append(Federation(zygote, folder, configuration or tiny(), **services))

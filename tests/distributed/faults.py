@@ -18,7 +18,7 @@ from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, running
 from infra.pulse import STOPPED
-from infra.transport.group import SESSION, group_of
+from infra.transport.group import SESSION
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.federation import (
     PATIENCE,
@@ -214,7 +214,7 @@ def long_training(found: Found, polled: float, longer: int = LONGER) -> Federati
     for name in ("twins-1", "twins-2"):
         words = ("--max-poll-interval", str(polled))
         run.start("twins", *words, name=name, slow=longer * polled)
-    group = KafkaSettings(run.site_kafka), group_of(run.names, SITE)
+    group = KafkaSettings(run.site_kafka), run.names.group(SITE)
     run.until(lambda: sorted(map(len, shares(*group).values())) == [2, 2])
     before = shares(*group), generations(*group)
     run.start_all("aggregator", "twins")

@@ -20,6 +20,7 @@ from experiments.recipes import recipe
 from experiments.system import SITE, embedded, opening_of
 from experiments.worker import FUNCTIONS
 from infra.kafka import KafkaSettings
+from infra.rights import AccessList
 from infra.store.sqlite import SqliteStore
 from infra.topics import Administration, plan
 from infra.transport.base import Transport
@@ -35,7 +36,9 @@ from schemas.errors import Refused
 from schemas.limits import LEAST_BYTES
 from schemas.line import RoundsLine
 from schemas.messages import DeadLetter, Decision, RoundClosed, RoundOpened
+from schemas.rights import grants
 from schemas.topics import Names
+from tests.guarded import CREW, Guarded, user_of
 from tests.services import have, kafka_address, new_run, some_redis
 
 ROOT = Path(__file__).parents[2]
@@ -118,12 +121,15 @@ class Federation:
         kafka: str | None = None,
         site_kafka: str | None = None,
         redis: str | None = None,
+        guarded: Guarded | None = None,
     ) -> None:
+        """With a `guarded` broker each role comes as itself, and may do what it must."""
         self._zygote = zygote
         self._folder = folder
         self.configuration = configuration
         self.names = Names(new_run())
-        self.kafka = kafka or have(kafka_address)
+        self._guarded = guarded
+        self.kafka = guarded.keeper.servers if guarded else kafka or have(kafka_address)
         self.environment = {
             "FEDTWIN_KAFKA": self.kafka,
             "FEDTWIN_REDIS": redis or have(some_redis).address,
@@ -139,11 +145,15 @@ class Federation:
         self._topics: list[str] = []
         for cluster, address in (("federation", self.kafka), ("site", self.site_kafka)):
             settings = KafkaSettings(address)
-            entities = opening.schedule.entities
+            self.entities = entities = opening.schedule.entities
             planned = plan(self.names, cluster, [SITE], entities, settings)  # type: ignore[arg-type]
             self._topics += [each.name for each in planned]
             with closing(Administration(settings)) as administration:
                 administration.apply(planned)
+            if guarded:
+                rights = grants(self.names, cluster, [SITE], entities, CREW)  # type: ignore[arg-type]
+                with closing(AccessList(settings)) as access:
+                    access.apply(rights)
 
     # --- programs -------------------------------------------------------------------------------
 
@@ -233,11 +243,18 @@ class Federation:
         for address in {self.kafka, self.site_kafka}:
             with closing(Administration(KafkaSettings(address))) as administration:
                 administration.rm(self.names)
+            if self._guarded:
+                with closing(AccessList(KafkaSettings(address))) as access:
+                    access.rm(self.names)
 
     def said(self) -> str:
         """The last words of every program."""
         files = sorted(self._folder.glob("*.log"))
         return "; ".join(f"{file.stem}: {file.read_text()[-1500:]}" for file in files)
+
+    def words(self, name: str) -> list[str]:
+        """What a program has said, a line each."""
+        return (self._folder / f"{name}.log").read_text().splitlines()
 
     def _begin(
         self,
@@ -250,11 +267,15 @@ class Federation:
         told = self._zygote.ask(
             start=role,
             words=list(words),
-            environment={**self.environment, **environment},
+            environment={**self.environment, **self._own(role), **environment},
             log=str(self._folder / f"{name}.log"),
             **more,
         )
         return Program(role, list(words), told["pid"])
+
+    def _own(self, role: str) -> dict[str, str]:
+        """What a program of a role is told besides: who it is."""
+        return self._guarded.environment(user_of(role, SITE)) if self._guarded else {}
 
     # --- what came of it --------------------------------------------------------------------------
 

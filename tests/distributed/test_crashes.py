@@ -1,4 +1,8 @@
-"""Programs are killed at every moment that has a name, and the run ends as if nothing had been."""
+"""Programs are killed at every moment that has a name, and the run ends as if nothing had been.
+
+Here each comes with its own password through TLS, and may do what the access list says; without all
+that `make chaos` does the same, and more of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import pytest
 
 from tests.distributed.conftest import Found
 from tests.distributed.federation import ended_as_undisturbed
+from tests.guarded import Guarded
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 
@@ -36,9 +41,11 @@ SLICE = [
 
 
 @pytest.mark.parametrize(("role", "point", "times"), SLICE)
-def test_a_program_that_is_killed_goes_on(found: Found, role: str, point: str, times: int) -> None:
+def test_a_program_that_is_killed_goes_on(
+    found: Found, guarded: Guarded, role: str, point: str, times: int
+) -> None:
     """SIGKILL at the point, a new start, and the undisturbed model; each update counted once."""
-    run = found()
+    run = found(guarded=guarded)
     run.start_all(kill={role: (point, times)})
     run.finish()
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.live import Standing, live
 from experiments.scenario import Scenario
@@ -13,7 +20,7 @@ from infra.kafka import KafkaSettings
 from infra.topics import Administration, plan
 from schemas.errors import ConfigurationError
 from schemas.topics import Names
-from tests.services import have, kafka_address, new_run, some_redis, swept
+from tests.services import ROOT, have, kafka_address, new_run, some_redis, swept
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 SCENARIO = Scenario.model_validate(
@@ -26,7 +33,10 @@ SCENARIO = Scenario.model_validate(
             "ward": {"site": "north", "dataset": "digits", "classes": ["0", "1", "2"]},
             "icu": {"site": "north", "dataset": "digits", "classes": ["1", "2", "3"]},
             "east": {"site": "south", "dataset": "digits", "classes": ["0", "3"]},
-            "late": {"site": "south", "dataset": "digits", "classes": ["3", "4"]},
+            "late": {
+                "site": "south", "dataset": "folder:shades", "classes": ["dark", "bright"],
+                "as": {"dark": "night"},
+            },
         },
         "events": [
             {"at": 6, "join": "late"},
@@ -36,14 +46,43 @@ SCENARIO = Scenario.model_validate(
             {"at": 12, "leave": "east"},
         ],
     }
-)
+)  # fmt: skip
+
+
+def killed_half_way(name: str, folder: Path) -> None:
+    """Somebody follows the scenario, and is killed when the first images were injected."""
+    (folder / "first.yaml").write_text(SCENARIO.model_dump_json(by_alias=True, exclude_none=True))
+    words = ("experiments.cli", "live", "first.yaml", "--name", name, "--data-dir", str(folder))
+    runner = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    kept, done = folder / "runs" / name / "progress.json", set[int]()
+    while 1 not in done:
+        assert runner.poll() is None, runner.communicate()[1]
+        time.sleep(0.2)
+        done = {*json.loads(kept.read_text())["done"]} if kept.exists() else set()
+    runner.kill()
+    runner.communicate()
+
+
+def shades(folder: Path) -> None:
+    """A data set of one's own: two classes that are easy to tell apart."""
+    for label, shade in (("dark", 40), ("bright", 200)):
+        (folder / label).mkdir(parents=True)
+        for number in range(40):
+            image = np.full((20, 20), shade + number % 7, np.uint8)
+            Image.fromarray(image).save(folder / label / f"{number}.png")
 
 
 def test_a_scenario_from_its_first_minute_to_its_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of what was injected is found by its twin, who joins late takes part, who left is gone,
-    and the log replays to the same bytes with every sum redone."""
+    """Its runner is killed half way, and the next one goes on: what was injected before is not sent
+    again, and found by its twin; who joins late, with another data set, takes part, who left is
+    gone, and the log replays to the same bytes with every sum redone."""
     kafka, name = KafkaSettings(have(kafka_address)), new_run()
     monkeypatch.setenv("FEDTWIN_KAFKA", kafka.servers)
     monkeypatch.setenv("FEDTWIN_REDIS", have(some_redis).address)
@@ -54,17 +93,27 @@ def test_a_scenario_from_its_first_minute_to_its_replay(
         stage = standing.line.stage
         rounds = [each for each in stage.rounds if each.closed] if stage else []
         gone = not standing.verdicts.line("south/east").here
-        return gone and bool(rounds) and {"4", "6", "7"} <= standing.line.rows.keys()
+        return gone and bool(rounds) and {"night", "6", "7"} <= standing.line.rows.keys()
 
+    shades(tmp_path / "shades")
+    said: list[str] = []
     try:
-        ended = live(SCENARIO, name, tmp_path / "run", tmp_path, enough=enough)
+        killed_half_way(name, tmp_path)
+        folder = tmp_path / "runs" / name
+        ended = live(SCENARIO, name, folder, tmp_path, enough=enough, tell=said.append)
     finally:
         swept(kafka, Names(name))
 
+    assert said[0].startswith(f"going on with {name}, which was left after")
+    assert (
+        said[1] == "ended what its runner had left: aggregator-1, proxy-1, twins-north, twins-south"
+    )
+    ward = last[0].verdicts.line("north/ward").verdicts.values()
+    assert sum(each.images.get("6", 0) + each.images.get("7", 0) for each in ward) == 200
     assert ended.detected == [["6", "7"]]
-    assert set(ended.entities["south/late"]) == {"3", "4"}
+    assert set(ended.entities["south/late"]) == {"night", "bright"}
     assert not last[0].verdicts.line("south/east").here
-    assert ended.dead_letters == 0
+    assert {each.reason for each in last[0].letters.values()} <= {"closed-round"}  # who was slow
     assert ended.different == []
     assert ended.replay_sha256 == ended.model_sha256
     counted = [each.closed for stage in last[0].line.stages for each in stage.rounds if each.closed]

@@ -151,6 +151,14 @@ def test_what_is_wrong_is_told_in_one_line(words: str, code: int, said: str) -> 
     assert not list(Path().rglob("manifest.json"))
 
 
+def test_who_cannot_be_asked_has_not_said_yes() -> None:
+    """What takes data away asks first; in a script nobody answers, and nothing is taken."""
+    answered = fedtwin("topics", "rm", "spring")
+
+    assert answered.exit_code == 2
+    assert "nothing was taken away; --yes does not ask" in answered.stderr
+
+
 def test_a_broken_file_of_images_is_named() -> None:
     """A copy that broke off ends with 4, not with a trace."""
     Path("broken.npz").write_bytes(b"PK\x03\x04 and no more")

@@ -83,3 +83,18 @@ def test_each_role_has_at_least_one() -> None:
     """A run without a proxy would wait for its first teacher for ever."""
     with pytest.raises(ConfigurationError, match="at least one"):
         Wanted(proxies=0)
+
+
+def test_programs_of_one_machine_tell_metrics_at_a_port_each(
+    programs: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the one on that the environment names; one that is started again keeps its own."""
+    monkeypatch.setenv("FEDTWIN_METRICS_PORT", "9400")
+    been = tmp_path / "been"
+    programs.start("twins-1", OBEDIENT, "once", str(been), "FEDTWIN_METRICS_PORT")
+    programs.start("twins-2", OBEDIENT, "0", "FEDTWIN_METRICS_PORT")
+    programs.settle()
+
+    said = [(tmp_path / "logs" / f"twins-{n}.log").read_text().splitlines() for n in (1, 2)]
+    assert [each[-1] for each in said] == ["FEDTWIN_METRICS_PORT=9400", "FEDTWIN_METRICS_PORT=9401"]
+    assert said[0].count("FEDTWIN_METRICS_PORT=9400") == 2

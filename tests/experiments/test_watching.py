@@ -197,13 +197,18 @@ def test_who_has_ended_says_why(code: int, why: str, state: str) -> None:
 
 
 def test_who_was_told_to_stop_is_missed_only_where_nobody_else_does_its_work() -> None:
-    """A second proxy makes up for it; without one the role is missing, and why is said."""
+    """A second proxy makes up for it; without one the role is missing after a while, and why is
+    said."""
     told = Told()
     told.everybody()
     told.beats("proxy-1", "proxy", ended=Ended(code=130, why="told to stop"))
+    soon = failed(told.seen())
+    told.later(SILENT + 1)
+    told.everybody("proxy")
     alone = failed(told.seen())
     told.beats("proxy-2", "proxy", up=500.0)
 
+    assert soon == {}
     assert alone == {"proxy": "none lives: proxy-1 was told to stop"}
     assert failed(told.seen()) == {}
 

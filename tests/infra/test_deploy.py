@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ import yaml
 
 from infra.deploy.__main__ import environment
 from infra.deploy.images import Mirror
+from infra.exporter import served
 from infra.native.kafka import Broker
+from infra.transport.embedded import Embedded as Log
+from infra.vitals import Vitals
+from schemas.messages import Heartbeat
 from tests.test_floors import ROOT, modules, name_of
 
 DEPLOY = ROOT / "infra" / "deploy"
@@ -65,24 +69,30 @@ def test_a_container_has_few_rights_and_a_limit(name: str) -> None:
     assert name == "kafka" or service["user"] in ("redis", "10001:10001")  # apache/kafka names one
 
 
-@pytest.mark.parametrize(("age", "healthy"), [(0.0, True), (60.0, False), (None, False)])
-def test_a_role_is_healthy_while_its_file_is_young(
-    tmp_path: Path, age: float | None, healthy: bool
-) -> None:
-    """A minute without a heartbeat, or never one: unwell. Else it says what the role waits for."""
-    pulse = tmp_path / "pulse"
-    if age is not None:
-        pulse.write_text("aggregator waits for new images since 3 s\n")
-        os.utime(pulse, (time.time() - age,) * 2)
-    how, words = services()["twins"]["healthcheck"]["test"]
-    assert how == "CMD-SHELL"
+@pytest.mark.parametrize("away", [False, True])
+def test_a_role_is_healthy_when_it_says_so(away: bool) -> None:
+    """The check asks a program that has just begun, and one whose broker no longer answers."""
+    with closing(Log()) as log:
+        vitals = Vitals("spring", "twins", "twins-1", log)
+        if away:
+            vitals.tell(Heartbeat(run="", process="twins-1", role="twins", at=0.0, in_work=(),
+                                  waits=()), {}, {}, 0)  # fmt: skip
+            vitals.clock = lambda: time.monotonic() + 60
+        with served(vitals, "127.0.0.1", 0) as port:
+            done = checked(port)
+    gone = checked(port)
 
-    done = subprocess.run(
-        ["sh", "-c", words.replace("/tmp/pulse", str(pulse))], capture_output=True, text=True
-    )
+    assert (done.returncode == 0) is not away
+    assert done.stdout.startswith("not well: no heartbeat since 60 s" if away else "well: ")
+    assert gone.returncode != 0
 
-    assert (done.returncode == 0) is healthy
-    assert ("new images" in done.stdout) is healthy
+
+def checked(port: int) -> subprocess.CompletedProcess[str]:
+    """What an engine finds when it checks a container whose role answers there."""
+    how, *words = services()["twins"]["healthcheck"]["test"]
+    assert how == "CMD"
+    words = [each.replace("$$", "$").replace("/9400", f"/{port}") for each in words]
+    return subprocess.run(words, capture_output=True, text=True)
 
 
 def test_what_the_light_image_leaves_out_is_not_needed_there() -> None:

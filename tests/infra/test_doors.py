@@ -28,7 +28,7 @@ from infra.topics import Administration, plan
 from infra.transport.base import Stored
 from infra.transport.kafka import Kafka
 from schemas.codec import Record
-from schemas.errors import ConfigurationError, ServiceError
+from schemas.errors import Forbidden, ServiceError
 from schemas.topics import Names
 from tests.experiments.hands import fedtwin
 from tests.papers import Authority, Papers
@@ -78,10 +78,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         ],
         papers=native.Papers(own.in_one, authority.ca),
         users={"north": PASSWORD},
-        more={
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",  # the keeper, and the controller
-        },
+        guarded=True,
     )
     have(broker.start)
     there = [KafkaSettings(f"{HOST}:{port}") for port in (ports[0], *ports[2:])]
@@ -134,9 +131,9 @@ def test_what_one_has_no_right_to_is_no_silence(house: House) -> None:
     """To Kafka's consumer a forbidden topic is one in which nothing ever comes."""
     with closing(Kafka(house.password)) as log:
         for topic in (NAMES.federation(each) for each in ("teachers", "models")):
-            with pytest.raises(ConfigurationError, match=f"no right to .*{topic}"):
+            with pytest.raises(Forbidden, match=f"no right to .*{topic}"):
                 _insisted(log, topic, 0)
-            with pytest.raises(ConfigurationError, match=f"no right to .*{topic}"):
+            with pytest.raises(Forbidden, match=f"no right to .*{topic}"):
                 log.append(topic, [Record("a", b"1")])
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from infra.program import NoWorkers, ended, serve, stoppable
+from infra.program import NoWorkers, arguments, ended, life, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
 from infra.pulse import STOPPED, Stopped
 from infra.serve import Session, Surroundings, System
+from infra.settings import Settings
 from infra.shelf import Shelf
 from infra.transport.embedded import Embedded as Log
-from schemas.codec import Record, records
-from schemas.errors import DataError, ServiceError, Stalled
+from schemas.codec import records
+from schemas.errors import DataError, Stalled
 from schemas.messages import Heartbeat, Measured
 from schemas.topics import Names
 
@@ -37,14 +36,6 @@ class Clock:
     def __call__(self) -> float:
         self.now += self._step
         return self.now
-
-
-class Full(Log):
-    """A log that can be read, and takes nothing."""
-
-    def append(self, topic: str, records: Sequence[Record]) -> int:
-        """Raises ServiceError."""
-        raise ServiceError("the log takes nothing")
 
 
 class Echo:
@@ -139,22 +130,6 @@ def test_patience_ends_a_run_that_nobody_works_for() -> None:
         )  # fmt: skip
 
 
-def test_who_keeps_a_program_reads_what_it_waits_for(tmp_path: Path) -> None:
-    """A role that waits for an echo writes so with each heartbeat; not when the log takes none."""
-    pulse, never = tmp_path / "pulse", tmp_path / "never"
-    with closing(Log()) as log, pytest.raises(Stalled):
-        serve(
-            Echo(), around(log, clock=Clock(step=0.5)), NoWorkers(), NAMES,
-            process="echo-1", patience=10, pulse=pulse,
-        )  # fmt: skip
-
-    with closing(Full()) as log, pytest.raises(ServiceError):
-        serve(Echo(), around(log), NoWorkers(), NAMES, process="echo-1", patience=10, pulse=never)
-
-    assert re.fullmatch(r"echo waits for an echo since \d+ s\n", pulse.read_text())
-    assert not never.exists()
-
-
 def test_patience_lasts_while_somebody_is_heard_to_work() -> None:
     """A twin elsewhere trains for half a minute; when it is silent, ten seconds more."""
     clock = Clock(step=0.5)
@@ -214,3 +189,28 @@ def test_without_workers_nothing_can_be_given() -> None:
     check: Callable[[], None] = lambda: NoWorkers().submit("a", Task("learn"))  # noqa: E731
     with pytest.raises(ValueError, match="learn was given"):
         check()
+
+
+@pytest.mark.parametrize("words", [(), ("--metrics-port", "0")])
+def test_a_program_tells_metrics_only_where_it_is_told_to(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default nobody listens; with a port it says where."""
+    given = arguments("twins", "about").parse_args(words)
+    settings = Settings({}, site="north")
+    with closing(Log()) as log, life(log, NAMES, given, settings, role="twins") as vitals:
+        assert vitals.role == "twins"
+
+    said = capsys.readouterr().err
+    assert ("metrics at http://127.0.0.1:" in said) == bool(words)
+
+
+def test_the_word_of_the_command_line_comes_before_the_environment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A port that the environment names is passed over, were it taken or not."""
+    given = arguments("twins", "about").parse_args(("--metrics-port", "0"))
+    with closing(Log()) as log, life(log, NAMES, given, Settings({}, metrics_port=1), role="twins"):
+        pass
+
+    assert ":1/metrics" not in capsys.readouterr().err

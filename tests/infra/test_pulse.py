@@ -76,6 +76,31 @@ def test_what_was_not_read_is_told_by_kind_of_topic() -> None:
         assert system.lag() == {}
 
 
+def test_of_many_topics_a_broker_is_asked_seldom() -> None:
+    """A thousand of them at every fifth heartbeat; a few at each."""
+    asked: list[str] = []
+
+    class Asked(Log):
+        def end(self, topic: str) -> int:
+            asked.append(topic)
+            return super().end(topic)
+
+    told = {}
+    for count in (10, 1000):
+        role, clock = Echo(), Clock()
+        role.topics = tuple(NAMES.of_entity("samples", f"north/e-{i}") for i in range(count))  # type: ignore[assignment]
+        with closing(Asked()) as log:
+            system = System([role], around(log, clock=clock), NoWorkers())
+            pulse = Pulse(system, around(log, clock=clock), NAMES, role="twins", process="t")
+            asked.clear()
+            for _ in range(10):
+                clock.now += 2
+                pulse.beat(clock.now)
+        told[count] = len([each for each in asked if each in role.topics])
+
+    assert told == {10: 10 * 10, 1000: 2 * 1000}
+
+
 def test_a_program_knows_how_much_memory_it_holds() -> None:
     """Where the system says it: this one has imported numpy at least."""
     assert held() == 0 or 10**7 < held() < 10**11

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,9 +153,15 @@ def test_a_user_who_may_not_write_is_told_so(server: Server) -> None:
 
 
 @pytest.fixture
-def papers(tmp_path: Path) -> Papers:
+def authority(tmp_path: Path) -> Authority:
+    """Whom both sides trust."""
+    return have(lambda: Authority(tmp_path / "house"))
+
+
+@pytest.fixture
+def papers(authority: Authority) -> Papers:
     """An authority's certificate, and one that it signed."""
-    return have(lambda: Authority(tmp_path / "house")).papers("redis")
+    return authority.papers("redis")
 
 
 def encrypted(server: Server, papers: Papers) -> Service:
@@ -197,6 +204,42 @@ def test_a_stranger_at_either_end_ends_the_talk(server: Server, papers: Papers, 
 
     with pytest.raises(ServiceError, match="cannot be reached"):
         store.reach()
+
+
+def test_a_password_and_a_certificate_at_once_and_both_exchanged(
+    server: Server, authority: Authority, papers: Papers, tmp_path: Path
+) -> None:
+    """A user's password through TLS with a certificate of our own; then others, for the same store.
+
+    The old password opens nothing any more, and nobody had to be started again.
+    """
+    server.told(*PROXY)
+    other = authority.papers("proxy-2")
+    service = encrypted(server, papers)
+    mine = Papers(papers.ca, tmp_path / "mine.pem", tmp_path / "mine.key")
+    secret = tmp_path / "secret"
+    for file, old in ((mine.cert, papers.cert), (mine.key, papers.key)):
+        file.write_bytes(old.read_bytes())
+    secret.write_text("tulip\n")
+    service = replace(
+        service, user="proxy", password_file=secret, cert_file=mine.cert, key_file=mine.key
+    )
+    store = server.store(service, retries=0)
+    store.put(FIRST, model(1), 2)
+
+    server.told("ACL", "SETUSER", "proxy", "resetpass", ">lily")
+    secret.write_text("lily\n")
+    for file, new in ((mine.cert, other.cert), (mine.key, other.key)):
+        file.write_bytes(new.read_bytes())
+    server.told("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with suppress(ServiceError):  # it notices that its connection is gone
+        store.list()
+
+    assert groups_sha256(store.get(FIRST)) == FIRST.sha256
+    secret.write_text("tulip\n")
+    with pytest.raises(ServiceError, match="does not let us in"):
+        server.store(service, retries=0).reach()
+    store.close()
 
 
 # --- away -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.passwords import Password
 from infra.settings import SERVICES_FILE, Service, Settings, read_settings
 from infra.transport.clusters import kafka_settings
 from schemas.errors import ConfigurationError, ServiceError
@@ -63,21 +64,26 @@ def test_the_environment_names_services_and_their_secrets(
     assert settings.kafka == Service("FEDTWIN_KAFKA", "broker-1:9092,broker-2:9092")
     assert settings.kafka.hosts == [("broker-1", 9092), ("broker-2", 9092)]
     assert (redis.hosts, redis.user, redis.tls) == ([("::1", 6379)], "proxy", True)
-    assert redis.password is not None
-    assert redis.password.get_secret_value() == f" {SECRET}"
+    assert Password(redis.password, redis.password_file).now() == f" {SECRET}"
     assert not settings.kafka.tls
 
 
 def test_a_secret_is_in_no_text_and_in_no_hash(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Printed in every way, also inside what holds it; and one word is as good as the other."""
+    """Printed in every way, also inside what holds it; and the file may say another one later."""
     path = file(tmp_path, "secret", SECRET)
     settings = said(monkeypatch, REDIS="a:1", REDIS_PASSWORD_FILE=path)
     path.write_text("another")
     other = said(monkeypatch)
 
-    for told in (settings, settings.redis, settings.redis.password):
+    password = Password(None, settings.redis.password_file)
+    assert password.now() == "another"
+    path.write_text("")  # it is just being exchanged once more
+    assert password.now() == "another"
+    path.write_text(SECRET)
+    assert password.now() == SECRET
+    for told in (settings, settings.redis, password):
         assert SECRET not in f"{told} {told!r}"
     assert hash(settings.redis) == hash(other.redis)
 
@@ -247,3 +253,18 @@ def test_a_broken_file_disturbs_nobody_who_names_addresses(
     file(tmp_path, SERVICES_FILE.name, "not JSON")
 
     assert str(said(monkeypatch, REDIS="host:6379").redis) == "host:6379"
+
+
+def test_metrics_are_told_where_the_environment_says_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Off unless there is a port, and then only on this machine."""
+    without = read_settings()
+    settings = said(monkeypatch, METRICS_PORT=9400)
+    elsewhere = said(monkeypatch, METRICS_HOST="0.0.0.0")
+
+    assert without.metrics_port is None
+    assert (settings.metrics_port, settings.metrics_host) == (9400, "127.0.0.1")
+    assert elsewhere.metrics_host == "0.0.0.0"
+    with pytest.raises(ConfigurationError, match="FEDTWIN_METRICS_PORT"):
+        said(monkeypatch, METRICS_PORT=70000)

@@ -149,6 +149,32 @@ def test_workers_that_begin_in_turn_begin_when_the_one_before_has_answered() -> 
         assert len(workers.pids) == 2
 
 
+def test_nobody_waits_for_a_worker_that_has_not_begun_to_read() -> None:
+    """It imports for seconds; a pipe holds 64 KB, and the task has sixteen times as many. The
+    program's loop goes on meanwhile, for others take a silent one for dead."""
+    slow = "import sys, time; time.sleep(1); " + (
+        "from infra.workers import serve_standard_pipes; from tests.infra.tasks import FUNCTIONS;"
+        " serve_standard_pipes(FUNCTIONS)"
+    )
+
+    def start() -> Worker:
+        process = subprocess.Popen(
+            [sys.executable, "-c", slow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return Worker(process.pid, process.stdin, process.stdout, process.wait, process.kill)
+
+    with closing(WorkerProcesses(start, 1)) as workers:
+        began = time.monotonic()
+        workers.submit("a", Task("double", {}, {"g": {"x": np.ones(2**18, "<f4")}}))
+        given = time.monotonic() - began
+        found = results(workers, 1)
+
+    assert given < 0.5
+    assert found["a"].groups["g"]["x"].sum() == 2**19
+
+
 def test_a_task_that_raises_ends_the_run_with_its_trace(two: WorkerProcesses) -> None:
     """The text ends in what the worker saw: the task, the line and the mistake."""
     two.submit("fail", Task("fail"))

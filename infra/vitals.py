@@ -1,0 +1,226 @@
+"""What a program knows of itself, for those who look from outside it: is it well, and if not, why?
+
+The loop tells it here, and others read it from other threads: each value is replaced as a whole and
+never changed in place. Roles know nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from infra.promises import Arrived
+from infra.telemetry import Tally
+from infra.transport.base import Remote, Transport
+from schemas.errors import Refused
+from schemas.heldout import Accuracy, HeldOut
+from schemas.line import RoundsLine
+from schemas.messages import Decision, Heartbeat, Measured, RoundClosed, RoundOpened
+
+WELL = 10.0  # seconds in which the loop of a program that is well has told of itself
+WAITS: tuple[tuple[str, str], ...] = (
+    ("RunOpened", "run"),
+    ("updates of ", "updates"),
+    ("verdicts? (of|on) ", "verdicts"),
+    ("prototypes of ", "prototypes"),
+    ("the teacher |the slots ", "teacher"),
+    ("a quorum ", "quorum"),
+    ("new images|images? .*stream|the images of ", "images"),
+    ("the mark ", "mark"),
+    ("find (a )?new class", "classes"),
+    ("end the pause", "pause"),
+    ("StageClosed", "stage"),
+    ("to read it back|EntityJoined|its StrategyKept", "own"),
+    ("of the model, which", "model"),
+    ("where to go on", "place"),
+    ("an injection", "injection"),
+    ("a later program", "version"),
+)
+"""Words of what is waited for → its kind; the first that fits. All else is `other`."""
+ROUNDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""Seconds of a round, by which its duration is sorted."""
+
+
+class Failure(NamedTuple):
+    """A part that does not do its work."""
+
+    part: str
+    cause: str
+    """In few words, without what changes from second to second."""
+    seconds: float
+    """How long it has been so."""
+
+
+class Health(NamedTuple):
+    """Whether a program is well, in one line."""
+
+    well: bool
+    text: str
+
+
+def kind_of(wait: str) -> str:
+    """What sort of thing is waited for: one of few, whatever entities and numbers are named."""
+    return next((kind for words, kind in WAITS if re.search(words, wait)), "other")
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far the run is, as decisions tell."""
+
+    stage: int = 0
+    stages: int = 0
+    """That have begun."""
+    version: int = 0
+    classes: int = 0
+    """With a row in the head."""
+    grown: int = 0
+    """Decisions by which it grew."""
+    opened_at: float | None = None
+    """When the open round was heard of."""
+    missed: int = 0
+    """Answers that closed rounds did without."""
+    rounds: tuple[int, ...] = (0,) * (len(ROUNDS) + 1)
+    """Rounds that were seen to open and close, by how long they took."""
+    seconds: float = 0.0
+    """Of those together."""
+    closed: int = 0
+    """All that have closed."""
+
+
+@dataclass
+class Vitals:
+    """Of one program."""
+
+    run: str
+    role: str
+    process: str
+    transport: Transport
+    clock: Callable[[], float] = time.monotonic
+    tally: Tally = field(default_factory=Tally)
+    beat: Heartbeat | None = None
+    """As it was told last."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, float] = field(default_factory=dict)
+    """Kind → the longest wait of it, in seconds."""
+    in_work: Mapping[str, int] = field(default_factory=dict)
+    """Kind of task → how many the workers do."""
+    free: int = 0
+    """How many more they could."""
+    course: Course = field(default_factory=Course)
+    accuracy: Accuracy | None = None
+    """Held out at the sites: of the newest model of which something was said."""
+    _beaten: float = field(init=False)
+    _line: RoundsLine = field(default_factory=RoundsLine)
+    _held_out: HeldOut = field(default_factory=HeldOut)
+
+    def __post_init__(self) -> None:
+        self._beaten = self.clock()
+
+    # --- told by the loop -------------------------------------------------------------------------
+
+    def tell(
+        self,
+        beat: Heartbeat,
+        counts: Mapping[str, int],
+        waits: Mapping[str, float],
+        free: int,
+    ) -> None:
+        """A heartbeat was written; `waits` are all, in words, with their seconds."""
+        self.beat, self.counts, self.free = beat, counts, free
+        longest: dict[str, float] = {}
+        for what, seconds in waits.items():
+            kind = kind_of(what)
+            longest[kind] = max(seconds, longest.get(kind, 0.0))
+        self.waits = longest
+        self.in_work = Counter(each.partition(" ")[0] for each in beat.in_work)
+        self._beaten = self.clock()
+
+    def overhear(self, arrived: Arrived) -> None:
+        """A role took this in."""
+        message = arrived.message
+        if isinstance(message, Decision) and message.line == "rounds":
+            with suppress(Refused):
+                if self._line.hear(message, arrived.hash):
+                    self._went_on(message)
+
+    def measured(self, message: Measured, offset: int) -> None:
+        """This lies in `metrics`."""
+        if self._held_out.hear(message.name, message.values, offset):
+            self._weigh()
+
+    def _weigh(self) -> None:
+        models = (getattr(each, "model", None) for each in reversed(self._line.decisions.values()))
+        scored = (self._held_out.of(model) for model in models if model)
+        self.accuracy = next((each for each in scored if each), None)
+
+    def _went_on(self, decision: Decision) -> None:
+        before, line = self.course, self._line
+        rounds, seconds, missed = before.rounds, before.seconds, before.missed
+        opened_at, closed = before.opened_at, before.closed
+        if isinstance(decision, RoundOpened):
+            opened_at = self.clock()
+        if isinstance(decision, RoundClosed):
+            closed += 1
+            missed += len(decision.missing)
+            if self.beat is not None and opened_at is not None:  # else it was read, not seen
+                took = self.clock() - opened_at
+                at = bisect_left(ROUNDS, took)
+                rounds = (*rounds[:at], rounds[at] + 1, *rounds[at + 1 :])
+                seconds += took
+        if line.open_round is None:
+            opened_at = None
+        self.course = Course(
+            stage=line.stage.index if line.stage else 0,
+            stages=len(line.stages),
+            version=line.model.version if line.model else 0,
+            classes=len(line.rows),
+            grown=sum(stage.grown is not None for stage in line.stages),
+            opened_at=opened_at,
+            missed=missed,
+            rounds=rounds,
+            seconds=seconds,
+            closed=closed,
+        )
+
+    # --- asked by others --------------------------------------------------------------------------
+
+    @property
+    def age(self) -> float:
+        """Seconds since its last heartbeat, or since it began."""
+        return self.clock() - self._beaten
+
+    @property
+    def broker_away(self) -> Failure | None:
+        """The broker, while it does not answer."""
+        away = self.transport.away if isinstance(self.transport, Remote) else None
+        if away is None:
+            return None
+        return Failure(away.what, away.why, self.clock() - away.since)
+
+    def failures(self) -> Iterator[Failure]:
+        """What does not do its work, the first cause first."""
+        broker = self.broker_away
+        if broker:
+            yield broker
+        beat = self.beat
+        for away in beat.away if beat else ():
+            yield Failure(away.service, away.why, away.seconds + self.age)
+        if beat is not None and not broker and self.age > WELL:
+            yield Failure("loop", "it stands, and no service is away that it knows of", self.age)
+
+    def health(self) -> Health:
+        """Whether its loop turns; and what it does, or why not."""
+        failures = list(self.failures())
+        causes = "; ".join(f"{f.part} since {f.seconds:.0f} s: {f.cause}" for f in failures)
+        if self.beat is None:
+            return Health(not failures, causes or "waits for the run to be opened")
+        if self.age > WELL:
+            return Health(False, f"no heartbeat since {self.age:.0f} s: {causes}")
+        doing = ", ".join(f"{count} {kind}" for kind, count in sorted(self.in_work.items()))
+        return Health(True, "; ".join(each for each in (causes, doing) if each) or "nothing to do")
