@@ -113,7 +113,7 @@ compose-up:
 
 compose-down:
 	@$(STACK) $(EVERYBODY) down --remove-orphans $(if $(KEEP),,--volumes) $(if $(IMAGES),--rmi all)
-	@echo "make compose-down: containers and network$(if $(KEEP),, and volumes) are gone;" \
+	@echo "make compose-down: containers, network$(if $(KEEP),, and volumes) are gone;" \
 		"images $(if $(IMAGES),too,stay until IMAGES=1)."
 
 compose-cli:

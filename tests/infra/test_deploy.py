@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from infra.native.kafka import Broker
 from infra.transport.embedded import Embedded as Log
 from infra.vitals import Vitals
 from schemas.messages import Heartbeat
+from tests import containers
+from tests.engine import some_engine
 from tests.test_floors import ROOT, modules, name_of
 
 DEPLOY = ROOT / "infra" / "deploy"
@@ -128,3 +131,26 @@ def test_what_a_machine_says_of_its_mirrors_goes_to_builds(
         "FEDTWIN_BUILD_INDEX=https://pypi.example/simple",
         "FEDTWIN_BUILD_CA=/etc/ours.pem",
     ]
+
+
+def test_a_machine_that_forbids_an_engine_is_told_in_ci(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None answers, and what `make ci-setup` installed ends at once: a skip with its last words."""
+    forbidden = tmp_path / "dockerd"
+    forbidden.write_text(
+        "#!/bin/sh\necho 'failed to mount overlay: operation not permitted'\nexit 1\n"
+    )
+    forbidden.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody")
+    containers.engine.cache_clear()
+
+    with pytest.raises(pytest.skip.Exception) as told, some_engine(tmp_path / "engine"):
+        pytest.fail("an engine answers")
+
+    assert str(told.value).startswith("this machine cannot run an engine")
+    assert "operation not permitted" in str(told.value)
+    assert os.environ["DOCKER_HOST"] == f"unix://{tmp_path}/nobody"
+    assert not (tmp_path / "engine").exists()
