@@ -19,6 +19,7 @@ from aggregator.live import (
     Step,
     Waits,
 )
+from aggregator.rollback import rolled_back
 from aggregator.rounds import RoundSums, members_of, participants_of, prototypes_of, rate_of
 from infra.promises import (
     Answer,
@@ -48,6 +49,7 @@ from schemas.messages import (
     ModelName,
     ModelUpdate,
     Participant,
+    RolledBack,
     RoundClosed,
     RoundOpened,
     RunOpened,
@@ -140,6 +142,9 @@ class Aggregator:
             self._sums = None
             if not self.line.live:
                 self._must_learn()
+        if isinstance(decision, RolledBack) and decision.closes is not None:
+            self._closed.append(decision.closes)
+            self._sums = None
 
     def _count(self, arrived: Arrived, update: ModelUpdate) -> None:
         """Take an update into the open round's sums, if it answers that."""
@@ -283,6 +288,14 @@ class Aggregator:
             return f"verdicts of stage {t} by {_names(self._with_reasons(silent))}"
         return self._wait_for_teacher(t)
 
+    def _wait_for_found(self, t: int) -> str:
+        """The verdicts with which a live stage began, in words; empty when they were read."""
+        begun = self.line.stages[t].opened if t < len(self.line.stages) else None
+        silent = (
+            [e for e, moment in begun.found if self._verdicts.judged(e) < moment] if begun else []
+        )
+        return f"what {_names(silent)} found for stage {t}" if silent else ""
+
     def _with_reasons(self, silent: Sequence[str]) -> list[str]:
         """The entities; first those whose line a later program's decision has stopped, and why."""
         stopped = [(entity, self._verdicts.line(entity).stopped) for entity in silent]
@@ -322,9 +335,14 @@ class Aggregator:
     def anew(self, decision: Decision) -> tuple[list[Answer], Decision] | None:
         """The decision that was taken next, made once more from what it rests on.
 
+        Raises LookupError for a rollback to a model that was let go since.
+
         What time or people have chosen in a live run is taken from it, and the rest follows.
         """
         stage = self.line.stage
+        if isinstance(decision, RolledBack):
+            groups, rolled = rolled_back(self.line, decision.to, self._models.groups(decision.to))
+            return self._publish(groups, rolled.model), rolled
         if not self.line.live or stage is None:
             return (
                 self.decide() if self.line.opened is None or not self.line.live else ([], decision)
@@ -345,9 +363,11 @@ class Aggregator:
         line, stage = self.line, self.line.stage
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
-        if stage is None or stage.closed is not None:
-            if what := self._wait_for_teacher(len(line.stages)):
-                return Waits(what)
+        begun = stage is not None and stage.closed is None
+        t = len(line.stages) - begun
+        if what := self._wait_for_found(t) or self._wait_for_teacher(t):
+            return Waits(what)  # also of a stage that another aggregator has begun
+        if stage is None or not begun:
             return self._live.begins()
         if not stage.rounds and stage.grown is None and self._fresh(stage.index):
             return Grows()
@@ -463,7 +483,7 @@ class Aggregator:
 
     def _close_stage(self, stage: Stage) -> StageClosed:
         assert self.line.model is not None
-        models = [each.closed.model for each in stage.rounds if each.closed]
+        models = stage.models
         if not models:  # of a live run: nobody could train, and what was found since must grow
             models = [self.line.model]
         scored = models[self._configuration.warm_up_of(len(models)) :]
@@ -528,11 +548,11 @@ class Aggregator:
 
         The stage before is kept whole so that whoever reports on a run never comes too late.
         """
-        kept: set[ModelName] = set()
+        kept = {self.line.model} if self.line.model else set()
         for stage in self.line.stages:
             if stage.index >= len(self.line.stages) - 2:
                 kept |= {stage.grown.model} if stage.grown else set()
-                kept |= {each.closed.model for each in stage.rounds if each.closed}
+                kept |= {*stage.models}
                 kept |= {each.opened.base for each in stage.rounds}
             if stage.closed:
                 kept.add(stage.closed.last)

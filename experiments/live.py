@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from aggregator.aggregator import Opening
 from aggregator.opening import differences, live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
+from experiments.heldout import WORDS, HeldOut
 from experiments.processes import Processes
 from experiments.replay import Replay
 from experiments.scenario import Event, Scenario
@@ -47,7 +48,9 @@ from schemas.messages import (
     EntityJoined,
     EntityLeft,
     HeadGrown,
+    Measured,
     Paused,
+    RolledBack,
     RoundClosed,
     TwinDecision,
     WindowJudged,
@@ -60,6 +63,9 @@ AGAIN = 0.2  # seconds between two looks
 KEPT = 2.0  # seconds after which it is kept how far the scenario is
 TRIES = 20
 SLACK = 30.0  # seconds beyond its deadline in which the last round closes
+SCORED = 15.0  # seconds behind its end in which the last model is scored
+ALARM = "alarm"
+"""Of what is said in `metrics` of a model that is worse: alarm/<version>."""
 
 Tell = Callable[[str], None]
 
@@ -73,6 +79,8 @@ class Standing:
     line: RoundsLine = field(default_factory=RoundsLine)
     verdicts: VerdictLines = field(init=False)
     letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
+    held_out: HeldOut = field(default_factory=HeldOut)
+    """How good each model is at the sites."""
     told: list[Decision] = field(default_factory=list)
     """Decisions that nobody was told of yet."""
 
@@ -84,14 +92,16 @@ class Standing:
         """Where it reads."""
         of_site = [self.names.of_site(each, site) for site in self.sites
                    for each in ("classes", "dead-letters")]  # fmt: skip
-        names = self.names
-        return [names.federation("rounds"), *of_site, names.federation("dead-letters")]
+        of_all = [self.names.federation(each) for each in ("dead-letters", "metrics")]
+        return [self.names.federation("rounds"), *of_site, *of_all]
 
     def hear(self, arrived: Arrived) -> None:
         """Take what lies in one of them."""
         match arrived.message:
             case DeadLetter() as letter:
                 self.letters.setdefault((letter.topic, letter.offset), letter)
+            case Measured() as measured:
+                self.held_out.hear(measured)
             case TwinDecision() as verdict:
                 self.verdicts.hear(arrived.place.topic.rsplit(".", 1)[1], verdict)
                 self.told.append(verdict)
@@ -99,6 +109,15 @@ class Standing:
                 if self.line.hear(decision, arrived.hash):
                     self.verdicts.again()
                     self.told.append(decision)
+
+    @property
+    def present(self) -> list[str]:
+        """Entities that have joined, and not left since."""
+        return sorted(entity for entity, line in self.verdicts.of.items() if line.here)
+
+    def scored(self, version: int) -> bool:
+        """Whether every entity that is present has scored a model."""
+        return set(self.present) <= set(self.held_out.entities(version))
 
     @property
     def rounds(self) -> int:
@@ -133,6 +152,16 @@ class Outcome:
     detected: list[list[str]]
     """Of each injection, the classes that the entity announced and that have rows."""
     dead_letters: int
+    held_out_accuracy: float | None
+    """In percent, held out at the sites, of the newest version that all present entities scored; if
+    there is none, of the newest that any did."""
+    held_out_version: int | None
+    held_out_images: int
+    held_out_entities: int
+    """How many have scored it."""
+    present_entities: int
+    worse: list[str]
+    """In words, the models that lost more than `alarm_points` against the best before them."""
     model_version: int
     model_sha256: str
     replay_sha256: str
@@ -208,6 +237,9 @@ def live(
         tell("replaying the log")
         replayed = Replay(transport, names).fold()
     around.progress.over()
+    held, present = standing.held_out, standing.present
+    scored = held.newest(present)
+    share = held.share(-1 if scored is None else scored)
     return Outcome(
         run=name,
         entities={e: list(line.known) for e, line in sorted(standing.verdicts.of.items())},
@@ -218,6 +250,12 @@ def live(
             sorted(standing.found(each.entity) & {*each.classes}) for each in around.injected
         ],
         dead_letters=len(standing.letters),
+        held_out_accuracy=share.percent,
+        held_out_version=scored,
+        held_out_images=share.images,
+        held_out_entities=len(held.entities(-1 if scored is None else scored)),
+        present_entities=len(present),
+        worse=[loss.words for loss in held.losses(standing.line)],
         model_version=model.version,
         model_sha256=model.sha256,
         replay_sha256=replayed.model_sha256,
@@ -311,6 +349,7 @@ def _watched(
     began = time.monotonic() - progress.seconds
     until = began + seconds
     kept, rests = 0.0, False
+    teller = _Teller(around, transport, standing)
     while True:
         now = time.monotonic()
         programs.look()
@@ -332,14 +371,52 @@ def _watched(
             if said := _in_words(decision):
                 around.tell(f"{now - began:6.1f} s  {said}")
         standing.told.clear()
+        teller.look(now - began)
         if not rests and (now >= until or (streaming and not due and enough(standing))):
             rests, until = True, now
             _rest(around, transport, standing, reader)
         if rests and standing.line.open_round is None:
-            return standing
+            model = standing.line.model
+            if model is None or standing.scored(model.version) or now >= until + SCORED:
+                return standing
         if rests and now >= until + around.configuration.deadline + SLACK:
             raise RunFailed(f"the last round did not close: {around.folder / LOGS} has the words")
         transport.wait(AGAIN)
+
+
+@dataclass
+class _Teller:
+    """Tells how good each model is, once all who are there have scored it, and which are worse."""
+
+    around: _Federation
+    transport: Transport
+    standing: Standing
+    told: int = -1
+    """The newest version of which it has told."""
+
+    def look(self, at: float) -> None:
+        """Tell what there is to tell."""
+        held, line = self.standing.held_out, self.standing.line
+        for version in held.versions:
+            if version <= self.told or not self.standing.scored(version):
+                continue
+            self.told = version
+            share = held.share(version)
+            if share.percent is None:
+                continue
+            said = f"{share.percent:.1f} % of {share.images} images {WORDS}"
+            self.around.tell(f"{at:6.1f} s  version {version}: {said}")
+            if loss := held.loss(version, line):
+                self.around.tell(f"{at:6.1f} s  {loss.words}")
+                values = {
+                    "before": loss.before,
+                    "points": loss.points,
+                    "accuracy": loss.accuracy,
+                    "better": loss.better,
+                }
+                alarm = Measured(run=line.run, name=f"{ALARM}/{version}", values=values)
+                topic = self.around.names.federation("metrics")
+                self.transport.append(topic, records(alarm, source="operator")[1])
 
 
 def _rest(around: _Federation, transport: Transport, standing: Standing, reader: System) -> None:
@@ -432,4 +509,9 @@ def _in_words(decision: Decision) -> str:
         case RoundClosed(stage=stage, round=round, counted=counted, missing=missing, model=model):
             without = f", without {', '.join(missing)}" if missing else ""
             return f"round {stage}.{round} counts {len(counted)}{without}: version {model.version}"
+        case RolledBack(to=to, closes=closes, model=model):
+            uncounted = "" if closes is None else ", and the open round ends uncounted"
+            return (
+                f"an operator goes back to version {to.version}{uncounted}: version {model.version}"
+            )
     return ""

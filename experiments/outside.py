@@ -19,9 +19,11 @@ from infra.workers import Inline
 from schemas.configuration import Configuration, nearest
 from schemas.errors import ConfigurationError, DataError
 from schemas.messages import RunOpened
-from schemas.topics import NAME, Names, parted
+from schemas.topics import NAME, Names, parted, table_row
 
 RUNS = Path("runs")
+LINES = ("rounds", "classes")
+"""What it rests on: letters are for others, and lie in part where not everybody may read."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Outside:
         self.around: Surroundings = surroundings(
             opened.configuration, opened.data, transport, names
         )
-        listener = Listener(self.standing.hear, self.standing.topics)
+        lines = [each for each in self.standing.topics if table_row(each).name in LINES]
+        listener = Listener(self.standing.hear, lines)
         self._reader = System([listener], self.around, Inline({}))
         self.look()
 

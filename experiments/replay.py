@@ -8,7 +8,7 @@ let go meanwhile cannot be redone: of such a version only the copy in the log is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -36,6 +36,7 @@ from schemas.messages import (
     HeadGrown,
     ModelName,
     ModelUpdate,
+    RolledBack,
     RoundClosed,
     RunOpened,
     StageAdded,
@@ -59,6 +60,8 @@ class Replayed:
     """Of them, drawn or grown anew."""
     summed: int = 0
     """Averaged anew from every answer of their round."""
+    rolled_back: int = 0
+    """Made anew of an earlier one, to which an operator went back."""
     read: int = 0
     """Only read: their updates were let go, and the copy in the log is what its hash says."""
     gone: int = 0
@@ -73,15 +76,21 @@ class Replayed:
 
 
 class _Anew:
-    """The models that were made anew, or read where that could not be; the last two are held."""
+    """The models that were made anew, or read where that could not be.
 
-    def __init__(self, shelf: Shelf) -> None:
+    The last two are held, and those that are asked for again later.
+    """
+
+    def __init__(self, shelf: Shelf, later: Collection[ModelName]) -> None:
         self._shelf = shelf
+        self._later = later
         self._made: dict[ModelName, Groups] = {}
 
     def take(self, name: ModelName, groups: Groups) -> None:
         """Go on from this one."""
-        self._made = {**dict(list(self._made.items())[-1:]), name: groups}
+        last = list(self._made)[-1:]
+        held = {each: made for each, made in self._made.items() if each in [*last, *self._later]}
+        self._made = {**held, name: groups}
 
     def groups(self, name: ModelName) -> Groups:
         """Raises LookupError for another one, of which the log holds no copy either."""
@@ -125,7 +134,8 @@ class Replay:
     def fold(self) -> Replayed:
         """Make every decision anew, and compare."""
         found = Replayed(self._names.run)
-        models = _Anew(self._shelf)
+        decided = [decision for decision, _ in self._decisions]
+        models = _Anew(self._shelf, {each.to for each in decided if isinstance(each, RolledBack)})
         opened = self.opened
         opening = Opening(opened.configuration, opened.data, opened.schedule, opened.sites)
         aggregator = Aggregator(self._names, self._sites, opening, models)
@@ -191,7 +201,12 @@ class Replay:
                 found.versions += 1
                 self._take_copy(decision.model, models, found)
             return
-        made = aggregator.anew(decision)
+        try:
+            made = aggregator.anew(decision)
+        except LookupError:  # of a rollback, whose earlier model was let go
+            found.versions += 1
+            self._take_copy(_model_of(decision), models, found)
+            return
         if made is None or made[1] != decision:
             found.different.append(f"decision {decision.number}: {decision.kind()}")
             self._take_copy(_model_of(decision), models, found)
@@ -211,6 +226,7 @@ class Replay:
                 found.versions += 1
                 found.grown += isinstance(decision, RunOpened | HeadGrown)
                 found.summed += isinstance(decision, RoundClosed)
+                found.rolled_back += isinstance(decision, RolledBack)
 
     def _take_copy(self, name: ModelName | None, models: _Anew, found: Replayed) -> None:
         """Go on from the copy in the log, if one is left."""
@@ -279,7 +295,8 @@ class Replay:
 
 def _model_of(decision: Decision) -> ModelName | None:
     """The model that a decision brings, if it brings one."""
-    return decision.model if isinstance(decision, RunOpened | HeadGrown | RoundClosed) else None
+    kinds = RunOpened | HeadGrown | RoundClosed | RolledBack
+    return decision.model if isinstance(decision, kinds) else None
 
 
 def _place(answers: Sequence[tuple[str, Place, bool]], hash: str) -> tuple[str, Place] | None:

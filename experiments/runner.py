@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from experiments.measures import Measures, measure
 from experiments.metrics import Metrics
 from experiments.observer import Observer
 from experiments.recipes import run_name
+from experiments.registry import registry as of_model
 from experiments.report import write_report
 from experiments.system import WRITING, Embedded, Watched, embedded, opening_of
 from infra.points import Hook, no_hook
@@ -321,47 +321,13 @@ def finish(
 
 def registry(observer: Observer, dataset: Dataset) -> dict[str, str]:
     """What whoever uses the model has to know: classes, images, family, and what is new to it."""
-    opened = observer.line.opened
-    assert opened is not None
-    uids = sorted(observer.line.rows, key=lambda uid: observer.line.rows[uid])
-    names = dict(zip(dataset.class_uids, dataset.class_names, strict=True))
-    return {
-        "classes": json.dumps(uids),
-        "class_names": json.dumps([names.get(uid, uid) for uid in uids]),
-        "data": opened.data.model_dump_json(),
-        "data_licence": dataset.licence,
-        "data_citation": dataset.citation,
-        "recipe": opened.configuration.recipe,
-        "strategy": opened.configuration.strategy,
-        "seed": str(opened.configuration.seed),
-        "width": str(opened.configuration.width),
-        "family": opened.configuration.family,
-        **{name: repr(value) for name, value in _novelty(observer).items()},
-    }
-
-
-def _novelty(observer: Observer) -> dict[str, float]:
-    """What makes an image unlike anything known (docs/method.md 3.4): numbers of the last stage.
-
-    Entropy over the rows and `virtual_rows` zero logits, above `reference_entropy` by more than
-    `entropy_threshold`, in nats.
-    """
-    opened, last = observer.line.opened, len(observer.line.stages) - 1
-    assert opened is not None
-    lines = observer.verdicts.of.values()
-    verdicts = [line.verdicts[last] for line in lines if last in line.verdicts]
-    references = [
-        verdict.reference
-        for verdict in verdicts
-        if verdict.reference is not None and not verdict.first_contact
-    ]
-    stages = opened.schedule.stages
-    grown_before = opened.configuration.entropy_head == "pre_growth" and last > 0
-    return {
-        "virtual_rows": 0 if grown_before else len(stages[min(last, len(stages) - 1)].classes),
-        "reference_entropy": sum(references) / len(references) if references else 0.0,
-        "entropy_threshold": max((verdict.threshold for verdict in verdicts), default=0.0),
-    }
+    return of_model(
+        observer.line,
+        observer.verdicts,
+        dict(zip(dataset.class_uids, dataset.class_names, strict=True)),
+        licence=dataset.licence,
+        citation=dataset.citation,
+    )
 
 
 def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:

@@ -11,6 +11,7 @@ from typing import Literal
 from experiments.numbers import counted, name_of
 from experiments.watching import Program, Watching
 from infra.pulse import BEAT, STOPPED
+from schemas.heldout import Accuracy
 from schemas.messages import ModelName, RoundOpened
 
 SILENT = 3 * BEAT
@@ -71,6 +72,8 @@ class ProgramView:
     before: str
     """Why the one before it under this name has ended, if that was no good end."""
     in_work: list[str]
+    queued: int
+    """Tasks that wait for a worker."""
     waits: list[Waited]
     lag: dict[str, int]
     memory: int
@@ -142,8 +145,10 @@ class View:
     """Classes that have a row, in order of their rows."""
     version: int | None
     model_sha256: str | None
+    held_out: AccuracyView | None
+    """Accuracy held out at the sites, of the newest version that most of the twins have scored."""
     accuracy: list[AccuracyView]
-    """Held out at the sites; the newest version first."""
+    """Of each version, as far as it was scored; the newest first."""
     entities: list[EntityView]
     programs: list[ProgramView]
     lag: dict[str, dict[str, int]]
@@ -165,7 +170,8 @@ def view(
     unread: Mapping[str, str] | None = None,
 ) -> View:
     """What was heard, as it stands at a moment; `outages` are those of whoever looks."""
-    line, models = watching.line, list(islice(watching.models(), SCORED))
+    line = watching.line
+    models = list(islice(line.newest_models(), SCORED))
     programs = [_program(watching, each, now) for each in _shown(watching, now)]
     status = _status(watching, programs)
     services = [*outages, *_missed(watching, programs)]
@@ -179,6 +185,7 @@ def view(
         head=sorted(line.rows, key=lambda uid: line.rows[uid]),
         version=line.model.version if line.model else None,
         model_sha256=line.model.sha256 if line.model else None,
+        held_out=_told(watching.held_out.newest(models)),
         accuracy=_accuracy(watching, models),
         entities=[_entity(watching, each, models) for each in watching.entities],
         programs=programs,
@@ -230,6 +237,7 @@ def _program(watching: Watching, program: Program, now: float) -> ProgramView:
         why=beat.ended.why if beat.ended else "",
         before=program.before.why if program.before else "",
         in_work=list(beat.in_work),
+        queued=beat.queued,
         waits=[Waited(what, seconds) for what, seconds in beat.waits],
         lag=dict(beat.lag),
         memory=beat.memory,
@@ -316,8 +324,14 @@ def _round(watching: Watching, opened: RoundOpened, now: float) -> RoundView:
 
 def _accuracy(watching: Watching, models: Sequence[ModelName]) -> list[AccuracyView]:
     said = (watching.held_out.of(model) for model in models)
-    told = [each for each in said if each is not None][:VERSIONS]
-    return [AccuracyView(a.version, a.percent, a.images, a.entities) for a in told]
+    told = (each for each in map(_told, said) if each is not None)
+    return list(islice(told, VERSIONS))
+
+
+def _told(accuracy: Accuracy | None) -> AccuracyView | None:
+    if accuracy is None:
+        return None
+    return AccuracyView(accuracy.version, accuracy.percent, accuracy.images, accuracy.entities)
 
 
 def _letter(watching: Watching, now: float) -> LetterView | None:

@@ -6,7 +6,6 @@ to at a moment. Nothing here reads a clock: whoever hears says when it heard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +19,6 @@ from schemas.messages import (
     Heartbeat,
     Measured,
     Message,
-    ModelName,
     RoundClosed,
     RoundOpened,
     TwinDecision,
@@ -55,7 +53,7 @@ class Program:
     heard: float | None
     """When we last heard of it while we looked."""
     idle_since: float | None = None
-    """Since when, by our clock, it has said that nothing is in work."""
+    """Since when, by our clock, it has said that nothing is in work, nor waits to be."""
     before: Ended | None = None
     """How the one before it under this name has ended."""
 
@@ -141,7 +139,7 @@ class Watching:
             ended = known.beat.ended
             fresh.before = ended if ended and ended.code else known.before
             fresh.idle_since = known.idle_since
-        if beat.in_work:
+        if beat.in_work or beat.queued:
             fresh.idle_since = None
         elif fresh.idle_since is None:
             fresh.idle_since = heard.now if heard.fresh else beat.at
@@ -173,12 +171,3 @@ class Watching:
             for each, count in zip(opened.participants, said, strict=True)
             if count is not None and count.number == opened.number
         ]
-
-    def models(self) -> Iterator[ModelName]:
-        """Models of rounds that closed and of growths, the newest first."""
-        seen: set[int] = set()
-        for decision in reversed(self.line.decisions.values()):
-            model = getattr(decision, "model", None)
-            if isinstance(model, ModelName) and model.version not in seen:
-                seen.add(model.version)
-                yield model

@@ -86,6 +86,10 @@ class Told(Collector):
     def _work(self) -> Iterator[Metric]:
         vitals = self._vitals
         yield _gauges("in_work", "Tasks that its workers do, by kind.", "task", vitals.in_work)
+        yield _gauge(
+            "queued_tasks", "Tasks that wait for a worker, or for a place on the machine.",
+            vitals.beat.queued if vitals.beat else 0,
+        )  # fmt: skip
         yield _gauge("workers_free", "Tasks more that they could do.", vitals.free)
         yield _gauges("wait_seconds", "The longest wait of each kind.", "what", vitals.waits)
         buffered = [n for name, n in vitals.counts.items() if name.startswith("buffered ")]

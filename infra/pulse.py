@@ -85,6 +85,7 @@ class Pulse:
             at=time.time(),
             in_work=tuple(" ".join(map(str, id)) for id in self._system.in_work),
             waits=tuple((wait.what, wait.seconds) for wait in waits[:MOST_WAITS]),
+            queued=self._system.queued,
             up=now - self._began,
             memory=held(),
             lag=self._lag(),

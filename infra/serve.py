@@ -690,6 +690,11 @@ class System:
         return [id for _, id in self._in_work.values()]
 
     @property
+    def queued(self) -> int:
+        """Tasks that wait for a worker."""
+        return len(self._queue)
+
+    @property
     def free(self) -> int:
         """How many more tasks the workers could do."""
         return self._workers.free

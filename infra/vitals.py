@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from infra.promises import Arrived
@@ -23,6 +24,7 @@ from schemas.heldout import Accuracy, HeldOut
 from schemas.line import RoundsLine
 from schemas.messages import Decision, Heartbeat, Measured, RoundClosed, RoundOpened
 
+SCORED = 64  # newest versions among which one is looked for that was scored
 WELL = 10.0  # seconds in which the loop of a program that is well has told of itself
 WAITS: tuple[tuple[str, str], ...] = (
     ("RunOpened", "run"),
@@ -114,7 +116,7 @@ class Vitals:
     """How many more they could."""
     course: Course = field(default_factory=Course)
     accuracy: Accuracy | None = None
-    """Held out at the sites: of the newest model of which something was said."""
+    """Held out at the sites: of the newest model that most of the twins have scored."""
     _beaten: float = field(init=False)
     _line: RoundsLine = field(default_factory=RoundsLine)
     _held_out: HeldOut = field(default_factory=HeldOut)
@@ -155,9 +157,7 @@ class Vitals:
             self._weigh()
 
     def _weigh(self) -> None:
-        models = (getattr(each, "model", None) for each in reversed(self._line.decisions.values()))
-        scored = (self._held_out.of(model) for model in models if model)
-        self.accuracy = next((each for each in scored if each), None)
+        self.accuracy = self._held_out.newest(islice(self._line.newest_models(), SCORED))
 
     def _went_on(self, decision: Decision) -> None:
         before, line = self.course, self._line

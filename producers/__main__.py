@@ -153,7 +153,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 kafka = kafka_settings(settings.site_kafka)
                 make_topics(kafka, names, "site", [site], entities)
             if followed:
-                _follow(transport, names, opened, run, followed, given, hook)
+                _follow(transport, names, opened, run, followed, given, hook, vitals)
             elif given.live:
                 streaming = Streaming(transport, names, run)
                 _stream_first_days(streaming, opened, first_days, settings, given)
@@ -285,6 +285,7 @@ def _follow(
     entity: str,
     given: Namespace,
     hook: Hook,
+    vitals: Vitals,
 ) -> None:
     root: Path = given.folder
     folder = Folder(root, opened.data, _classes(given), settle=given.settle, give_up=given.give_up)
@@ -313,6 +314,7 @@ def _follow(
         names,
         process=given.process,
         patience=patience_of(opened.configuration),
+        vitals=vitals,
         each_turn=lambda system: following.turn(),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from infra.transport.base import Transport, Trimmed
 from producers.entity import batches, image_batch
 from schemas.codec import piece, records, unpack
-from schemas.errors import Refused
+from schemas.errors import ConfigurationError, Refused
 from schemas.limits import LEAST_BYTES
 from schemas.messages import ImageBatch, Message, StreamEnded, StreamMarked, TwinState
 from schemas.topics import Names
@@ -62,7 +63,8 @@ class Streaming:
         self._read_on(topic)
         if self._transport.first(topic) and topic not in self._settled:
             self._settled.add(topic)
-            self._read_on(self._names.of_entity("twin-state", entity), topic)
+            with suppress(ConfigurationError):  # who may not ask the twin sends again, and that is
+                self._read_on(self._names.of_entity("twin-state", entity), topic)  # no harm
         return self._counts.get(topic, {})
 
     def stream(

@@ -7,8 +7,9 @@ entities, so it weighs every image alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from schemas.messages import ModelName
@@ -17,6 +18,8 @@ from schemas.topics import NAME
 PREFIX = "held-out"
 MOST = 256
 """Versions that are remembered: the newest."""
+LAST = 3
+"""Versions among which the one is looked for that most have scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,15 @@ class HeldOut:
         if not images:
             return None
         return Accuracy(model.version, sum(each[2] for each in said), images, len(said))
+
+    def newest(self, models: Iterable[ModelName]) -> Accuracy | None:
+        """Of these models, the newest first, the one that tells where the federation stands.
+
+        Twins say what they see one after the other: of the last few that anybody has scored it is
+        the newest of those that most have. Who left is missed for so many versions.
+        """
+        scored = (each for each in map(self.of, models) if each)
+        return max(islice(scored, LAST), key=lambda each: each.entities, default=None)
 
     def at(self, entity: str, model: ModelName) -> float | None:
         """The percent of one entity's images that a model takes for what they are."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import Refused
@@ -20,6 +20,7 @@ from schemas.messages import (
     Look,
     ModelName,
     Paused,
+    RolledBack,
     RoundClosed,
     RoundOpened,
     RunOpened,
@@ -53,6 +54,8 @@ class Round:
 
     opened: RoundOpened
     closed: RoundClosed | None = None
+    dropped: RolledBack | None = None
+    """In place of `closed`: it ended uncounted, for an operator went back to an earlier model."""
 
 
 @dataclass
@@ -64,7 +67,15 @@ class Stage:
     opened: StageOpened | None = None
     """In a live run: the decision that began it."""
     rounds: list[Round] = field(default_factory=list)
+    rolled_back: list[RolledBack] = field(default_factory=list)
     closed: StageClosed | None = None
+
+    @property
+    def models(self) -> list[ModelName]:
+        """Those with which its rounds closed and those of rollbacks, in the order of decisions."""
+        named = [each.closed for each in self.rounds if each.closed]
+        both: list[RoundClosed | RolledBack] = [*named, *self.rolled_back]
+        return [each.model for each in sorted(both, key=lambda each: each.number)]
 
 
 class RoundsLine:
@@ -117,9 +128,10 @@ class RoundsLine:
     @property
     def open_round(self) -> RoundOpened | None:
         """The round that waits for updates."""
-        if self.stage and self.stage.rounds and self.stage.rounds[-1].closed is None:
-            return self.stage.rounds[-1].opened
-        return None
+        newest = self.stage.rounds[-1] if self.stage and self.stage.rounds else None
+        if newest is None or newest.closed or newest.dropped:
+            return None
+        return newest.opened
 
     @property
     def over(self) -> bool:
@@ -180,6 +192,14 @@ class RoundsLine:
         """The newest model when this decision had been taken; it has to be read already."""
         at = bisect_right(self._models, number, key=lambda named: named[0])
         return self._models[at - 1][1]
+
+    def named(self, version: int) -> ModelName | None:
+        """The model of a version, as a decision named it."""
+        return next((model for _, model in self._models if model.version == version), None)
+
+    def newest_models(self) -> Iterator[ModelName]:
+        """Every model that a decision named, the newest first."""
+        return (model for _, model in reversed(self._models))
 
     def rearmed(self, entity: str, moment: int, after: int) -> bool:
         """Whether a live twin that found new classes may judge again: a round that closed up to
@@ -300,6 +320,8 @@ class RoundsLine:
                 self._begin(decision)
             case Paused() if self.live:
                 self._pause(decision)
+            case RolledBack() if self.live:
+                self._roll_back(decision)
             case HeadGrown():
                 self._grow(decision)
             case RoundOpened():
@@ -332,6 +354,19 @@ class RoundsLine:
         self._must(self.knows(paused.entity), paused, f"{paused.entity} is not known")
         self._must(paused.rests != (paused.entity in self.resting), paused, "changes nothing")
         self.resting ^= {paused.entity}
+
+    def _roll_back(self, rolled: RolledBack) -> None:
+        opened = self.open_round
+        earlier = {model for _, model in self._models} - {self.model}
+        self._must(rolled.to in earlier, rolled, "goes back to no earlier model")
+        fits = rolled.closes == (opened.number if opened else None)
+        self._must(fits, rolled, "not the round that is open")
+        self._must(self._follows(rolled.model), rolled, "not the next version")
+        if opened is not None:
+            self.stages[-1].rounds[-1].dropped = rolled
+        if self.stages and self.stages[-1].closed is None:
+            self.stages[-1].rolled_back.append(rolled)
+        self.model = rolled.model
 
     def _grow(self, grown: HeadGrown) -> None:
         rows = dict(self.rows) | grown.rows
@@ -397,8 +432,8 @@ class RoundsLine:
         complete = self.live or len(rounds) == self.opened.configuration.rounds_per_stage
         fits = stage and stage.closed is None and stage.index == end.stage and complete
         self._must(bool(fits) and self.open_round is None, end, "its rounds are not over")
-        own = [each.closed.model for each in rounds if each.closed]
-        if self.live and not rounds:
+        own = stage.models if stage else []
+        if self.live and not own:
             own = [end.last]
         self._must(
             end.last == self.model and set(end.candidates) <= set(own), end, "not its models"

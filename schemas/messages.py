@@ -375,6 +375,21 @@ class Paused(Decision):
     rests: bool
 
 
+class RolledBack(Decision):
+    """Operator's command → all: the newest model of a live run has an earlier one's values again.
+
+    A round that is open ends with this, and counts nobody.
+    """
+
+    line = "rounds"
+    to: ModelName
+    """The earlier model."""
+    closes: Number | None
+    """Number of the RoundOpened that this closes."""
+    model: ModelName
+    """That model's values, with a row for each class that has one now."""
+
+
 # --- content ------------------------------------------------------------------------------------
 
 
@@ -467,6 +482,10 @@ class TwinState(Message):
     """Hash of the counted update whose StrategyKept the strategy goes on from."""
     entropy: Finite | None = None
     """Of the classes that became old, in nats, just before they did; for the signal of 3.2 only."""
+    apart: dict[Uid, tuple[tuple[Uid, Number], ...]] = Field(default={})
+    """Of a live twin: source and number of each image that it keeps apart to score models on."""
+    apart_to: Number = 0
+    """Of the images before this position those are all that are kept apart."""
     trimmed: Number
     """Position of the first image that the log still has to hold for this state."""
     offset: Number
@@ -478,12 +497,17 @@ class TwinState(Message):
 
 
 class ExemplarImage(Content):
-    """Twin → itself: one exemplar's pixels, group `images`, uint8 (1, C, H, W)."""
+    """Twin → itself: the pixels of one exemplar, or of one image that is kept apart.
+
+    The group `images` holds one tensor `images`, uint8 (1, C, H, W).
+    """
 
     entity: Entity
     source: Uid
     image: Number
     label: Uid
+    apart: Number | None = None
+    """Of an image that is kept apart: number of the first TwinState that names it."""
 
     @property
     def identity(self) -> str:
@@ -545,6 +569,8 @@ class Heartbeat(Message):
     """What its workers do now."""
     waits: tuple[tuple[str, Finite], ...]
     """What it waits for, in words, and for how many seconds."""
+    queued: Number = 0
+    """Tasks that wait for a worker, or for a place on its machine."""
     up: Finite = 0.0
     """Seconds since it began."""
     memory: Number = 0
@@ -584,6 +610,7 @@ KINDS: dict[str, type[Message]] = {
     for kind in (
         ImageBatch, StreamMarked, StreamEnded, EntityJoined, EntityLeft, WindowJudged, RunOpened,
         StageOpened, HeadGrown, RoundOpened, RoundClosed, StageClosed, StageAdded, Paused,
+        RolledBack,
         GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
         Heartbeat, DeadLetter,

@@ -68,8 +68,8 @@ TOPICS = (
         "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
         "aggregator", "all",
         ("RunOpened", "StageOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed",
-         "StageAdded", "Paused"),
-        commanded=True,
+         "StageAdded", "Paused", "RolledBack"),
+         commanded=True,
     ),
     Topic(
         "updates", "site", "federation", "twins", ("aggregator", "twins"), "aggregator",

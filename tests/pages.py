@@ -47,3 +47,11 @@ def typed(commands: list[str], folder: Path) -> tuple[int, str]:
         stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     return told.returncode, told.stdout
+
+
+def leave(folder: Path) -> None:
+    """End what services a page has left running, in the checkout or in a folder of it."""
+    down = [str(folder / ".venv/bin/python"), "-m", "infra.native", "down"]
+    for services in folder.rglob(".services.json"):
+        home = {**os.environ, "PYTHONPATH": str(folder)}
+        subprocess.run(down, cwd=services.parent, env=home, check=True, timeout=60)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.pages import blocks, checkout, typed
+from tests.pages import blocks, checkout, leave, typed
 from tests.test_floors import ROOT
 
 DOCS = ROOT / "docs"
@@ -32,9 +31,7 @@ def test_every_command_of_a_page_can_be_typed(page: Path, tmp_path: Path) -> Non
     try:
         code, words = typed(blocks(page), folder)
     finally:
-        if (folder / ".services.json").exists():
-            down = [str(folder / ".venv/bin/python"), "-m", "infra.native", "down"]
-            subprocess.run(down, cwd=folder, check=True, timeout=60)
+        leave(folder)
     assert code == 0, words[-3000:]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from infra.promises import Library, Place
 from schemas.messages import ImageBatch
+from twins.apart import is_tenth
 
 NO_IMAGE = 2**32 - 1
 """Label code of a number whose image could not be sent."""
@@ -51,6 +52,8 @@ class Image(NamedTuple):
     offset: int
     row: int
     """Its row among the images of its batch that have content."""
+    tenth: bool = False
+    """Whether it is one of those that a live twin keeps apart, unless it has enough of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,23 @@ class Batch:
     """Images with content before `first` in the batch as it was sent."""
     start: int
     labels: array[int]
+    tenths: frozenset[int] = frozenset()
+    """Which of them, from 0, are every tenth image of a live stream."""
 
     def images(self, labels: Labels) -> Iterator[Image]:
         """Its images that have content."""
         row = self.skipped
         for i, code in enumerate(self.labels):
             if code != NO_IMAGE:
-                uid = labels.uid(code)
-                yield Image(self.start + i, uid, self.source, self.first + i, self.offset, row)
+                yield Image(
+                    self.start + i,
+                    labels.uid(code),
+                    self.source,
+                    self.first + i,
+                    self.offset,
+                    row,
+                    i in self.tenths,
+                )
                 row += 1
 
 
@@ -100,8 +112,11 @@ class Stream:
         """Images from the first batch that is held up to its position."""
         return self.position - self.batches[0].start if self.batches else 0
 
-    def take(self, batch: ImageBatch, offset: int) -> bool:
-        """Take the images of a batch that are next in their source; says whether there were any."""
+    def take(self, batch: ImageBatch, offset: int, *, live: bool = False) -> bool:
+        """Take the images of a batch that are next in their source; says whether there were any.
+
+        Of a live run every tenth is marked.
+        """
         self.last_offset = max(self.last_offset, offset)
         due = self.sources.get(batch.source, 0)
         if not batch.first <= due < batch.first + len(batch.classes):
@@ -110,7 +125,8 @@ class Stream:
         fresh = batch.classes[repeats:]
         skipped = sum(uid is not None for uid in batch.classes[:repeats])
         codes = array("I", (self._labels.code(uid) for uid in fresh))
-        self.batches.append(Batch(offset, batch.source, due, skipped, self.position, codes))
+        tenths = frozenset(i for i in range(len(fresh)) if live and is_tenth(batch.source, due + i))
+        self.batches.append(Batch(offset, batch.source, due, skipped, self.position, codes, tenths))
         self.sources[batch.source] = due + len(fresh)
         self.position += len(fresh)
         return True

@@ -1,9 +1,9 @@
 """What a twin wrote down about itself and reads again, it or a copy of it. Never pixels in memory.
 
-Its topic holds three kinds of records, content first. An *exemplar* has the pixels of one image;
-what a strategy would *keep* of an update is named for that update; and a *state* says what a
-decision made of the twin, and names both. The first state of a number counts. What the newest one
-has settled and does not name is let go.
+Its topic holds three kinds of records, content first. An *exemplar* has the pixels of one image,
+and so has an image that a live twin keeps *apart*; what a strategy would *keep* of an update is
+named for that update; and a *state* says what a decision made of the twin, and names them. The
+first state of a number counts. What the newest one has settled and does not name is let go.
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ class Diary:
     """The newest state of one twin, and where lies what it names."""
 
     __slots__ = (
-        "_albums", "_chores", "_entity", "_kept", "_key", "_samples", "_shared", "exemplars",
-        "state", "topic",
+        "_albums", "_chores", "_entity", "_kept", "_key", "_samples", "_shared", "_to_be_named",
+        "apart", "exemplars", "state", "topic",
     )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
         self.topic = shared.names.of_entity("twin-state", entity)
         self.state: TwinState | None = None
-        """Without its exemplars, which take less room in `exemplars`."""
+        """Without the images that it names, which take less room below."""
         self.exemplars: dict[str, Images] = {}
         """Class → the exemplars that the state names, best first."""
+        self.apart: dict[str, Images] = {}
+        """Class → the images that the state keeps apart, in the order in which they came."""
         self._entity = entity
         self._shared = shared
         self._samples = shared.names.of_entity("samples", entity)
         self._key: tuple[str, int] | None = None
         """Under which the state lies, and in how many pieces."""
         self._albums: dict[str, Album] = {}
-        """Class → where the pixels of its exemplars lie."""
+        """Class → where the pixels of its exemplars lie, and of what is kept apart."""
+        self._to_be_named: dict[Exemplar, int] = {}
+        """Images that are kept apart → number of the state that is to name them."""
         self._kept: dict[str, tuple[int, Place]] = {}
         """Hash of an update → the round it answers, and where what it would keep lies."""
         self._chores: list[Answer] = []
@@ -58,6 +62,11 @@ class Diary:
         """Class → images before this position are done with: exemplars, or nothing."""
         return self.state.settled if self.state else {}
 
+    @property
+    def apart_to(self) -> int:
+        """Images before this position are kept apart if the state names them, and else not."""
+        return self.state.apart_to if self.state else 0
+
     def remembered(self) -> list[Remembered]:
         """Each exemplar with its class, in the order in which the classes were learned."""
         learned = self.state.learned if self.state else ()
@@ -67,12 +76,16 @@ class Diary:
         """Class → exemplars, as a state names them."""
         return {uid: tuple(images) for uid, images in self.exemplars.items()}
 
+    def named_apart(self) -> dict[str, tuple[Exemplar, ...]]:
+        """Class → images that are kept apart, likewise."""
+        return {uid: tuple(images) for uid, images in self.apart.items()}
+
     def holds_pixels(self, uid: str, image: Exemplar) -> bool:
-        """Whether the pixels of an exemplar of this class were read back."""
+        """Whether the pixels of an image of this class were read back."""
         return image in self._albums.get(uid, ())
 
     def pixels(self, library: Library, remembered: Remembered) -> NDArray[np.uint8]:
-        """The pixels of an exemplar, (1, C, H, W). Raises LookupError."""
+        """The pixels of an exemplar or an image kept apart, (1, C, H, W). Raises LookupError."""
         offsets = self._albums[remembered.label][remembered.image]
         message = library.message(Place(self.topic, offsets))
         assert isinstance(message, ExemplarImage)
@@ -93,18 +106,30 @@ class Diary:
     # --- reading ---------------------------------------------------------------------------------
 
     def note_exemplar(self, message: ExemplarImage, place: Place) -> None:
-        """Note where an exemplar lies. Raises Refused when that is no image of this run."""
+        """Note where an image lies. Raises Refused when that is no image of this run."""
         check_images(message.groups, 1, self._shared.data)
         image = (message.source, message.image)
-        if message.label in self.settled and not self._names(message.label, image):
+        if self._is_done_with(message, image):
             self._chores.append(Forget(self.topic, _image_key(image), len(place.offsets)))
             return
+        if message.apart is not None and message.apart > self.number:
+            self._to_be_named[image] = message.apart
         self._albums.setdefault(message.label, Album()).setdefault(image, place.offsets)
+
+    def _is_done_with(self, message: ExemplarImage, image: Exemplar) -> bool:
+        """Whether the state is behind what an image was written for, and does not name it."""
+        if self._names(message.label, image):
+            return False
+        if message.apart is not None:
+            return message.apart <= self.number
+        return message.label in self.settled
 
     def _names(self, uid: str, image: Exemplar) -> bool:
         """Whether the state names an image: nearly always for the class that its record tells."""
-        exemplars = self.exemplars
-        return image in exemplars.get(uid, ()) or any(image in each for each in exemplars.values())
+        both = (self.exemplars, self.apart)
+        return any(image in each.get(uid, ()) for each in both) or any(
+            image in images for each in both for images in each.values()
+        )
 
     def note_kept(self, message: StrategyKept, place: Place) -> None:
         """Note where lies what the strategy would keep of an update."""
@@ -123,18 +148,23 @@ class Diary:
             return False
         if self._key:
             self._chores.append(Forget(self.topic, *self._key))
-        self.state, self._key = state.model_copy(update={"exemplars": {}}), key
+        self.state, self._key = state.model_copy(update={"exemplars": {}, "apart": {}}), key
         self.exemplars = {uid: Images(images) for uid, images in state.exemplars.items()}
+        self.apart = {uid: Images(images) for uid, images in state.apart.items()}
         self._chores.append(Seek(self._samples, state.offset))
         self._chores += self._let_go(state)
         return True
 
     def _let_go(self, state: TwinState) -> Iterator[Answer]:
         """What a state that was read back has settled."""
-        named = {image for images in self.exemplars.values() for image in images}
-        for album in (album for uid, album in self._albums.items() if uid in state.settled):
+        both = (self.exemplars, self.apart)
+        named = {image for each in both for images in each.values() for image in images}
+        waited = self._to_be_named
+        self._to_be_named = {image: n for image, n in waited.items() if n > state.number}
+        for uid, album in self._albums.items():
             for image in [image for image in album if image not in named]:
-                yield Forget(self.topic, _image_key(image), len(album.pop(image)))
+                if image not in self._to_be_named and (uid in state.settled or image in waited):
+                    yield Forget(self.topic, _image_key(image), len(album.pop(image)))
         for hash, (opened, place) in list(self._kept.items()):
             if opened < state.number and hash != state.kept:
                 del self._kept[hash]
@@ -149,14 +179,20 @@ class Diary:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def say_exemplar(self, uid: str, image: Exemplar, content: NDArray[np.uint8]) -> Say:
-        """The record of one exemplar; its pixels are (C, H, W)."""
+    def say_exemplar(
+        self, uid: str, image: Exemplar, content: NDArray[np.uint8], apart: int | None = None
+    ) -> Say:
+        """The record of one image; its pixels are (C, H, W).
+
+        `apart` is the number of the state that names it, where it is no exemplar.
+        """
         exemplar = ExemplarImage(
             run=self._shared.line.run,
             entity=self._entity,
             source=image[0],
             image=image[1],
             label=uid,
+            apart=apart,
             groups={"images": {"images": content[None]}},
         )
         return Say(self.topic, exemplar, _image_key(image))

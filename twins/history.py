@@ -73,10 +73,14 @@ class History:
 
     def _count_rounds(self, stage: Stage) -> None:
         """Rounds of a stage closed: what the strategy keeps is that of the update they counted."""
-        for closed in (each.closed for each in stage.rounds[self._rounds :]):
-            if closed is None:
+        for closed, dropped in (
+            (each.closed, each.dropped) for each in stage.rounds[self._rounds :]
+        ):
+            if closed is None and dropped is None:
                 return
             self._rounds += 1
+            if closed is None:
+                continue
             kept = self._shared.counted[closed.number].get(self._entity)
             if kept is not None:
                 change = self._changes[-1]._replace(number=closed.number, kept=kept)

@@ -14,6 +14,7 @@ from infra.promises import Library
 from schemas.messages import WindowJudged
 from schemas.topics import parted
 from schemas.verdicts import VerdictLine
+from twins.apart import first_of_each
 from twins.buffer import Image, Stream, pixels
 from twins.diary import Diary
 from twins.exemplars import Remembered
@@ -25,7 +26,7 @@ Known = Image | Remembered
 
 
 class Knowledge:
-    """Of one twin; the four things that it does read it and change nothing in it."""
+    """Of one twin; the things that it does read it and change nothing in it."""
 
     __slots__ = ("diary", "entity", "history", "samples", "shared", "stream")
 
@@ -81,11 +82,43 @@ class Knowledge:
     def unsettled(
         self, up_to: int, classes: Collection[str], settled: Mapping[str, int]
     ) -> Iterator[Image]:
-        """Images of these classes before a position; of each class from where it is settled on."""
+        """Images of these classes before a position; of each class from where it is settled on.
+
+        None that is kept apart: nobody trains on those, remembers them or compares with them.
+        """
+        apart = self._apart()
         for image in self.stream.images():
             start = settled.get(image.label, 0)
-            if image.label in classes and start <= image.position < up_to:
+            wanted = image.label in classes and start <= image.position < up_to
+            if wanted and image.position not in apart:
                 yield image
+
+    def kept_apart(self, up_to: int | None = None) -> list[Image]:
+        """Images of the stream that a live twin keeps apart and its state does not name yet."""
+        state = self.diary
+        found = first_of_each(self.stream.images(), state.apart, state.apart_to)
+        return [image for image in found if up_to is None or image.position < up_to]
+
+    def _apart(self) -> Collection[int]:
+        """Positions of all images of the stream that are kept apart."""
+        if not self.shared.line.live:
+            return ()
+        state = self.diary
+        named = {
+            image.position
+            for image in self.stream.images()
+            if image.tenth
+            and image.position < state.apart_to
+            and (image.source, image.number) in state.apart.get(image.label, ())
+        }
+        return named | {image.position for image in self.kept_apart()}
+
+    def held_out(self) -> list[Known]:
+        """What a model is scored on: images that are kept apart, of classes that have a row."""
+        rows, apart = self.shared.line.rows, self.diary.apart
+        named = [Remembered(uid, each) for uid, images in apart.items() for each in images]
+        found: list[Known] = [*self.kept_apart(), *named]
+        return [image for image in found if image.label in rows]
 
     def known_images(self, up_to: int) -> list[Known]:
         """Its raw images, and behind them the exemplars."""

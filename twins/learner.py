@@ -20,6 +20,7 @@ from learning.memory import herded
 from learning.nets import ResNet18, features_and_logits, first_overflow, from_weights
 from learning.novelty import mean_entropy
 from learning.prototypes import Perturbation, make_prototype
+from learning.scoring import confusion
 from learning.shapes import HEAD_BIAS
 from learning.strategies.choice import chosen, sent_tensors
 from learning.training import learn
@@ -59,15 +60,19 @@ def _entropy(net: Any, images: NDArray[Any], transform: Transform, virtual: int)
 
 
 def herd(task: Task) -> Result:
-    """The exemplars of each class that becomes old, best first, with their pixels (4)."""
-    net, groups = from_weights(task.groups["model"]), {}
+    """The exemplars of each class that becomes old, best first, with their pixels (4).
+
+    What is kept apart comes back as it is, to be written down beside them.
+    """
+    groups = {name: tensors for name, tensors in task.groups.items() if name == "apart"}
+    classes = {name: t["images"] for name, t in task.groups.items() if name.startswith("class/")}
+    net = from_weights(task.groups["model"]) if classes else None
     transform = transform_of(_data(task))
-    for name, tensors in task.groups.items():
-        if name.startswith("class/"):
-            images = tensors["images"]
-            features, _ = features_and_logits(net, images, transform)
-            picked = herded(features, task.values["most"], with_replacement=task.values["replace"])
-            groups[name] = {"chosen": picked, "images": images[picked]}
+    for name, images in classes.items():
+        assert net is not None
+        features, _ = features_and_logits(net, images, transform)
+        picked = herded(features, task.values["most"], with_replacement=task.values["replace"])
+        groups[name] = {"chosen": picked, "images": images[picked]}
     return Result({"entropy": _entropy_before(task)}, groups)
 
 
@@ -84,6 +89,20 @@ def _augmented(task: Task, model: str, images: NDArray[Any], when: tuple[int, in
     """The augmented entropy of images under a group's model, as in that stage and round."""
     chance = generator(_configuration(task).seed, "detect/2", task.values["entity"], *when)
     return augmented_entropy(task.groups[model], images, transform_of(_data(task)), chance)
+
+
+def held_out(task: Task) -> Result:
+    """Confusion counts (true row by predicted row) of one model on each twin's images (8)."""
+    net, transform = from_weights(task.groups["model"]), transform_of(_data(task))
+    groups: Groups = {}
+    for i, rows in enumerate(task.values["rows"]):
+        images, true = task.groups[f"images/{i}"]["images"], np.array(rows, np.int64)
+        predicted = np.zeros(0, np.int64)
+        if len(images):
+            _, logits = features_and_logits(net, images, transform)
+            predicted = logits.argmax(axis=1)
+        groups[f"counts/{i}"] = {"counts": confusion(true, predicted, net.fc.out_features)}
+    return Result({}, groups)
 
 
 def local_update(task: Task) -> Result:

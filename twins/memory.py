@@ -2,7 +2,8 @@
 
 A stage with new classes settles the images of those before: of each current class the best few
 become exemplars, each an entry in the diary, and the rest is never needed again. A state names what
-is left. Which images and how many is decided here; what is in the log already, the diary knows.
+is left; that of a live twin also what is kept apart. Which images and how many is decided here;
+what is in the log already, the diary knows.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Memory:
             yield from self._keep(change)
             return
         self._begun = change.number
-        if any(self._to_settle(change.stage).values()):
+        if any(self._to_settle(change.stage).values()) or self._fresh_apart(change.stage):
             yield Do(
                 ("herd", self._knows.entity, change.number),
                 lambda library: self._task(library, change.stage),
@@ -75,7 +76,7 @@ class Memory:
         diary = self._knows.diary
         if diary.state is not None and diary.holds_kept(change.kept):
             self._begun = self._said = change.number
-            changed = {**change._asdict(), "exemplars": diary.named()}
+            changed = {**change._asdict(), "exemplars": diary.named(), "apart": diary.named_apart()}
             yield diary.say_state(diary.state.model_copy(update=changed))
 
     def _to_settle(self, stage: int) -> dict[str, list[Image]]:
@@ -90,14 +91,22 @@ class Memory:
                 found[image.label].append(image)
         return found
 
+    def _fresh_apart(self, stage: int) -> list[Image]:
+        """Images that were kept apart since the last change: this one names them."""
+        knows = self._knows
+        return knows.kept_apart(knows.began(stage).position) if knows.shared.line.live else []
+
     def _task(self, library: Library, stage: int) -> Task:
         knows, shared = self._knows, self._knows.shared
-        model = shared.line.judges(stage)
-        assert model is not None
         groups = {f"class/{uid}": {"images": pixels(library, knows.samples, images)}
                   for uid, images in self._to_settle(stage).items() if images}  # fmt: skip
-        groups["model"] = library.model(model)
+        if groups:  # the first model of all may be gone, and then nobody has classes to choose of
+            model = shared.line.judges(stage)
+            assert model is not None
+            groups["model"] = library.model(model)
         quirks = shared.configuration.quirks
+        if apart := self._fresh_apart(stage):
+            groups["apart"] = {"images": pixels(library, knows.samples, apart)}
         values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
         if shared.signals:
             when, base = last_base(shared.line, stage - 1)
@@ -120,6 +129,10 @@ class Memory:
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
                 if not diary.holds_pixels(uid, image):
                     yield diary.say_exemplar(uid, image, content)
+        for each, content in zip(self._fresh_apart(change.stage), _apart_of(result), strict=True):
+            image = each.source, each.number
+            if not diary.holds_pixels(each.label, image):
+                yield diary.say_exemplar(each.label, image, content, apart=number)
         yield diary.say_state(self._state(change, exemplars, result.values.get("entropy")))
 
     def _state(
@@ -138,9 +151,18 @@ class Memory:
             sources=sources,
             marks=tuple(marks),
             entropy=entropy,
+            apart=self._apart(change.stage),
+            apart_to=knows.began(change.stage).position if knows.shared.line.live else 0,
             trimmed=trimmed,
             offset=offset,
         )
+
+    def _apart(self, stage: int) -> dict[str, tuple[Exemplar, ...]]:
+        """All that is kept apart, of the stream so far."""
+        apart = self._knows.diary.named_apart()
+        for image in self._fresh_apart(stage):
+            apart[image.label] = (*apart.get(image.label, ()), (image.source, image.number))
+        return dict(sorted(apart.items()))
 
     def _settled(self, change: Change) -> dict[str, int]:
         """Up to where the images of each class are done with, after a change."""
@@ -160,11 +182,15 @@ class Memory:
                 yield image
 
 
+def _apart_of(result: Result) -> NDArray[np.uint8]:
+    """The pixels of what is kept apart, which went with the task."""
+    return result.groups.get("apart", _NO_HERD)["images"]
+
+
 def most(knows: Knowledge) -> int:
     """Exemplars for each class once the current classes are old; none without a memory."""
     state, shared = knows.diary.state, knows.shared
-    assert state is not None
-    if shared.strategy.memory != "exemplars":
+    if state is None or shared.strategy.memory != "exemplars":
         return 0
     return budget(shared.configuration.memory, len(state.learned) + len(state.current))
 

@@ -1,9 +1,9 @@
 """How a twin sends prototypes of its new classes: gradients of altered images (docs/method.md 6).
 
 HeadGrown lists which are expected, entity by entity; each has a *place* in its entity's list. They
-are made once for a stage, with the model that closed its first round. Where two slots teach they go
-with each round's update instead, and a round asks for some of the places. Every place is answered,
-by a gradient or by the form without content and why.
+are made once for a stage, with the model of its first round that closed. Where two slots teach they
+go with each round's update instead, and a round asks for some of the places. Every place is
+answered, by a gradient or by the form without content and why.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Prototypes:
             return  # they go with each round's update
         if stage is None or stage.grown is None or not stage.rounds or stage.index <= self._begun:
             return
-        closed, uids = stage.rounds[0].closed, shared.expected.get(knows.entity)
+        closed = next((each.closed for each in stage.rounds if each.closed), None)
+        uids = shared.expected.get(knows.entity)
         if closed is None or not uids or self._late(stage.index):
             return
         self._begun = stage.index

@@ -36,23 +36,23 @@ class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_judging", "_knows", "_memory", "_prototypes", "_told", "_training", "entity", "own",
+        "_judging", "_memory", "_prototypes", "_told", "_training", "entity", "knows", "own",
         "samples",
     )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
         self.entity = entity
-        self._knows = Knowledge(entity, shared)
-        self.samples = self._knows.samples
+        self.knows = Knowledge(entity, shared)
+        self.samples = self.knows.samples
         """The topic of its stream."""
-        self.own = self._knows.diary.topic
+        self.own = self.knows.diary.topic
         """The topic of its diary."""
         self._told = -1
         """Number of the last EntityJoined or EntityLeft that it said."""
-        self._judging = Judging(self._knows)
-        self._memory = Memory(self._knows)
-        self._training = Training(self._knows)
-        self._prototypes = Prototypes(self._knows)
+        self._judging = Judging(self.knows)
+        self._memory = Memory(self.knows)
+        self._training = Training(self.knows)
+        self._prototypes = Prototypes(self.knows)
 
     # --- hearing ---------------------------------------------------------------------------------
 
@@ -60,15 +60,15 @@ class Twin:
         self, arrived: Arrived, message: ImageBatch | StreamMarked | StreamEnded
     ) -> None:
         """Take images or a mark. Raises Refused for a batch that its reader cannot use."""
-        offset, stream = arrived.place.offsets[0], self._knows.stream
+        offset, stream = arrived.place.offsets[0], self.knows.stream
         if isinstance(message, StreamMarked):
             stream.mark(message.source, message.count, message.stage, offset)
             return
         if isinstance(message, StreamEnded):
             stream.end(message.source, message.count, offset)
             return
-        check_batch(message, len(arrived.place.offsets), self._knows.shared.data)
-        stream.take(message, offset)
+        check_batch(message, len(arrived.place.offsets), self.knows.shared.data)
+        stream.take(message, offset, live=self.knows.shared.line.live)
 
     def hear_own(self, arrived: Arrived, message: TwinState | ExemplarImage | StrategyKept) -> None:
         """Take what this twin, or a copy of it, wrote about itself.
@@ -80,16 +80,16 @@ class Twin:
             raise Refused("unknown-entity", f"{message.entity} writes for {self.entity}")
         match message:
             case ExemplarImage():
-                self._knows.diary.note_exemplar(message, arrived.place)
+                self.knows.diary.note_exemplar(message, arrived.place)
             case StrategyKept():
-                self._knows.diary.note_kept(message, arrived.place)
+                self.knows.diary.note_kept(message, arrived.place)
             case TwinState():
                 self._check(message)
                 self._adopt(message, arrived)
 
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
-        line, knows = self._knows.shared.line, self._knows
+        line, knows = self.knows.shared.line, self.knows
         line.decided(state.number)
         if knows.unread:
             raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
@@ -99,16 +99,16 @@ class Twin:
 
     def _adopt(self, state: TwinState, arrived: Arrived) -> None:
         """Go on from a state, if it is newer: also in the stream, as far as the state read it."""
-        if self._knows.diary.adopt(state, arrived):
-            self._knows.stream.resume(state.offset, state.trimmed, state.sources)
+        if self.knows.diary.adopt(state, arrived):
+            self.knows.stream.resume(state.offset, state.trimmed, state.sources)
             for stage, source, count in state.marks:
-                self._knows.stream.mark(source, count, stage, 0)
+                self.knows.stream.mark(source, count, stage, 0)
 
     # --- answering -------------------------------------------------------------------------------
 
     def answers(self) -> Iterator[Answer]:
         """What is to be done now; each thing is given once."""
-        knows = self._knows
+        knows = self.knows
         yield from knows.diary.chores()
         if knows.shared.line.opened is None:
             return
@@ -127,18 +127,18 @@ class Twin:
 
     def _join(self) -> Iterator[Answer]:
         """Its line begins; in a live run it also ends with the stream, and goes on with it."""
-        line, number = self._knows.line, self._knows.line.number + 1
-        ended = self._knows.stream.ended
+        line, number = self.knows.line, self.knows.line.number + 1
+        ended = self.knows.stream.ended
         if (
             number == self._told
             or line.here != ended
-            or (number and not self._knows.shared.line.live)
+            or (number and not self.knows.shared.line.live)
         ):
             return
         self._told = number
         kind = EntityLeft if line.here else EntityJoined
-        said = kind(run=self._knows.shared.line.run, number=number, entity=self.entity)
-        yield Say(self._knows.topic("classes"), said)
+        said = kind(run=self.knows.shared.line.run, number=number, entity=self.entity)
+        yield Say(self.knows.topic("classes"), said)
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         """What follows from a finished task, unless a copy of this twin was quicker."""
@@ -155,7 +155,7 @@ class Twin:
     @property
     def buffered(self) -> int:
         """Images of its stream that it still holds, by reference: not judged, or not settled."""
-        return self._knows.stream.buffered
+        return self.knows.stream.buffered
 
     def waits(self) -> Iterator[str]:
         """What it waits for, in words: the first of all that it needs. Work is no waiting."""
@@ -163,7 +163,7 @@ class Twin:
 
     def _waits(self) -> Iterator[str]:
         """In the order in which `answers` asks for it."""
-        knows, line = self._knows, self._knows.line
+        knows, line = self.knows, self.knows.line
         if line.stopped:
             yield f"a later program (its line stops at {line.stopped.detail})"
         elif line.number < 0:

@@ -25,6 +25,7 @@ from schemas.messages import (
 )
 from schemas.topics import Names, parted
 from schemas.updates import checked_update
+from twins.scoring import Scoring
 from twins.shared import Shared
 from twins.twin import Twin
 
@@ -43,6 +44,7 @@ class Twins:
         self._models = models
         self._wanted: Collection[str] | None = entities
         self._shared = Shared(names)
+        self._scoring = Scoring(self._shared)
         self._twins: dict[str, Twin] = {}
         self._by_topic: dict[str, Twin] = {}
         self._stirred: set[str] = set()
@@ -185,8 +187,15 @@ class Twins:
         for entity in self._twins:
             if entity in stirred:
                 yield from self._twins[entity].answers()
+        if stirred and self._shared.line.live:
+            yield from self._scoring.answers(
+                twin.knows for entity, twin in self._twins.items() if entity in stirred
+            )
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
+        if id[0] == "held-out":
+            yield from self._scoring.done(int(id[2]), result)
+            return
         entity = str(id[1])
         if entity in self._twins:  # else it has gone to live elsewhere meanwhile
             self._stirred.add(entity)

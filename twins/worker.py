@@ -6,13 +6,14 @@ import sys
 
 from infra.workers import Function, serve_standard_pipes
 from learning.repeatable import repeatable
-from twins.learner import herd, judge, local_update, prototypes
+from twins.learner import held_out, herd, judge, local_update, prototypes
 
 FUNCTIONS: dict[str, Function] = {
     "judge": judge,
     "herd": herd,
     "learn": local_update,
     "prototypes": prototypes,
+    "held-out": held_out,
 }
 
 if __name__ == "__main__":

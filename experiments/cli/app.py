@@ -22,6 +22,7 @@ from experiments.cli import (
     live,
     looks,
     model,
+    operate,
     replay,
     runs,
     topics,
@@ -196,6 +197,7 @@ runs.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
 live.add_to(app)
+operate.add_to(app)
 watch.add_to(app)
 replay.add_to(app)
 topics.add_to(app)

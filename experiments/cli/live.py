@@ -76,11 +76,33 @@ def _shown(out: Console, ended: Outcome) -> None:
             ("entities", ", ".join(f"{e} ({len(c)} classes)" for e, c in ended.entities.items())),
             ("rounds", f"{ended.rounds} in {ended.stages} stages"),
             ("injected", "; ".join(noticed) or "nothing"),
+            ("held out", _accuracy(ended)),
+            ("worse", _worse(ended)),
             ("dead letters", str(ended.dead_letters)),
             ("model", f"version {ended.model_version}, sha256 {ended.model_sha256}"),
             ("replayed", f"sha256 {ended.replay_sha256}, {ended.summed} sums redone"),
         ],
     )
+
+
+def _accuracy(ended: Outcome) -> str:
+    """How good the model is, and by whose count."""
+    from experiments.numbers import counted, percent
+
+    if ended.held_out_version is None:
+        return "nobody has scored a model"
+    return (
+        f"{percent(ended.held_out_accuracy)} of {counted(ended.held_out_images, 'image')} held out"
+        f" at the sites: version {ended.held_out_version}, scored by {ended.held_out_entities} of"
+        f" {counted(ended.present_entities, 'entity', 'entities')}"
+    )
+
+
+def _worse(ended: Outcome) -> str:
+    """The newest model that lost too much, and how many did."""
+    if len(ended.worse) < 2:
+        return "".join(ended.worse)
+    return f"{ended.worse[-1]}; and {len(ended.worse) - 1} before it"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli import tables
+from experiments.cli import operate, tables
 from experiments.cli.words import (
     SCHEMA,
     AsJson,
@@ -35,13 +35,20 @@ RUNS = Path("runs")
 def show(run: Run, as_json: AsJson = False) -> None:
     """Show where a run stands: running, done, failed, diverged or stopped. It needs no lock.
 
+    In place of a folder RUN may be the name of a live federation, on the services at hand: who is
+    there, what goes on, and how good each version of its model is, held out at the sites.
+
     \b
     Examples:
       fedtwin show runs/smoke-fedka-2021
+      fedtwin show first
       fedtwin show runs/smoke-fedka-2021 --json | jq .waits
     """
     from experiments.api import show as shown
 
+    if federation := operate.federation_of(run):
+        operate.show(federation, as_json)
+        return
     told = shown(run)
     answer(told, as_json, lambda out: _standing(out, told))
 

@@ -1,4 +1,4 @@
-"""predict and export: what a finished model says, and how to take it elsewhere."""
+"""predict and export: what a model says, and how to take it elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from schemas.messages import DataFacts
 
 RunOrModel = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The run's folder, or a model.safetensors alone.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="The run's folder, the name of a live federation or of a run over Kafka, or a"
+        " model.safetensors alone.",
+    ),
+]
+Version = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        min=0,
+        metavar="N",
+        help="That version of a run's model, if it is kept. Otherwise the one that it ended with,"
+        " and of a live federation the newest.",
+    ),
 ]
 
 
@@ -25,6 +40,7 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="PNG or JPEG files, or npz of images.")
     ],
+    version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which class each image shows, and how surely.
@@ -36,10 +52,12 @@ def predict(
     Examples:
       fedtwin predict runs/smoke-fedka-2021 scan.png
       fedtwin predict model.safetensors *.jpg --json
+      fedtwin predict spring scan.png --version 12
     """
-    from experiments.prediction import model_file, read_model, read_pictures
+    from experiments.current import model_of
+    from experiments.prediction import read_pictures
 
-    model = read_model(model_file(run))
+    model = model_of(run, version)
     called, pictures = read_pictures(images, model.data)
     said = model.predictions(pictures.images)
     told = {
@@ -76,6 +94,7 @@ def _said(out: Console, told: dict[str, Any], data: DataFacts) -> None:
         f"\nentropy in nats; above {told['entropy_limit']:.2f} an image is unlike anything known",
         soft_wrap=True,
     )
+    out.print(f"model version {told['model_version']}, sha256 {told['model_sha256']}")
     if changed := changes(told, data):
         out.print(f"as the model takes them: {changed}", soft_wrap=True)
     next_step(out, "fedtwin inject --help tells how a run is taught new classes")
@@ -96,6 +115,7 @@ def export(
             " here.",
         ),
     ] = None,
+    version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a run's model for others.
@@ -107,21 +127,31 @@ def export(
     Examples:
       fedtwin export runs/smoke-fedka-2021 --out digits
       fedtwin export runs/smoke-fedka-2021 --format onnx --out digits.onnx
+      fedtwin export spring --out newest
     """
     from experiments import export as to
-    from experiments.prediction import model_file
+    from experiments.current import model_at
+    from experiments.prediction import read_model
 
-    model = model_file(run)
-    if format is None:
-        written, missing = to.export_all(model, out or Path("fedtwin")), to.lacking()
-    else:
-        written, missing = [to.export(model, out or Path(f"fedtwin.{format}"), format)], None
+    with model_at(run, version) as model:
+        if format is None:
+            written, missing = to.export_all(model, out or Path("fedtwin")), to.lacking()
+        else:
+            written, missing = [to.export(model, out or Path(f"fedtwin.{format}"), format)], None
+        registry = read_model(model).registry
     files = [asdict(each) for each in written]
-    told = {"schema": SCHEMA, "exported": files, "missing": missing}
+    told = {
+        "schema": SCHEMA,
+        "model_version": int(registry["version"]),
+        "model_sha256": registry["sha256"],
+        "exported": files,
+        "missing": missing,
+    }
     answer(told, as_json, lambda out: _exported(out, told))
 
 
 def _exported(out: Console, told: dict[str, Any]) -> None:
+    out.print(f"model version {told['model_version']}, sha256 {told['model_sha256']}")
     for each in told["exported"]:
         out.print(f"{each['model']}, and {each['facts']}: classes, input, output", soft_wrap=True)
     if told["missing"]:

@@ -70,7 +70,8 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
             ("run", told["run"]),
             ("decisions", f"{told['decisions']} made anew"),
             ("models", f"{told['versions']}: {told['grown']} grown anew, {told['summed']} averaged"
-                       f" anew, {told['read']} only read, {told['gone']} let go"),
+                       f" anew, {told['rolled_back']} gone back to, {told['read']} only read,"
+                       f" {told['gone']} let go"),
             ("trainings", f"{told['trained']} repeated"),
             ("model", f"sha256 {told['model_sha256']}"),
             ("result", "equal" if told["equal"] else "; ".join(told["different"][:5])),

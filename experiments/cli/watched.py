@@ -64,15 +64,19 @@ def headline(seen: View) -> str:
 
 
 def accuracy(seen: View) -> str:
-    """Of the newest model that was scored, and of the one before."""
-    if not seen.accuracy:
+    """Of the newest model that most twins have scored; of a newer one so far, and of one before."""
+    now = seen.held_out
+    if now is None:
         return f"accuracy held out at the sites: {NOTHING}"
-    newest, *older = seen.accuracy
-    images = counted(newest.images, "image")
-    text = f"{percent(newest.percent)} of {images} (version {newest.version},"
-    text += f" {newest.entities} of {counted(len(seen.entities), 'entity', 'entities')})"
-    before = f"; version {older[0].version}: {percent(older[0].percent)}" if older else ""
-    return f"accuracy held out at the sites: {text}{before}"
+    text = f"{percent(now.percent)} of {counted(now.images, 'image')} (version {now.version},"
+    text += f" {now.entities} of {counted(len(seen.entities), 'entity', 'entities')})"
+    others = [
+        f"; version {each.version}{' so far' * (each.version > now.version)}:"
+        f" {percent(each.percent)}"
+        for each in seen.accuracy
+        if each.version != now.version
+    ]
+    return f"accuracy held out at the sites: {text}{''.join(others[:2])}"
 
 
 def letters(seen: View) -> str:
@@ -158,6 +162,8 @@ def _doing(program: ProgramView) -> str:
     parts = list(program.in_work[:2])
     if len(program.in_work) > 2:
         parts.append(f"{len(program.in_work) - 2} more")
+    if program.queued:
+        parts.append(f"{program.queued} queued")
     parts += [f"{each.what} since {each.seconds:.0f} s" for each in program.waits[:1]]
     if len(program.waits) > 1:
         parts.append(f"{len(program.waits) - 1} more")
@@ -220,8 +226,8 @@ class Lines:
         parts = [headline(seen), f"{here} of {counted(len(seen.entities), 'entity', 'entities')}"]
         if seen.round:
             parts.append(f"{seen.round.name} open")
-        newest = seen.accuracy[0] if seen.accuracy else None
-        held = f"{percent(newest.percent)} (version {newest.version})" if newest else NOTHING
+        now = seen.held_out
+        held = f"{percent(now.percent)} (version {now.version})" if now else NOTHING
         return ", ".join([*parts, f"held out {held}"])
 
     def _tell_of_failures(self, seen: View) -> None:

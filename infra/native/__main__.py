@@ -6,9 +6,13 @@ Everything lies in `.native/` under the current folder. `up` writes `.services.j
      "addresses": {"FEDTWIN_KAFKA": "127.0.0.1:40001", "FEDTWIN_REDIS": "127.0.0.1:40003"},
      "processes": {"kafka": {"pid": 11, "ports": [40001, 40002], "folder": ".native/kafka"}, …}}
 
-so that programs find the addresses where their environment is empty. Both commands may be given
+so that programs find the addresses where their environment is empty. All commands may be given
 twice. Data stays between them; a service that is brought up again is where it was if its ports are
 still free.
+
+`up --users NAME…` starts Kafka with an access list and a second door, with TLS and passwords, and
+opens these accounts there (accounts.py). The address in the file stays the door without a lock,
+which is its keeper's.
 """
 
 from __future__ import annotations
@@ -17,11 +21,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from infra.native.kafka import Broker, fetch, find_java
-from infra.native.programs import Program, alone, free_ports, last_ports, running, stop
+from infra.native.kafka import AUTHORIZER, Broker, Door, fetch, find_java
+from infra.native.programs import HOST, Program, alone, free_ports, last_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import SERVICES_FILE
 from schemas.errors import ServiceError
@@ -31,13 +35,19 @@ NEEDED = ("kafka",)
 """Without one of these `up` has failed; any other service is brought up where it is installed."""
 
 
-def up() -> int:
-    """Start what does not run yet and write the file; 3 when Kafka cannot be had."""
+def up(users: Sequence[str] = ()) -> int:
+    """Start what does not run yet and write the file; 3 when Kafka cannot be had.
+
+    With `users`, Kafka is guarded, and these have an account there.
+    """
     missing: dict[str, ServiceError] = {}
     with alone(HOME):
         for name, begin in SERVICES.items():
             try:
-                program = running(HOME / name) or begin(HOME / name)
+                if users and name == "kafka":
+                    program = _guarded(HOME / name, users)
+                else:
+                    program = running(HOME / name) or begin(HOME / name)
                 print(f"{name}: {program.address}, process {program.pid}")
             except ServiceError as error:
                 missing[name] = error
@@ -70,6 +80,35 @@ def _kafka(folder: Path) -> Program:
         print("kafka: fetching its jars with Maven, once (44 MB)", flush=True)
     libs = fetch(HOME)
     return Broker(folder, libs, *free_ports(2, last_ports(folder))).start()
+
+
+def _guarded(folder: Path, users: Sequence[str]) -> Program:
+    """Kafka with an access list and a locked door, and these accounts."""
+    from infra.kafka import KafkaSettings
+    from infra.native.accounts import open_accounts, papers
+
+    door = HOME / "door"  # its port, for whoever has an account was told it
+    program = running(folder)
+    if program and AUTHORIZER not in (folder / "server.properties").read_text():
+        raise ServiceError("it runs without a lock; first: python -m infra.native down")
+    own = papers(HOME / "papers")
+    if not program:
+        find_java()
+        wish = (*last_ports(folder), int(door.read_text())) if door.exists() else ()
+        *ports, locked = free_ports(3, wish)
+        door.write_text(str(locked))
+        doors = [Door("SASL_SSL", locked)]
+        broker = Broker(folder, fetch(HOME), *ports, doors=doors, papers=own, guarded=True)
+        program = broker.start()
+    for file in open_accounts(
+        HOME / "accounts",
+        users,
+        KafkaSettings(program.address),
+        f"{HOST}:{door.read_text()}",
+        own.trusted,
+    ):
+        print(f"account: {file}")
+    return program
 
 
 def _redis(folder: Path) -> Program:
@@ -107,7 +146,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.native", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=["up", "down", "status"])
-    return {"up": up, "down": down, "status": status}[parser.parse_args().command]()
+    parser.add_argument(
+        "--users", nargs="+", metavar="NAME", default=[], help="of up: guard Kafka, open accounts"
+    )
+    given = parser.parse_args()
+    if given.users and given.command != "up":
+        parser.error("--users belongs to up")
+    return {"up": lambda: up(given.users), "down": down, "status": status}[given.command]()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@
     again, so does what is appended then. A broker's full disk is a broker that is away: `append`
     waits.
 11. `wait` returns when there may be something new to read, or when its seconds have passed.
+12. A record says when it was written, by its writer's clock: for people, and roles are not told.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from schemas.errors import DataError
 APPLICATION = 0x46545457  # "FTTW", by which `file` and we know our own files
 VERSION = 1
 TRIM_BYTES = 64 * 1024 * 1024
+TIME = "at"
+"""Among a record's headers in the file: when it was appended, in seconds since 1970."""
 LETTERS = 100_000  # dead letters in a topic: some 50 MB, as much as on a broker
 LOOK_SECONDS = 0.05
 WIPE_MILLISECONDS = 200  # a reader in another process may hold us up, but not for long
@@ -70,13 +72,14 @@ class Embedded:
 
     def append(self, topic: str, records: Sequence[Record]) -> int:
         self._hook("append:before")
+        at = round(time.time(), 3)
         with self._writing() as db:
             id = self._made(topic)
             (start,) = db.execute("SELECT next FROM topics WHERE id = ?", (id,)).fetchone()
             db.executemany(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
                 (
-                    (id, start + i, each.key, json.dumps(dict(each.headers)), each.value)
+                    (id, start + i, each.key, json.dumps({**each.headers, TIME: at}), each.value)
                     for i, each in enumerate(records)
                 ),
             )
@@ -225,7 +228,9 @@ class Embedded:
             (id, place),
         )
         for offset, key, headers, value in rows:
-            found.append(Stored(offset, Record(key, value, json.loads(headers))))
+            told = json.loads(headers)
+            at = told.pop(TIME, None)
+            found.append(Stored(offset, Record(key, value, told), at))
             size += len(value)
             if size >= max_bytes:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -338,3 +339,18 @@ def test_a_full_disk_takes_nothing_that_stands(
     found = names(everything(again, TOPIC))
     again.close()
     assert (found[:written], found[-2:]) == (durable, ["a", "b"])
+
+
+# --- 12: when a record was appended ---------------------------------------------------------------
+
+
+def test_a_record_says_when_it_was_appended(log: Transport) -> None:
+    """Between the moments before and behind, give or take a minute between clocks."""
+    before = time.time()
+    log.append(TOPIC, [record("a")])
+    (found,) = everything(log, TOPIC)
+
+    assert found.at is not None
+    assert before - 60 < found.at < time.time() + 60
+    assert found.record.headers["ce_subject"] == "a"
+    assert set(found.record.headers) == {"ce_subject"}

@@ -114,6 +114,10 @@ def test_a_scenario_from_its_first_minute_to_its_replay(
     assert set(ended.entities["south/late"]) == {"night", "bright"}
     assert not last[0].verdicts.line("south/east").here
     assert {each.reason for each in last[0].letters.values()} <= {"closed-round"}  # who was slow
+    present = [entity for entity, line in last[0].verdicts.of.items() if line.here]
+    assert ended.held_out_entities == ended.present_entities == len(present) == 3
+    assert ended.held_out_accuracy is not None
+    assert ended.held_out_images > 20
     assert ended.different == []
     assert ended.replay_sha256 == ended.model_sha256
     counted = [each.closed for stage in last[0].line.stages for each in stage.rounds if each.closed]

@@ -102,3 +102,17 @@ def test_a_run_that_is_not_there_is_said_once() -> None:
 
     assert [lines.tell(seen, False), lines.tell(seen, False)] == [False, False]
     assert out.getvalue().splitlines() == ["spring: there is no such run yet"]
+
+
+def test_a_version_that_few_have_scored_is_told_of_behind_the_one_that_counts() -> None:
+    """Two twins have scored version 1, one version 2 so far."""
+    now = Told(*STAGE)
+    for version, entity, counts in ((1, NORTH, [[3]]), (1, SOUTH, [[1]]), (2, NORTH, [[1, 2]])):
+        values = {"model": model(version).sha256, "classes": ["0"], "counts": counts}
+        name = f"held-out/{entity}/{version}"
+        now.say(METRICS, Measured(run="", name=name, values=values))
+
+    assert shown(now)[1] == (
+        "accuracy held out at the sites: 100.0 % of 4 images (version 1, 2 of 0 entities);"
+        " version 2 so far: 33.3 %"
+    )

@@ -333,11 +333,12 @@ def test_a_twin_that_stalls_the_round_is_named_with_what_it_waits_for() -> None:
     assert failed(seen) == {SOUTH: f"stalls the open round: {lacks}"}
 
 
-def test_a_long_training_stalls_nothing() -> None:
-    """A minute in work is work."""
+@pytest.mark.parametrize("busy", [{"in_work": (f"learn {SOUTH} 5",)}, {"queued": 1}])
+def test_a_long_training_stalls_nothing(busy: dict[str, Any]) -> None:
+    """A minute in work is work; and so is one in the queue, where a machine's cores are taken."""
     told = Told(*STAGE, opens(5, 0, 1, 2))
     for _ in range(30):
-        told.everybody(twins={"in_work": (f"learn {SOUTH} 5",)})
+        told.everybody(twins=busy)
         told.later(2)
 
     assert failed(told.seen()) == {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.aggregator import Aggregator, Opening
 from experiments.recipes import recipe
@@ -15,7 +16,7 @@ from infra.shelf import Shelf
 from infra.store.sqlite import SqliteStore
 from infra.transport.base import Transport
 from infra.transport.embedded import Embedded as Log
-from infra.workers import Inline
+from infra.workers import Function, Inline
 from producers.entity import image_batch
 from proxy.proxy import Proxy
 from schemas.codec import records
@@ -78,6 +79,7 @@ class Alive:
         over: Callable[[Transport], Transport] = lambda log: log,
         entities: Sequence[str] = ALL,
         copies: int = 1,
+        functions: Mapping[str, Function] = FAKES,
         order: Callable[[Sequence[Session]], Sequence[Session]] = list,
     ) -> None:
         self._quiet = QUIET if copies == 1 else 10 * QUIET
@@ -98,7 +100,8 @@ class Alive:
             for entity in entities:
                 twins = Twins(NAMES, parted(entity)[0], self.shelf, [entity])
                 self.roles[entity if not copy else f"{entity}-{copy}"] = twins
-        self.system = System(list(self.roles.values()), around, Inline(FAKES), order=order)
+        self.system = System(list(self.roles.values()), around, Inline(functions), order=order)
+        self._around = around
         self._sent: dict[tuple[str, str], int] = {}
 
     def vanish(self, name: str) -> Session:
@@ -106,6 +109,11 @@ class Alive:
         session = next(s for s in self.system.sessions if s.role is self.roles[name])
         self.system.sessions.remove(session)
         return session
+
+    def join(self, role: Role) -> None:
+        """A role begins, and reads what is there."""
+        queue = self.system._queue
+        self.system.sessions.append(Session(role, self._around, queue))
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -125,14 +133,20 @@ class Alive:
 
     # --- what comes from outside ------------------------------------------------------------------
 
-    def stream(self, entity: str, classes: str, each: int = 10, source: str = "camera") -> None:
-        """So many images of each class come to an entity; a class is a letter of the text."""
+    def stream(
+        self, entity: str, classes: str, each: int = 10, source: str = "camera"
+    ) -> NDArray[np.uint8]:
+        """So many images of each class come to an entity; a class is a letter of the text.
+
+        Gives the images.
+        """
         first = self._sent.get((entity, source), 0)
         uids = tuple(uid for uid in classes for _ in range(each))
         chance = np.random.Generator(np.random.PCG64([first, len(entity), *map(ord, entity)]))
         images = chance.integers(0, 256, (len(uids), *DOTS.train.images.shape[1:]), np.uint8)
         self._sent[entity, source] = first + len(uids)
         self.say(entity, image_batch(self.line.run, source, first, images, uids))
+        return images
 
     def mark(self, entity: str, source: str = "camera") -> None:
         """What came so far is to be judged."""

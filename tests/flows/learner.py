@@ -1,4 +1,4 @@
-"""A learner that learns nothing, quickly: seven tasks whose results hash all that they were given.
+"""A learner that learns nothing, quickly: eight tasks whose results hash all that they were given.
 
 Whatever differs in what a task is given (one image, their order, a base model, a rate) shows in its
 result and so in every later model. Two runs that end in one model have done equal work.
@@ -45,6 +45,19 @@ def herd(task: Task) -> Result:
             images = tensors["images"]
             chosen = chance.permutation(len(images))[: task.values["most"]]
             groups[name] = {"chosen": chosen, "images": images[chosen]}
+    if "apart" in task.groups:
+        groups["apart"] = task.groups["apart"]
+    return Result({}, groups)
+
+
+def held_out(task: Task) -> Result:
+    """Guesses that mean nothing."""
+    chance, classes = chance_of(task), len(task.groups["model"]["fc.bias"])
+    groups = {}
+    for i, rows in enumerate(task.values["rows"]):
+        counts = np.zeros((classes, classes), np.int64)
+        np.add.at(counts, (rows, chance.integers(classes, size=len(rows))), 1)
+        groups[f"counts/{i}"] = {"counts": counts}
     return Result({}, groups)
 
 
@@ -122,6 +135,7 @@ FAKES: Mapping[str, Function] = {
     "herd": herd,
     "learn": learn,
     "prototypes": prototypes,
+    "held-out": held_out,
     "reconstruct": reconstruct,
     "score": score,
     "evaluate": evaluate,

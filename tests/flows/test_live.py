@@ -296,6 +296,7 @@ def test_copies_in_any_order_over_an_unkind_log_come_to_one_history(seed: int) -
     assert len(counted) == len(set(counted)) > 0
     assert line.model is not None
     assert run.shelf.has(line.model)
+    assert Replay(run.log, NAMES).fold().different == []
 
 
 def test_its_log_replays_to_the_same_bytes() -> None:

@@ -26,8 +26,8 @@ from tests.schemas.test_live_line import FIRST, STAGE, opens
 HERE = "127.0.0.1"
 UNITS = ("seconds", "bytes", "ratio", "info", "total")
 COUNTED = {
-    "unread_records", "in_work", "workers_free", "entities", "buffered_images", "stage",
-    "model_version", "head_classes", "held_out_images", "held_out_version", "failed",
+    "unread_records", "in_work", "queued_tasks", "workers_free", "entities", "buffered_images",
+    "stage", "model_version", "head_classes", "held_out_images", "held_out_version", "failed",
 }  # fmt: skip
 """Gauges of things that have no unit but themselves."""
 

@@ -32,7 +32,11 @@ from tests.services import Server, have
 
 pytestmark = pytest.mark.redis
 
-PROXY = ("ACL", "SETUSER", "proxy", "on", ">tulip", "~fedtwin:*", "+@all")
+PROXY = (
+    "ACL", "SETUSER", "proxy", "on", ">tulip", "~fedtwin:*", "+@all", "-@admin", "-@dangerous",
+    "+info", "+config|get",
+)  # fmt: skip
+"""As docs/securing.md has it: no more than a proxy needs."""
 
 
 def model(seed: int, numbers: int = 100) -> Groups:

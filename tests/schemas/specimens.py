@@ -23,6 +23,7 @@ from schemas.messages import (
     Participant,
     Paused,
     PrototypeGradient,
+    RolledBack,
     RoundClosed,
     RoundOpened,
     RunOpened,
@@ -190,6 +191,7 @@ def every_kind() -> list[Message]:
         StageClosed(run=RUN, number=6, stage=0, candidates=(model(2), model(3)), last=model(3)),
         StageAdded(run=RUN, number=7, looks=(Look(entity=NORTH, source="burst", count=5),)),
         Paused(run=RUN, number=8, entity=NORTH, rests=True),
+        RolledBack(run=RUN, number=9, to=model(1), closes=7, model=model(3)),
         GlobalModel(run=RUN, version=1, groups={"model": weights()}),
         ModelUpdate(
             run=RUN,

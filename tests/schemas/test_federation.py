@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from infra.yaml_file import read_yaml
 from producers.datasets import load
 from schemas.datasets import KNOWN
 from schemas.errors import ConfigurationError
@@ -114,3 +115,11 @@ def test_every_known_data_set_can_be_opened() -> None:
             known.side,
             known.classes,
         )
+
+
+def test_the_example_is_a_federation() -> None:
+    """Of two sites, with a class more than its data set has."""
+    read: Federation = read_yaml(Path(__file__).parents[2] / "examples" / "live.yaml", Federation)
+
+    assert read.sites == ("north", "south")
+    assert read.data().classes == (*map(str, range(10)), "tumour")

@@ -103,3 +103,25 @@ def test_an_entity_without_images_kept_apart_says_nothing() -> None:
     held_out.hear("held-out/north/ward/3", said(counts=[]), 0)
 
     assert held_out.of(model(3)) is None
+
+
+def test_a_version_that_one_twin_has_scored_does_not_tell_where_the_federation_stands() -> None:
+    """Three have scored version 5, one version 6 so far: 5 it is, until others follow. Where all
+    but one have left, it is the newest again after three versions."""
+    held_out = HeldOut()
+    versions = (6, 5, 4)
+    for entity in ("north/a", "north/b", "south/c"):
+        held_out.hear(f"held-out/{entity}/5", said(5), 1)
+        held_out.hear(f"held-out/{entity}/4", said(4), 2)
+    held_out.hear("held-out/north/a/6", said(6, counts=[[0, 9], [0, 0]]), 3)
+    early = held_out.newest(map(model, versions))
+    for entity in ("north/b", "south/c"):
+        held_out.hear(f"held-out/{entity}/6", said(6), 4)
+    then = held_out.newest(map(model, versions))
+    for version in (7, 8, 9):
+        held_out.hear(f"held-out/north/a/{version}", said(version), 5)
+    alone = held_out.newest(map(model, (9, 8, 7, *versions)))
+
+    told = [each.version for each in (early, then, alone) if each is not None]
+    assert told == [5, 6, 9]
+    assert HeldOut().newest(map(model, versions)) is None

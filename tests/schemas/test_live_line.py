@@ -16,8 +16,10 @@ from schemas.messages import (
     EntityLeft,
     HeadGrown,
     Look,
+    ModelName,
     Participant,
     Paused,
+    RolledBack,
     RoundClosed,
     RoundOpened,
     RunOpened,
@@ -319,3 +321,87 @@ def test_a_recipes_verdict_names_no_decision() -> None:
         own.take(judged(1, 0, 0, 0, **NEW).model_copy(update=run))
     with pytest.raises(Refused, match="cannot leave"):
         own.take(EntityLeft(**run, number=1, entity=NORTH))
+
+
+# --- going back -----------------------------------------------------------------------------------
+
+
+def goes_back(number: int, to: int, version: int, closes: int | None = None) -> Decision:
+    """An operator's word: that version's values again."""
+    return RolledBack(run=RUN, number=number, to=model(to), closes=closes, model=model(version))
+
+
+def test_an_operator_goes_back_between_two_rounds() -> None:
+    """The next round begins on that model, and the stage may end with it."""
+    read = line(*STAGE, goes_back(5, 1, 3))
+
+    assert read.model == model(3)
+    assert read.stages[0].models == [model(2), model(3)]
+    read.hear(opens(6, 0, 1, 3), "")
+    read.hear(closes(7, 0, 1, 4), "")
+    assert read.hear(ends(8, 0, 4), "")
+
+
+def test_a_round_that_is_open_ends_uncounted() -> None:
+    """Its number is closed, nobody is missed, and the same round is not opened again."""
+    read = line(*STAGE, opens(5, 0, 1, 2), goes_back(6, 1, 3, closes=5))
+
+    assert read.open_round is None
+    assert read.stages[0].rounds[1].closed is None
+    assert not read.away(NORTH, 0)
+    with pytest.raises(Refused, match="closes no open round"):
+        read.hear(closes(7, 0, 1, 4, opened=5), "")
+    assert read.hear(opens(7, 0, 2, 3), "")
+
+
+def test_a_stage_whose_only_round_was_dropped_may_close() -> None:
+    """Its one candidate is the model that took the place."""
+    read = line(*STAGE[:3], goes_back(4, 0, 2, closes=3))
+
+    assert read.stages[0].models == [model(2)]
+    assert read.hear(ends(5, 0, 2), "")
+
+
+def test_it_is_known_which_model_judged_also_behind_a_rollback() -> None:
+    """Version 3 from decision 5 on."""
+    read = line(*STAGE, goes_back(5, 1, 3))
+
+    assert [read.model_after(number).version for number in (3, 4, 5)] == [1, 2, 3]
+    assert read.named(2) == model(2)
+    assert read.named(9) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "decision", "why"),
+    [
+        (STAGE, goes_back(5, 2, 3), "no earlier model"),
+        (STAGE, goes_back(5, 7, 3), "no earlier model"),
+        (
+            STAGE,
+            RolledBack(
+                run=RUN, number=5, closes=None, model=model(3),
+                to=ModelName(version=1, sha256="e" * 64),
+            ),
+            "no earlier model",
+        ),
+        (STAGE, goes_back(5, 1, 4), "not the next version"),
+        (STAGE, goes_back(5, 1, 3, closes=3), "not the round that is open"),
+        (STAGE[:3], goes_back(4, 0, 2), "not the round that is open"),
+    ],
+)  # fmt: skip
+def test_a_rollback_that_does_not_fit_is_refused(
+    before: Sequence[Decision], decision: Decision, why: str
+) -> None:
+    """It names a model that was, by hash, the next version, and the round that it ends."""
+    read = line(*before)
+    with pytest.raises(Refused, match=why):
+        read.hear(decision, "")
+    assert read.number == len(before)
+
+
+def test_of_two_operators_the_first_counts() -> None:
+    """Both read up to decision 4; the second's word has a number that is taken."""
+    read = line(*STAGE, goes_back(5, 1, 3))
+
+    assert not read.hear(goes_back(5, 0, 3), "")
+    assert read.decisions[5] == goes_back(5, 1, 3)

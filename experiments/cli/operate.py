@@ -1,0 +1,305 @@
+"""What an operator sees of a live federation, and decides in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, next_step, table
+from experiments.numbers import NOTHING, counted, lost, percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from infra.transport.base import Transport
+    from schemas.topics import Names
+
+Federation = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN", help="The federation's name. Otherwise FEDTWIN_RUN."),
+]
+Who = Annotated[
+    str | None,
+    typer.Argument(metavar="[ENTITY]", help="Site and name, as in north/ward; else everybody."),
+]
+
+
+def rollback(
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=0, help="Of the model.")],
+    run: Federation = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier version of a live federation's model the newest one again.
+
+    Its values get a row for each class that has one by now, and a version of their own. A round
+    that is open ends uncounted, and the next begins on that model. It needs no program to be up.
+    The version must be there still: those of the newest two stages are, and of earlier ones the
+    best and the last; `fedtwin show RUN` lists what each is worth.
+
+    \b
+    Examples:
+      fedtwin rollback 14 --run first
+      fedtwin rollback 14 --run first --json
+    """
+    from experiments.operators import operating
+    from experiments.operators import rollback as go_back
+
+    with operating(_named(run)) as operator:
+        decided = go_back(operator, version)
+        told = {
+            "schema": SCHEMA,
+            "run": operator.names.run,
+            "decision": decided.number,
+            "back_to": decided.to.version,
+            "model_version": decided.model.version,
+            "model_sha256": decided.model.sha256,
+            "ended_round": decided.closes is not None,
+        }
+    answer(told, as_json, lambda out: _gone_back(out, told))
+
+
+def _gone_back(out: Console, told: dict[str, Any]) -> None:
+    facts(
+        out,
+        [
+            ("federation", told["run"]),
+            ("back to", f"version {told['back_to']}, which is version {told['model_version']} now"),
+            ("round", "the open one ended uncounted" if told["ended_round"] else ""),
+            ("model", f"sha256 {told['model_sha256']}"),
+        ],
+    )
+    next_step(out, command("show", told["run"]))
+
+
+def pause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+    """Let an entity of a live federation rest, or everybody: no round asks for it.
+
+    What it streams is kept. A round that is open already ends as it would have.
+
+    \b
+    Examples:
+      fedtwin pause north/ward --run first
+      fedtwin pause --run first            # the whole federation
+    """
+    _rest(entity, run, as_json, rests=True)
+
+
+def unpause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+    """Let an entity of a live federation go on, or everybody.
+
+    \b
+    Examples:
+      fedtwin unpause north/ward --run first
+      fedtwin unpause --run first
+    """
+    _rest(entity, run, as_json, rests=False)
+
+
+def _rest(entity: str | None, run: str | None, as_json: bool, *, rests: bool) -> None:
+    from experiments.operators import operating
+    from experiments.operators import pause as paused
+
+    with operating(_named(run), everything=entity is not None) as operator:
+        decided = paused(operator, entity, rests=rests)
+        told = {
+            "schema": SCHEMA,
+            "run": operator.names.run,
+            "entity": entity,
+            "rests": rests,
+            "decision": decided.number if decided else None,
+        }
+    answer(told, as_json, lambda out: _rested(out, told))
+
+
+def _rested(out: Console, told: dict[str, Any]) -> None:
+    who = told["entity"] or told["run"]
+    state = "is paused" if told["rests"] else "goes on"
+    done = "" if told["decision"] is None else f", by decision {told['decision']}"
+    out.print(f"{who} {state}{done or ', as before'}", soft_wrap=True)
+    other = "unpause" if told["rests"] else "show"
+    words = [told["entity"]] if told["entity"] and told["rests"] else []
+    run = ["--run", told["run"]] if told["rests"] else [told["run"]]
+    next_step(out, command(other, *words, *run))
+
+
+def history(
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Name or folder. Otherwise FEDTWIN_RUN."),
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, metavar="N", help="Only so many, the newest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the decisions of a federation or of a run: when, by whom, and what.
+
+    Each stands in a line, where its number is its name: `rounds` is the aggregator's and the
+    operators', `teachers` the proxy's, and each entity's is its twin's.
+
+    \b
+    Examples:
+      fedtwin history --run first --last 20
+      fedtwin history --run runs/smoke-fedka-2021 --json | jq '.decisions[-1]'
+    """
+    from experiments.history import history as decided
+
+    named = _named(run)
+    with _log_of(named) as (transport, names):
+        entries = decided(transport, names)
+    shown = entries if last is None else entries[-last:]
+    told = {
+        "schema": SCHEMA,
+        "run": names.run,
+        "decisions": [asdict(each) for each in shown],
+        "of": len(entries),
+    }
+    answer(told, as_json, lambda out: _listed(out, told, named))
+
+
+@contextmanager
+def _log_of(named: str) -> Iterator[tuple[Transport, Names]]:
+    """The log of a run's folder, or of the run of that name on the services at hand."""
+    from experiments.cli.logs import log_of
+    from experiments.folder import RunFolder
+    from experiments.operators import services
+    from schemas.topics import Names
+
+    folder = RunFolder(Path(named))
+    if "/" in named or folder.exists:
+        with log_of(folder) as log:
+            yield log, folder.names()
+        return
+    names = Names(named)
+    with services(site=False) as transport:
+        yield transport, names
+
+
+def _listed(out: Console, told: dict[str, Any], named: str) -> None:
+    table(
+        out,
+        ("line", ">number", "when", "by", "what"),
+        (
+            (each["line"], str(each["number"]), _when(each["at"]), each["by"], each["what"])
+            for each in told["decisions"]
+        ),
+    )
+    if len(told["decisions"]) < told["of"]:
+        out.print(f"the newest {len(told['decisions'])} of {told['of']}")
+    next_step(out, command("show", named))
+
+
+def _when(at: float | None) -> str:
+    """In this machine's time."""
+    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _named(run: str | None) -> str:
+    """The federation that was named, here or in the environment."""
+    from infra.settings import read_settings
+
+    return run or read_settings().run
+
+
+def federation_of(run: Path) -> str | None:
+    """The live federation that RUN names: by its name, or by the folder of its programs' words.
+
+    None for a run's folder, and where nobody names a broker.
+    """
+    from experiments.folder import OPENING, RunFolder
+    from infra.settings import read_settings
+    from schemas.errors import ServiceError
+    from schemas.topics import NAME
+
+    if RunFolder(run).exists:
+        return None
+    named = run.name if (run / OPENING).exists() else str(run)
+    if not NAME.fullmatch(named):
+        return None
+    try:
+        _ = read_settings().kafka
+    except ServiceError:
+        return None
+    return named
+
+
+def show(run: str, as_json: bool) -> None:
+    """How a live federation stands."""
+    from experiments.operators import operating, overview
+
+    with operating(run, everything=True) as operator:
+        told = {"schema": SCHEMA, **overview(operator)}
+    answer(told, as_json, lambda out: _shown(out, told))
+
+
+def _shown(out: Console, told: dict[str, Any]) -> None:
+    facts(
+        out,
+        [
+            ("federation", told["run"]),
+            ("now", told["doing"]),
+            ("rounds", f"{told['rounds']} in {told['stages']} stages"),
+            ("classes", ", ".join(told["classes"])),
+            ("held out", accuracy(told)),
+            ("dead letters", str(told["dead_letters"])),
+            ("model", f"version {told['model_version']}, sha256 {told['model_sha256']}"),
+        ],
+    )
+    out.print()
+    table(
+        out,
+        ("entity", ">classes", ">images judged", "state"),
+        (
+            (
+                each["entity"],
+                str(len(each["classes"])),
+                str(each["judged_images"]),
+                "paused" if each["paused"] else "here" if each["here"] else "has left",
+            )
+            for each in told["entities"]
+        ),
+    )
+    out.print()
+    table(
+        out,
+        (">version", "from", ">held out at the sites", ">images", ">entities", "lost"),
+        (
+            (
+                str(each["version"]),
+                each["from"],
+                percent(each["accuracy"]),
+                str(each["images"]),
+                str(each["entities"]),
+                f"{lost(each['lost_points'])} against version {each['lost_against']}"
+                if each["lost_points"] is not None
+                else "",
+            )
+            for each in told["versions"]
+        ),
+    )
+    back = command("rollback", "VERSION", "--run", told["run"])
+    next_step(out, f"{back} where one was better")
+
+
+def accuracy(told: dict[str, Any]) -> str:
+    """The accuracy of the newest version that was scored, and what it rests on."""
+    if told["held_out_version"] is None:
+        return "nobody has scored a model yet"
+    return (
+        f"{percent(told['held_out_accuracy'])} of {counted(told['held_out_images'], 'image')} held"
+        f" out at the sites, version {told['held_out_version']}"
+    )
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module; `show` is where it also shows a run's folder."""
+    app.command()(pause)
+    app.command()(unpause)
+    app.command()(rollback)
+    app.command()(history)

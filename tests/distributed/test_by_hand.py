@@ -1,0 +1,202 @@
+"""A live federation as somebody brings it up by hand: each program from the environment alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.outside import Named, Outside, seen
+from infra.kafka import KafkaSettings
+from infra.program import First
+from infra.transport.kafka import Kafka
+from schemas.codec import piece, unpack
+from schemas.messages import ImageBatch
+from schemas.topics import Names
+from tests.distributed.federation import Zygote, digits
+from tests.experiments.hands import fedtwin, told
+from tests.services import have, kafka_address, new_run, some_redis, swept
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
+CONFIG = """
+recipe: tiny
+seed: 7
+keys: {quorum: 2, growth_window: 2, deadline: 20, standby_after: 2}
+entities:
+  ward: {site: north, dataset: digits, classes: ["0", "1"]}
+  east: {site: south, dataset: digits, classes: ["1", "2"]}
+"""
+PATIENCE = 120.0
+
+
+class Hands:
+    """Programs of one federation, each started and killed by hand."""
+
+    def __init__(self, zygote: Zygote, folder: Path) -> None:
+        self._zygote, self._folder = zygote, folder
+        self.names = Names(new_run())
+        self.kafka = KafkaSettings(have(kafka_address))
+        self.environment = {
+            "FEDTWIN_KAFKA": self.kafka.servers,
+            "FEDTWIN_REDIS": have(some_redis).address,
+            "FEDTWIN_RUN": self.names.run,
+            "FEDTWIN_DATA_DIR": str(folder),
+        }
+        self._pids: dict[str, int] = {}
+
+    def start(self, role: str, *words: str, name: str, **environment: str) -> None:
+        """Start a program."""
+        self._pids[name] = self._zygote.ask(
+            start=role,
+            words=[*words, "--process", name],
+            environment=self.environment | environment,
+            log=str(self._folder / f"{name}.log"),
+        )["pid"]
+
+    def kill(self, name: str) -> None:
+        """It has no time to say anything."""
+        os.kill(self._pids[name], signal.SIGKILL)
+        self.ended(name)
+
+    def ended(self, name: str) -> int:
+        """Wait until a program has ended; gives its exit code."""
+        code: list[int] = []
+
+        def over() -> bool:
+            found = self._zygote.ask(poll=self._pids[name])["code"]
+            code.extend([] if found is None else [found])
+            return bool(code)
+
+        self.until(over)
+        del self._pids[name]
+        return code[0]
+
+    def end(self) -> None:
+        """Whoever still runs is killed, and the topics are taken away."""
+        for name in list(self._pids):
+            self.kill(name)
+        swept(self.kafka, self.names)
+
+    def said(self, name: str) -> str:
+        """A program's words."""
+        file = self._folder / f"{name}.log"
+        return file.read_text() if file.exists() else ""
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds. Fails with what the programs said."""
+        late = time.monotonic() + PATIENCE
+        while not holds():
+            words = {each.stem: each.read_text()[-500:] for each in self._folder.glob("*.log")}
+            assert time.monotonic() < late, words
+            time.sleep(0.1)
+
+    def sees(self, holds: Callable[[Outside], bool]) -> None:
+        """Wait until somebody from outside sees that something holds."""
+        with closing(Kafka(self.kafka)) as log:
+            first = First(log, self.names)
+            self.until(lambda: first.look() is not None)
+        with seen(Named(self.names, None), site=True) as outside:
+
+            def looked() -> bool:
+                outside.look()
+                return holds(outside)
+
+            self.until(looked)
+
+
+@pytest.fixture
+def hands(zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hands]:
+    """Nobody runs yet; commands find the services and the federation in the environment."""
+    made = Hands(zygote, tmp_path)
+    for variable, value in made.environment.items():
+        monkeypatch.setenv(variable, value)
+    yield made
+    made.end()
+
+
+def appear(folder: Path, label: str, uid: int, numbers: range) -> None:
+    """Images of a class, larger than the federation takes them."""
+    (folder / label).mkdir(parents=True, exist_ok=True)
+    rows = np.flatnonzero(digits().train.labels == uid)
+    for number in numbers:
+        image = Image.fromarray(digits().train.images[rows[number], 0]).resize((40, 40))
+        image.save(folder / label / f"{number:03}.png")
+
+
+def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
+    """Opened by one aggregator and joined by its standby, which goes on when the first is killed;
+    who follows a folder is killed twice, and each image is streamed once; images are injected; and
+    the newest model says what it sees. Another file of the same name is refused."""
+    config = tmp_path / "live.yaml"
+    config.write_text(CONFIG)
+    live = ("--live", str(config))
+    for site in ("north", "south"):
+        hands.start("producers", *live, name=f"producers-{site}", FEDTWIN_SITE=site)
+        hands.start("twins", name=f"twins-{site}", FEDTWIN_SITE=site)
+    hands.start("proxy", name="proxy-1")
+    hands.start("aggregator", *live, name="aggregator-1")
+    hands.sees(lambda seen: {"0", "1", "2"} <= grown(seen))
+    assert hands.ended("producers-north") == 0
+    hands.start("aggregator", *live, name="aggregator-2")
+    hands.until(lambda: "joins" in hands.said("aggregator-2"))
+    hands.kill("aggregator-1")
+
+    config.write_text(CONFIG.replace("seed: 7", "seed: 8"))
+    hands.start("aggregator", *live, name="other")
+    assert hands.ended("other") == 2
+    assert "seed is 7 there and 8 here" in hands.said("other")
+
+    images = tmp_path / "images"
+    appear(images, "seven", 7, range(30))
+    (images / "classes.yaml").write_text("seven: 7\n")
+    words = ("--folder", str(images), "--entity", "ward", "--site", "north", "--rate", "20")
+    for round in (1, 2):
+        hands.start("producers", *words, name=f"folder-{round}")
+        hands.until(lambda: len(numbers(hands)) >= 10 * round)  # noqa: B023
+        hands.kill(f"folder-{round}")
+        appear(images, "seven", 7, range(30 * round, 30 * round + 30))
+    hands.start("producers", *words, name="folder-3")
+    hands.sees(lambda seen: "7" in grown(seen))
+    hands.until(lambda: len(numbers(hands)) == 90)
+    assert sorted(set(numbers(hands))) == list(range(90))
+
+    fed = told("inject", "--entity", "east", "--classes", "5", "--images", "40", "--rate", "200")
+    assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "south/east", 40)
+    hands.sees(lambda seen: "5" in grown(seen))
+    again = told("inject", "--entity", "east", "--classes", "5", "--images", "40")
+    assert again["new_images"] == 0
+
+    said = told("predict", hands.names.run, images / "seven" / "000.png")
+    assert said["model_version"] > 3
+    assert said["resized"] == 1
+    older = told("predict", hands.names.run, images / "seven" / "000.png", "--version", "1")
+    assert older["model_version"] == 1
+    assert fedtwin("predict", hands.names.run, images, "--version", "999").exit_code == 4
+
+
+def grown(seen: Outside) -> set[str]:
+    """The classes that have rows."""
+    return {*seen.standing.line.rows}
+
+
+def numbers(hands: Hands) -> list[int]:
+    """The numbers that a folder's images have in the ward's stream, each time that they came; what
+    its twin has trimmed was there."""
+    topic, found = hands.names.of_entity("samples", "north/ward"), list[int]()
+    with closing(Kafka(hands.kafka)) as log:
+        place = log.first(topic)
+        while place < log.end(topic):
+            for stored in log.read(topic, place, 2**24):
+                place = stored.offset + 1
+                said = unpack(piece(stored.record.value, 2**24).content, 2**24)
+                if isinstance(said, ImageBatch) and said.source.startswith("folder-"):
+                    found += range(said.first, said.first + len(said.classes))
+    first = min(found, default=0)
+    return [*range(first), *found]

@@ -1,0 +1,73 @@
+"""docs/securing.md, said word by word: its commands are run, one block after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.native.programs import running, stop
+from tests.services import have, jars
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "securing.md"
+SECONDS = 240.0
+
+
+def test_the_page_on_securing_does_what_it_says(tmp_path: Path) -> None:
+    """Every block that is a shell's, in one shell; then nothing runs any more.
+
+    Who had no right was told so with exit code 3, the operator saw the topics, and the rest of the
+    federation went on.
+    """
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / ".native").mkdir()
+    (tmp_path / ".native" / "libs").symlink_to(have(jars))
+    script = tmp_path / "page.sh"
+    script.write_text(
+        "set -euo pipefail\n" + "\n".join(f"echo '## {n}'\n{b}" for n, b in enumerate(blocks, 1))
+    )
+    named = {each: "" for each in os.environ if each.startswith("FEDTWIN_")}
+    try:
+        done = subprocess.run(
+            ["bash", script.name],
+            cwd=tmp_path,
+            env=os.environ
+            | named
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    finally:
+        left = [name for name in ("kafka", "redis") if running(tmp_path / ".native" / name)]
+        for name in left:
+            stop(tmp_path / ".native" / name)
+
+    logs = {each.name: each.read_text() for each in tmp_path.glob("*.log")}
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}{logs}"
+    assert not left
+    assert len(blocks) == 9
+    part = dict(zip(range(10), done.stdout.split("## "), strict=True))
+    assert "account: .native/accounts/fedtwin-proxy.env" in part[2]
+    assert "User:fedtwin-site-north" in part[3]
+    assert re.search(r"granted +\d{3} rights", part[4])
+    assert "twins: Kafka gives no right to read fedtwin.federation.classes.north" in part[6]
+    assert "exit code 3" in part[6]
+    assert "Principal = User:fedtwin-site-south is Denied" in part[6]
+    assert "fedtwin.federation.updates.south" in part[7]
+    assert "taken away: 19 topics of federation" in part[9]
+    assert re.search(r"withdrawn: \d{3} rights", part[9])
+    others = ("aggregator.log", "proxy.log", "north.log", "south.log", "cameras.log")
+    assert not [name for name in others if "no right" in logs[name] or "Traceback" in logs[name]]
+    assert (tmp_path / ".native" / "accounts" / "fedtwin-proxy").stat().st_mode & 0o077 == 0
