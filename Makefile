@@ -187,7 +187,7 @@ clean:
 		[ ! -e "$$each" ] || $$python -c '$(END)' "$$each" \
 			|| { echo "make clean: what $$each names runs on, and everything is left" >&2; exit 1; }; \
 	done
-	@rm -rf .venv .native .services.json build dist *.egg-info runs/demo-* .coverage* htmlcov
+	@rm -rf .venv .native .services.json .compose.env build dist *.egg-info runs/demo-* .coverage* htmlcov
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "make clean: only the sources and your own runs are left."
