@@ -21,7 +21,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint 
 STAMP := .venv/.fedtwin-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage check up down bench chaos same-bytes clean ci-setup
+.PHONY: help demo test test-fast coverage check up down bench chaos same-bytes soak clean ci-setup
 .PHONY: compose-up compose-down compose-cli compose-images
 MAKEFLAGS += --no-print-directory
 
@@ -39,6 +39,7 @@ help:
 	@echo "make bench      the measurements of benchmarks/"
 	@echo "make chaos      every role of a run over Kafka killed at every point, and its services"
 	@echo "make same-bytes one recipe in one process, over Kafka in many ways, and replayed"
+	@echo "make soak       half an hour of a live federation whose programs and services are treated badly"
 	@echo "make clean      take away .venv, caches, services with their data, runs of the demo"
 	@echo "make ci-setup   install what the machine lacks (Debian, as root), then the project"
 
@@ -73,6 +74,10 @@ chaos: $(STAMP)
 same-bytes: $(STAMP)
 	@$(BIN)/python -m infra.native up
 	@$(BIN)/python -m tests.distributed.same_bytes $(ARGS)
+
+# Kafka and Redis of its own. Half an hour, and the replay of its log.
+soak: $(STAMP)
+	@$(BIN)/python -m tests.distributed.soak $(ARGS)
 
 bench: $(STAMP)
 	@for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done

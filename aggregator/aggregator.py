@@ -16,11 +16,13 @@ from aggregator.live import (
     Live,
     OpensRound,
     OpensStage,
+    Stands,
     Step,
     Waits,
 )
 from aggregator.rollback import rolled_back
 from aggregator.rounds import RoundSums, members_of, participants_of, prototypes_of, rate_of
+from aggregator.standing import is_due, kept_models, reached, standing
 from infra.promises import (
     Answer,
     Arrived,
@@ -55,6 +57,7 @@ from schemas.messages import (
     RunOpened,
     StageClosed,
     StageOpened,
+    Standing,
     TeacherChosen,
     TwinDecision,
 )
@@ -335,7 +338,8 @@ class Aggregator:
     def anew(self, decision: Decision) -> tuple[list[Answer], Decision] | None:
         """The decision that was taken next, made once more from what it rests on.
 
-        Raises LookupError for a rollback to a model that was let go since.
+        Raises LookupError for a rollback to a model that was let go since, and for a Standing that
+        tells of more than there is.
 
         What time or people have chosen in a live run is taken from it, and the rest follows.
         """
@@ -343,6 +347,10 @@ class Aggregator:
         if isinstance(decision, RolledBack):
             groups, rolled = rolled_back(self.line, decision.to, self._models.groups(decision.to))
             return self._publish(groups, rolled.model), rolled
+        if isinstance(decision, Standing):
+            chosen = self._teachers.chosen[: decision.teachers]
+            upto = {each.entity: each.number for each in decision.members}
+            return [], standing(self.line, self._verdicts, chosen, upto)
         if not self.line.live or stage is None:
             return (
                 self.decide() if self.line.opened is None or not self.line.live else ([], decision)
@@ -363,6 +371,8 @@ class Aggregator:
         line, stage = self.line, self.line.stage
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
+        if is_due(line):
+            return Stands()
         begun = stage is not None and stage.closed is None
         t = len(line.stages) - begun
         if what := self._wait_for_found(t) or self._wait_for_teacher(t):
@@ -388,6 +398,9 @@ class Aggregator:
                 return self._close_round(missing)
             case ClosesStage() if stage:
                 return [], self._close_stage(stage)
+            case Stands():
+                upto, chosen = reached(self._verdicts), self._teachers.chosen
+                return [], standing(line, self._verdicts, chosen, upto)
         return None
 
     def _open_run(self) -> tuple[list[Answer], Decision]:
@@ -519,7 +532,7 @@ class Aggregator:
         if opened.stage and not self._teachers.of(opened.stage):
             return  # another aggregator was quicker; which models taught is still to be read
         self._tidied = opened.number
-        kept = self._kept_models()
+        kept = kept_models(self.line, self._teachers.chosen)
         for name, pieces in self._models.names().items():
             if name not in kept and name.version <= opened.base.version:
                 self._models.drop(name)
@@ -542,32 +555,6 @@ class Aggregator:
                 self._first_update[topic] = {n: at for n, at in first.items() if n >= kept[0]}
                 if min(gone) < min(places):
                     yield Trim(topic, min(places))
-
-    def _kept_models(self) -> set[ModelName]:
-        """Versions of this stage and the one before, of every earlier one the best and the last.
-
-        The stage before is kept whole so that whoever reports on a run never comes too late.
-        """
-        kept = {self.line.model} if self.line.model else set()
-        for stage in self.line.stages:
-            if stage.index >= len(self.line.stages) - 2:
-                kept |= {stage.grown.model} if stage.grown else set()
-                kept |= {*stage.models}
-                kept |= {each.opened.base for each in stage.rounds}
-            if stage.closed:
-                kept.add(stage.closed.last)
-            if best := self._teachers.of(stage.index + 1):
-                kept.add(best.teacher)
-        return kept | self._kept_for_slots()
-
-    def _kept_for_slots(self) -> set[ModelName]:
-        """What the newest slots name; and each stage's last base, which the next one's signal of
-        a twin that moves on late is compared with."""
-        if not self._configuration.slotted:
-            return set()
-        named = self._teachers.chosen[-1].slots if self._teachers.chosen else None
-        bases = {each.rounds[-1].opened.base for each in self.line.stages if each.rounds}
-        return bases | {model for model in named or () if model}
 
     @property
     def _configuration(self) -> Configuration:

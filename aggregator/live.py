@@ -51,7 +51,11 @@ class ClosesRound(NamedTuple):
     missing: tuple[str, ...]
 
 
-Step = Waits | OpensStage | ClosesStage | Grows | OpensRound | ClosesRound
+class Stands(NamedTuple):
+    """Before anything else it is told how the run stands."""
+
+
+Step = Stands | Waits | OpensStage | ClosesStage | Grows | OpensRound | ClosesRound
 
 
 class Live:

@@ -28,6 +28,7 @@ from schemas.messages import (
     StageAdded,
     StageClosed,
     StageOpened,
+    Standing,
     TeacherChosen,
     TwinDecision,
     WindowJudged,
@@ -163,6 +164,9 @@ def words(decision: Decision) -> str:
         case RolledBack(to=to, closes=closes, model=model):
             ends = "" if closes is None else "; the open round ends uncounted"
             return f"back to version {to.version}, as version {model.version}{ends}"
+        case Standing(members=members, rows=rows, model=model):
+            here = sum(each.here for each in members)
+            return f"how it stands: {here} entities, {len(rows)} classes, version {model.version}"
     return _of_others(decision)
 
 

@@ -203,10 +203,12 @@ class Replay:
             return
         try:
             made = aggregator.anew(decision)
-        except LookupError:  # of a rollback, whose earlier model was let go
-            found.versions += 1
-            self._take_copy(_model_of(decision), models, found)
-            return
+        except LookupError:
+            if isinstance(decision, RolledBack):  # to a model that was let go since
+                found.versions += 1
+                self._take_copy(_model_of(decision), models, found)
+                return
+            made = None
         if made is None or made[1] != decision:
             found.different.append(f"decision {decision.number}: {decision.kind()}")
             self._take_copy(_model_of(decision), models, found)

@@ -27,6 +27,7 @@ from schemas.messages import (
     StageAdded,
     StageClosed,
     StageOpened,
+    Standing,
 )
 from schemas.topics import parted
 
@@ -103,6 +104,8 @@ class RoundsLine:
         """Entity of a live run → stage → the moment of the verdict with which it stands there."""
         self._models: list[tuple[int, ModelName]] = []
         """Number of a decision that named a new model, and that model."""
+        self.stood = 0
+        """Number of the last Standing."""
         self._missed: dict[str, int] = {}
         """Entity → number of the last RoundClosed that missed it."""
 
@@ -322,6 +325,8 @@ class RoundsLine:
                 self._pause(decision)
             case RolledBack() if self.live:
                 self._roll_back(decision)
+            case Standing() if self.live:
+                self._stand(decision)
             case HeadGrown():
                 self._grow(decision)
             case RoundOpened():
@@ -354,6 +359,27 @@ class RoundsLine:
         self._must(self.knows(paused.entity), paused, f"{paused.entity} is not known")
         self._must(paused.rests != (paused.entity in self.resting), paused, "changes nothing")
         self.resting ^= {paused.entity}
+
+    def _stand(self, told: Standing) -> None:
+        self._must(self.open_round is None, told, "a round is open")
+        same = (told.stages, told.rows, told.stage_of_row, told.model) == (
+            len(self.stages), self.rows, self.stage_of_row, self.model,
+        )  # fmt: skip
+        self._must(same, told, "not how the line stands")
+        self._must(told.everybody_rests == self.all_rest, told, "not who rests")
+        self._must({*self._taken} <= {e.entity for e in told.members}, told, "lacks an entity")
+        for each in told.members:
+            fits = each == each.model_copy(update=self.member(each.entity))
+            self._must(fits, told, f"not how {each.entity} stands")
+        self.stood = told.number
+
+    def member(self, entity: str) -> dict[str, object]:
+        """What this line says of an entity of a live run, as a Standing tells it."""
+        return {
+            "stages": tuple(sorted(self.taken_up(entity).items())),
+            "rests": entity in self.resting,
+            "missed": self._missed.get(entity),
+        }
 
     def _roll_back(self, rolled: RolledBack) -> None:
         opened = self.open_round

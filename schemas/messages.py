@@ -390,6 +390,42 @@ class RolledBack(Decision):
     """That model's values, with a row for each class that has one now."""
 
 
+class Member(Header):
+    """Of one entity of a live run: how far it has come."""
+
+    entity: Entity
+    number: Number
+    """Reached in its part of `classes`."""
+    here: bool
+    moments: Number
+    """How often it was judged."""
+    classes: tuple[Uid, ...]
+    """Those that it has announced, in order of uid."""
+    stages: tuple[tuple[Number, Number], ...]
+    """Stages that began with what it found, each with the moment of that verdict."""
+    rests: bool
+    missed: Number | None
+    """Number of the last RoundClosed that missed it."""
+
+
+class Standing(Decision):
+    """Aggregator → all: how a live run stands, in short: what the fold of its lines has come to."""
+
+    line = "rounds"
+    stages: Number
+    """How many have begun."""
+    rows: dict[Uid, Number]
+    stage_of_row: tuple[Number, ...]
+    everybody_rests: bool
+    members: tuple[Member, ...]
+    """In order of entity."""
+    teachers: Number
+    """How many choices stand in `teachers`."""
+    model: ModelName
+    kept: tuple[ModelName, ...]
+    """Every version that is still needed, in their order."""
+
+
 # --- content ------------------------------------------------------------------------------------
 
 
@@ -610,7 +646,7 @@ KINDS: dict[str, type[Message]] = {
     for kind in (
         ImageBatch, StreamMarked, StreamEnded, EntityJoined, EntityLeft, WindowJudged, RunOpened,
         StageOpened, HeadGrown, RoundOpened, RoundClosed, StageClosed, StageAdded, Paused,
-        RolledBack,
+        RolledBack, Standing,
         GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
         Heartbeat, DeadLetter,

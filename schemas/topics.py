@@ -68,7 +68,7 @@ TOPICS = (
         "rounds", "federation", "federation", "aggregator", ("twins", "proxy", "producers"),
         "aggregator", "all",
         ("RunOpened", "StageOpened", "HeadGrown", "RoundOpened", "RoundClosed", "StageClosed",
-         "StageAdded", "Paused", "RolledBack"),
+         "StageAdded", "Paused", "RolledBack", "Standing"),
          commanded=True,
     ),
     Topic(

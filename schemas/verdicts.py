@@ -31,6 +31,8 @@ class VerdictLine:
         """Whether it has joined, and not left since."""
         self.verdicts: dict[int, WindowJudged] = {}
         """By stage; in a live run by moment."""
+        self._past: list[tuple[bool, int]] = []
+        """Behind each of its decisions: whether it was here, and how many moments it had."""
         self.stopped: NotUnderstood | None = None
         """The next decision, if a later program wrote it: to pass over it would fork the line."""
 
@@ -70,6 +72,14 @@ class VerdictLine:
                     raise Refused("out-of-line", f"{self.entity} cannot leave")
                 self.here = False
         self.number += 1
+        self._past.append((self.here, self.judged + 1))
+
+    def stood(self, number: int) -> dict[str, object]:
+        """How it stood behind one of its decisions, as a Standing tells it."""
+        here, moments = self._past[number]
+        known = (verdict.classes for key, verdict in self.verdicts.items() if key < moments)
+        classes = sorted_uids({uid for uids in known for uid in uids})
+        return {"number": number, "here": here, "moments": moments, "classes": classes}
 
     @property
     def pending(self) -> int | None:

@@ -162,8 +162,11 @@ class Judging:
         return [images[i] for i in chosen]
 
     def done(self, key: int, result: Result) -> Iterator[Answer]:
-        """The verdict, unless a copy of this twin was quicker."""
+        """The verdict, unless a copy of this twin was quicker, or it has left meanwhile."""
         question = self._asked
+        if not self._knows.line.here:
+            self._asked = None  # it is asked anew should it come back
+            return
         if question and question.key == key and self._knows.line.judged < key:
             self._said = key
             yield Say(self._knows.topic("classes"), self._verdict(question, result))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
+from aggregator import standing
 from aggregator.aggregator import Aggregator
 from experiments.replay import Replay
 from infra.transport.unkind import Unkind
 from proxy.proxy import Proxy
-from schemas.messages import Paused, StageClosed
+from schemas.codec import records
+from schemas.messages import Paused, Standing
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+from tests.flows.federation import messages
 
 
 def begun() -> Alive:
@@ -220,6 +224,24 @@ def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
 
 
+def test_who_leaves_while_it_is_judged_says_nothing_until_it_is_back() -> None:
+    """The others are judged first, and meanwhile its leaving was read: a verdict would be out of
+    its line. Back again, it is judged on all that came."""
+    run = Alive()
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.leave(WEST)
+    run.settle()
+    assert not run.verdicts.line(WEST).here
+    assert run.verdicts.line(WEST).judged == -1
+    assert messages(run.log, NAMES.federation("dead-letters")) == []
+
+    run.stream(WEST, "0", 1)
+    run.after(1)
+    assert run.verdicts.line(WEST).verdicts[0].images == {"0": 11, "1": 10, "2": 10}
+
+
 def test_prototypes_that_do_not_come_hold_up_no_stage_for_longer_than_the_deadline() -> None:
     """Three twins of stage 0 are expected to send theirs, and one never does."""
     run = Alive(lively(proto_per_class=4))
@@ -232,7 +254,7 @@ def test_prototypes_that_do_not_come_hold_up_no_stage_for_longer_than_the_deadli
     run.after(61)
     run.stream(EAST, "7", 24)
     run.after(11)
-    assert isinstance(list(run.line.decisions.values())[-1], StageClosed)
+    assert run.kinds()[-2:] == ["StageClosed", "Standing"]
 
     run.after(60)
     (teacher,) = run.teachers
@@ -324,3 +346,62 @@ def test_its_log_replays_to_the_same_bytes() -> None:
     assert replayed.model_sha256 == line.model.sha256
     assert replayed.summed == sum(bool(each.counted) for each in closed) > 5
     assert replayed.grown == 4
+
+
+def test_behind_each_stage_it_is_told_how_the_run_stands() -> None:
+    """Classes, members and how far each has come, versions that are needed; and replay agrees."""
+    run = begun()
+    run.leave(WEST)
+    run.decide(Paused, entity=NORTH, rests=True)
+    run.stream(EAST, "7", 24)
+    run.after(11)
+
+    (told,) = (each for each in run.line.decisions.values() if isinstance(each, Standing))
+    closed = run.line.stages[0].closed
+    assert closed is not None
+    assert told.number == closed.number + 1
+    assert (told.rows, told.stages) == ({"0": 0, "1": 1, "2": 2}, 1)
+    assert told.model == closed.last
+    members = {each.entity: each for each in told.members}
+    assert members[NORTH].rests
+    assert not members[WEST].here
+    assert members[EAST].classes == ("0", "1", "2", "7")
+    assert members[EAST].stages == ((0, 0),)
+    assert members[EAST].number == 2
+    assert all(run.shelf.has(name) for name in told.kept)
+    assert Replay(run.log, NAMES).fold().different == []
+
+
+def test_it_is_told_when_much_has_happened_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every five decisions here, a thousand else; never in the middle of a round."""
+    monkeypatch.setattr(standing, "EVERY", 5)
+    run = begun()
+    for _ in range(3):
+        run.stream(NORTH, "012")
+        run.after(1)
+
+    kinds = run.kinds()
+    told = [number for number, kind in enumerate(kinds) if kind == "Standing"]
+    assert len(told) >= 4
+    assert {after - before for before, after in pairwise(told)} <= {6, 7}
+    assert "RoundOpened" not in {kinds[number - 1] for number in told}
+    assert Replay(run.log, NAMES).fold().different == []
+
+
+@pytest.mark.parametrize("wrong", [{"kept": ()}, {"teachers": 1}, {"classes": ("8",)}])
+def test_a_replay_sees_that_it_was_told_otherwise(wrong: dict[str, object]) -> None:
+    """What the line alone cannot say: versions, other lines, what an entity had announced."""
+    run = begun()
+    run.stream(EAST, "7", 24)
+    run.settle()
+    verdicts, line = run.verdicts, run.line
+    true = standing.standing(line, verdicts, (), standing.reached(verdicts))
+    if "classes" in wrong:
+        members = tuple(each.model_copy(update=wrong) for each in true.members)
+        wrong = {"members": members}
+    false = true.model_copy(update=wrong)
+    run.log.append(NAMES.federation("rounds"), records(false, source="hands")[1])
+    run.after(11)
+
+    assert run.line.decisions[false.number] == false
+    assert f"decision {false.number}: Standing" in Replay(run.log, NAMES).fold().different

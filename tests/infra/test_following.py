@@ -25,7 +25,7 @@ class Broker:
     def has(self, topic: str, count: int) -> None:
         """So many records of 1000 bytes lie in a topic, from offset 0 on."""
         self._ready[TopicPartition(topic, 0)] = [
-            SimpleNamespace(offset=offset, key=b"", value=bytes(1000), headers=[])
+            SimpleNamespace(offset=offset, key=b"", value=bytes(1000), headers=[], timestamp=-1)
             for offset in range(count)
         ]
 

@@ -247,10 +247,12 @@ def test_without_java_and_maven_the_remedy_is_named(
         fetch(tmp_path)
 
 
-def services(command: str, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def services(
+    command: str, root: Path, *words: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """python -m infra.native COMMAND, in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", "infra.native", command],
+        [sys.executable, "-m", "infra.native", command, *words],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -309,7 +311,10 @@ def test_a_real_broker_keeps_gives_back_and_trims_records(tmp_path: Path) -> Non
 
 @pytest.mark.kafka
 def test_up_and_down_may_be_said_twice(tmp_path: Path) -> None:
-    """The second up finds the same process, the second down finds nothing; the file goes."""
+    """The second up finds the same process, the second down finds nothing; the file goes.
+
+    A broker without a lock is not taken for a guarded one.
+    """
     libs = have(jars)
     (tmp_path / ".native").mkdir()
     (tmp_path / ".native" / "libs").symlink_to(libs)
@@ -318,6 +323,7 @@ def test_up_and_down_may_be_said_twice(tmp_path: Path) -> None:
         told = json.loads((tmp_path / ".services.json").read_text())
         again = services("up", tmp_path)
         status = services("status", tmp_path)
+        guarded = services("up", tmp_path, "--users", "north")
     finally:
         last = services("down", tmp_path)
 
@@ -325,6 +331,8 @@ def test_up_and_down_may_be_said_twice(tmp_path: Path) -> None:
     assert first.returncode == again.returncode == status.returncode == last.returncode == 0
     assert f"kafka: {address}, process {process}" in first.stdout
     assert again.stdout == first.stdout
+    assert guarded.returncode == 3
+    assert "it runs without a lock; first: python -m infra.native down" in guarded.stderr
     assert f"kafka: {address}" in status.stdout
     assert "kafka: stopped" in last.stdout
     assert "kafka: was not running" in services("down", tmp_path).stdout

@@ -108,6 +108,11 @@ class Somebody:
     log: Kafka
     admin: KafkaAdminClient
 
+    def close(self) -> None:
+        """It goes, and leaves no client behind that would look for its broker for ever."""
+        self.log.close()
+        self.admin.close()
+
     def manages(self, name: str) -> set[str]:
         """What it can do with a topic that is there. To take it away is not tried here."""
         tried = {"read": self._read, "write": self._write, "delete": self._let_go}
@@ -181,7 +186,7 @@ def test_each_side_manages_what_it_may_and_nothing_else(guarded: Guarded, who: s
     """
     user = who if who == STRANGER else f"fedtwin-{who}"
     came = somebody(guarded, user)
-    with closing(came.log), closing(came.admin):
+    with closing(came):
         managed = {name: came.manages(name) for name in (*topics(NAMES), *topics(OTHER))}
         seen = set(came.admin.list_topics()) & managed.keys()
         made = {name for name in managed if came.makes(name)}

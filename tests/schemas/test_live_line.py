@@ -16,6 +16,7 @@ from schemas.messages import (
     EntityLeft,
     HeadGrown,
     Look,
+    Member,
     ModelName,
     Participant,
     Paused,
@@ -26,6 +27,7 @@ from schemas.messages import (
     StageAdded,
     StageClosed,
     StageOpened,
+    Standing,
     WindowJudged,
 )
 from schemas.schedule import Schedule
@@ -405,3 +407,79 @@ def test_of_two_operators_the_first_counts() -> None:
 
     assert not read.hear(goes_back(5, 0, 3), "")
     assert read.decisions[5] == goes_back(5, 1, 3)
+
+
+# --- how it stands --------------------------------------------------------------------------------
+
+
+def stands(number: int, **changes: Any) -> Decision:
+    """Behind the first stage, whose only member is the north."""
+    north = Member(
+        entity=NORTH, number=1, here=True, moments=1, classes=("0", "1"), stages=((0, 0),),
+        rests=False, missed=None,
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "stages": 1,
+        "rows": {"0": 0, "1": 1},
+        "stage_of_row": (0, 0),
+        "everybody_rests": False,
+        "members": (north,),
+        "teachers": 0,
+        "model": model(2),
+        "kept": (model(1), model(2)),
+    }
+    changed: dict[str, Any] = {
+        key: changes.pop(key) for key in ("rests", "missed") if key in changes
+    }
+    members = {"members": (north.model_copy(update=changed),)} if changed else {}
+    return Standing(run=RUN, number=number, **(fields | members | changes))
+
+
+def test_how_it_stands_is_what_the_line_says() -> None:
+    """Behind the stage's end; nothing changes but its number."""
+    read = line(*STAGE, ends(5, 0, 2), stands(6))
+
+    assert read.stood == 6
+    assert read.model == model(2)
+    assert read.hear(begins(7, 1, [(SOUTH, 0)]), "")
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (stands(6, stages=2), "not how the line stands"),
+        (stands(6, rows={"0": 0}), "not how the line stands"),
+        (stands(6, stage_of_row=(0, 1)), "not how the line stands"),
+        (stands(6, model=model(1)), "not how the line stands"),
+        (stands(6, everybody_rests=True), "not who rests"),
+        (stands(6, members=()), "lacks an entity"),
+        (stands(6, rests=True), "not how local/north stands"),
+        (stands(6, missed=4), "not how local/north stands"),
+    ],
+)
+def test_what_is_told_otherwise_than_it_stands_is_refused(told: Decision, why: str) -> None:
+    """As far as the line itself can say."""
+    read = line(*STAGE, ends(5, 0, 2))
+    with pytest.raises(Refused, match=why):
+        read.hear(told, "")
+    assert read.stood == 0
+
+
+def test_it_is_not_told_while_a_round_is_open() -> None:
+    """Sums that have begun are no part of it."""
+    read = line(*STAGE[:3])
+    with pytest.raises(Refused, match="a round is open"):
+        read.hear(stands(4, model=model(1)), "")
+
+
+def test_an_entity_is_told_of_as_it_stood_behind_each_of_its_decisions() -> None:
+    """It joined, was judged, and left."""
+    own = entity(
+        line(*STAGE), JOINED, judged(1, 0, 0, 0, **NEW), EntityLeft(run=RUN, number=2, entity=NORTH)
+    )
+
+    assert own.stood(0) == {"number": 0, "here": True, "moments": 0, "classes": ()}
+    assert own.stood(1) == {"number": 1, "here": True, "moments": 1, "classes": ("0", "1")}
+    assert own.stood(2) == {"number": 2, "here": False, "moments": 1, "classes": ("0", "1")}
+    with pytest.raises(LookupError):
+        own.stood(3)

@@ -1,0 +1,316 @@
+"""Half an hour of a live federation under a scenario, and under what services may do; as a page.
+
+    python -m tests.distributed.soak [SCENARIO.yaml] [--minutes N] [--out FILE]
+
+Kafka and Redis are this program's own. Beside the scenario a standby of the aggregator lives, the
+broker is killed and started again, and Redis is emptied. Nobody helps. It has to end with every
+injected class detected, no model worse for longer than two rounds, and a log that replays to the
+same bytes; the memory of each role's program is told with its slope in the second half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+
+from experiments.folder import LOGS, OPENING
+from experiments.live import Outcome, Standing, live
+from experiments.scenario import Scenario, read_scenario
+from experiments.scenario_progress import FILE
+from infra.native.kafka import Broker
+from infra.native.programs import HOST, free_ports, running, stop
+from tests.services import ROOT, Server, jars
+
+NAME = "soak"
+EVERY = 5.0  # seconds between two looks at memory
+WORSE = 2  # rounds for which a model may have lost more than `alarm_points`
+BROKER, EMPTIED = 0.45, 0.62
+"""When the broker is killed and Redis emptied, as parts of the time."""
+KIBIBYTES = 1024.0
+
+
+@dataclass
+class Memory:
+    """What programs hold, and for themselves their worker processes."""
+
+    folder: Path
+    began: float
+    found: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Program → seconds and megabytes."""
+
+    def look(self) -> None:
+        """Once more, of each program that runs; a new start of one is another line's beginning."""
+        try:
+            programs = json.loads((self.folder / FILE).read_text())["programs"]
+        except (OSError, ValueError):
+            return
+        for name, (pid, _) in programs.items():
+            at = time.monotonic() - self.began
+            alone, workers = _resident(int(pid)), sum(map(_resident, _children(int(pid))))
+            for what, held in ((name, alone), (f"{name}'s workers", workers)):
+                if held:
+                    self.found.setdefault(f"{what} ({pid})", []).append((at, held))
+
+    def slopes(self) -> dict[str, tuple[float, float, float]]:
+        """Program → megabytes at last and at most, and megabytes an hour over its second half."""
+        told = {}
+        for name, seen in self.found.items():
+            half = seen[len(seen) // 2 :]
+            if len(half) > 5:
+                seconds, held = (np.array(each) for each in zip(*half, strict=True))
+                slope = float(np.polyfit(seconds, held, 1)[0]) * 3600
+                told[name] = held[-1], max(each for _, each in seen), slope
+        return told
+
+
+def _resident(pid: int) -> float:
+    """Megabytes of a process; 0 where it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    held = sum(float(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return held * KIBIBYTES / 1e6
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+@dataclass
+class Played:
+    """What came of it."""
+
+    outcome: Outcome
+    memory: Memory
+    standing: Standing
+    told: list[str]
+    standby: int | None
+    """Its exit code, None while it lives."""
+
+
+def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str], None]) -> Played:
+    """All of it, on services of our own."""
+    with ExitStack() as held:
+        (port, controller), (redis_port,) = free_ports(2), free_ports(1)
+        broker = Broker(folder / "kafka", jars(), port, controller)
+        broker.start()
+        held.callback(stop, broker.folder)
+        server = Server(folder / "redis", redis_port)
+        server.start()
+        held.callback(server.end)
+        os.environ["FEDTWIN_KAFKA"] = f"{HOST}:{port}"
+        os.environ["FEDTWIN_REDIS"] = f"{HOST}:{redis_port}"
+        place, began = folder / NAME, time.monotonic()
+        memory, over, last = Memory(place, began), Event(), list[Standing]()
+        faults = [
+            (60 * minutes * BROKER, "the broker is killed, and started again", _restart(broker)),
+            (60 * minutes * EMPTIED, "Redis is emptied", lambda: server.told("FLUSHALL")),
+        ]
+        beside = Thread(target=_beside, args=(memory, over, began, faults, tell))
+        beside.start()
+        standby = Standby(place)
+        held.callback(standby.end)
+
+        def seen(standing: Standing) -> bool:
+            last[:] = [standing]
+            standby.look()
+            return False
+
+        told: list[str] = []
+
+        def say(text: str) -> None:
+            told.append(text)
+            tell(text)
+
+        try:
+            outcome = live(scenario, NAME, place, folder, minutes=minutes, tell=say, enough=seen)
+        finally:
+            over.set()
+            beside.join()
+        return Played(outcome, memory, last[0], told, standby.code)
+
+
+class Standby:
+    """A second aggregator, as soon as there is something to begin it with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def look(self) -> None:
+        """Begin it, once."""
+        if self._process is None and (self._folder / OPENING).exists():
+            words = ("aggregator", "--standby", "--process", "aggregator-2")
+            with (self._folder / LOGS / "aggregator-2.log").open("wb") as said:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", *words],
+                    stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                    env=os.environ | {"FEDTWIN_RUN": NAME, "PYTHONPATH": str(ROOT)},
+                )  # fmt: skip
+
+    @property
+    def code(self) -> int | None:
+        """None while it lives."""
+        return self._process.poll() if self._process else None
+
+    def end(self) -> None:
+        """It is told to."""
+        if self._process:
+            self._process.terminate()
+            self._process.wait(20)
+
+
+def _restart(broker: Broker) -> Callable[[], None]:
+    def restart() -> None:
+        program = running(broker.folder)
+        assert program is not None
+        os.kill(program.pid, signal.SIGKILL)
+        while running(broker.folder):
+            time.sleep(0.05)
+        broker.start()
+
+    return restart
+
+
+def _beside(
+    memory: Memory,
+    over: Event,
+    began: float,
+    faults: list[tuple[float, str, Callable[[], object]]],
+    tell: Callable[[str], None],
+) -> None:
+    """Look at memory, and do to services what is due."""
+    while not over.wait(EVERY):
+        memory.look()
+        while faults and time.monotonic() >= began + faults[0][0]:
+            at, what, strike = faults.pop(0)
+            tell(f"{at:6.1f} s  {what}")
+            strike()
+
+
+# --- what has to hold -----------------------------------------------------------------------------
+
+
+def broken(played: Played) -> list[str]:
+    """What did not hold, in words."""
+    outcome, found = played.outcome, []
+    for each, detected in zip(outcome.injected, outcome.detected, strict=True):
+        if missed := set(each.classes) - set(detected):
+            found.append(f"{', '.join(sorted(missed))} at {each.entity} not detected")
+    if outcome.different or outcome.replay_sha256 != outcome.model_sha256:
+        found.append(f"the replay differs: {', '.join(outcome.different)}")
+    if outcome.summed != (summed := _with_answers(played.standing)):
+        found.append(f"{outcome.summed} of {summed} sums redone")
+    if (worse := longest(played.standing)) > WORSE:
+        found.append(f"a model was worse than the best before it for {worse} rounds")
+    if played.standby is not None:
+        found.append(f"the standby ended with {played.standby}")
+    return found
+
+
+def _with_answers(standing: Standing) -> int:
+    """Rounds in which somebody was counted: of the others there is no sum."""
+    closed = [each.closed for stage in standing.line.stages for each in stage.rounds]
+    return sum(bool(each and each.counted) for each in closed)
+
+
+def longest(standing: Standing) -> int:
+    """For how many versions in a row the accuracy was below the best by more than the margin."""
+    lost = {each.version for each in standing.held_out.losses(standing.line)}
+    most = row = 0
+    for version in standing.held_out.versions:
+        row = row + 1 if version in lost else 0
+        most = max(most, row)
+    return most
+
+
+def page(scenario: Path, played: Played, seconds: float) -> str:
+    """As it stands in docs/soak.md."""
+    outcome, bad = played.outcome, broken(played)
+    accuracy = (
+        "not known" if outcome.held_out_accuracy is None else f"{outcome.held_out_accuracy:.1f} %"
+    )
+    injected = "; ".join(
+        f"{', '.join(each.classes)} at {each.entity} after {each.at:.0f} s"
+        f" ({', '.join(found) or 'none'} detected)"
+        for each, found in zip(outcome.injected, outcome.detected, strict=True)
+    )
+    rows = {
+        "scenario": f"`{scenario.name}`, {seconds / 60:.1f} minutes with its replay",
+        "entities": f"{len(outcome.entities)}, {outcome.present_entities} of them there at the end",
+        "rounds": f"{outcome.rounds} in {outcome.stages} stages",
+        "injected": injected,
+        "held out at the sites": f"{accuracy} of {outcome.held_out_images} images,"
+        f" version {outcome.held_out_version}",
+        "worse than the best before": f"for at most {longest(played.standing)} versions in a row;"
+        f" {'; '.join(outcome.worse) or 'none'}",
+        "dead letters": str(outcome.dead_letters),
+        "model": f"version {outcome.model_version}, `{outcome.model_sha256}`",
+        "replay": f"`{outcome.replay_sha256}`, {outcome.summed} sums redone",
+        "broken": "; ".join(bad) or "nothing",
+    }
+    lines = ["| | |", "|---|---|", *(f"| {name} | {told} |" for name, told in rows.items())]
+    lines += ["", "| program (process) | MB at last | at most | MB an hour, second half |"]
+    lines += ["|---|---|---|---|"]
+    lines += [
+        f"| {name} | {held:.0f} | {most:.0f} | {slope:+.1f} |"
+        for name, (held, most, slope) in sorted(played.memory.slopes().items())
+    ]
+    lines += ["", "| version | held out at the sites |", "|---|---|"]
+    held = played.standing.held_out
+    for version in held.versions:
+        share = held.share(version)
+        lines.append(
+            f"| {version} | {share.percent or 0:.1f} % of {share.images},"
+            f" {len(held.entities(version))} entities |"
+        )
+    return "\n".join([*lines, "", "```text", *played.told, "```", ""])
+
+
+def _stretched(scenario: Scenario, factor: float) -> Scenario:
+    """The same in another time."""
+    events = tuple(each.model_copy(update={"at": each.at * factor}) for each in scenario.events)
+    return scenario.model_copy(update={"events": events})
+
+
+def main() -> None:
+    """Print the page; ends with 1 where something did not hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", nargs="?", type=Path, default=ROOT / "examples/soak.yaml")
+    parser.add_argument("--minutes", type=float, help="other than the scenario's: events move too")
+    parser.add_argument("--out", type=Path, help="where to write the page besides")
+    given = parser.parse_args()
+    scenario, began = read_scenario(given.scenario), time.monotonic()
+    minutes = given.minutes or scenario.minutes
+    scenario = _stretched(scenario, minutes / scenario.minutes)
+    with tempfile.TemporaryDirectory() as folder:
+        played = play(scenario, minutes, Path(folder), lambda text: print(text, flush=True))
+    text = page(given.scenario, played, time.monotonic() - began)
+    print(text)
+    if given.out:
+        given.out.write_text(text)
+    sys.exit(bool(broken(played)))
+
+
+if __name__ == "__main__":
+    main()
