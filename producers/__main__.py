@@ -9,6 +9,7 @@ They stream what the topics do not hold yet, so they may be started again at any
 from __future__ import annotations
 
 import math
+import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from infra.places import usual_data_dir
 from infra.points import Hook, no_hook
 from infra.program import (
     NoWorkers,
@@ -67,7 +69,10 @@ def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
     parser = arguments("producers", __doc__)
     parser.add_argument("--site", metavar="NAME", help="the site; otherwise FEDTWIN_SITE, or local")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where data lie; otherwise FEDTWIN_DATA_DIR"
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where data lie; otherwise FEDTWIN_DATA_DIR, or fedtwin in the cache folder",
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="where the run's data lie, if not under its own name"
@@ -189,9 +194,7 @@ def _check_kind(opened: RunOpened, site: str, given: Namespace) -> None:
 
 def _folder(settings: Settings, given: Namespace) -> Path:
     folder: Path | None = given.data_dir or settings.data_dir
-    if folder is None:
-        raise ConfigurationError("where do data lie? Set FEDTWIN_DATA_DIR, or --data-dir")
-    return folder
+    return folder or usual_data_dir(os.environ)
 
 
 # --- a recipe's schedule --------------------------------------------------------------------------

@@ -67,6 +67,10 @@ class Judging:
             nothing = {"entropy": None, "reference": None, "reason": question.nothing}
             yield from self.done(question.key, Result(nothing, {}))
 
+    def let_go(self) -> None:
+        """What it asked last is not answered, and is asked again when there is somebody to ask."""
+        self._asked = None
+
     # --- what is due -----------------------------------------------------------------------------
 
     def _scheduled(self) -> Question | None:

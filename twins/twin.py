@@ -113,6 +113,8 @@ class Twin:
         if knows.shared.line.opened is None:
             return
         yield from self._join()
+        if self._told > knows.line.number:
+            return  # that has the next number, and whatever else it decides the one behind it
         if knows.line.stopped:
             return  # a later program judges here, and this one does not know what
         if knows.unread or knows.stream.position < knows.judged_to:
@@ -144,7 +146,10 @@ class Twin:
         """What follows from a finished task, unless a copy of this twin was quicker."""
         match id[0]:
             case "judge":
-                yield from self._judging.done(int(id[2]), result)
+                if self._told > self.knows.line.number:  # its line goes on with that first
+                    self._judging.let_go()
+                else:
+                    yield from self._judging.done(int(id[2]), result)
             case "herd":
                 yield from self._memory.done(int(id[2]), result)
             case "learn":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.numbers import counted
+from infra.places import usual_data_dir
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
 def data_dir(asked: Path | None) -> Path:
     """The folder of data sets: as asked, as the environment says, or in the user's cache."""
     named = asked or os.environ.get("FEDTWIN_DATA_DIR")
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(named or f"{cache}/fedtwin").expanduser().absolute()
+    return Path(named).expanduser().absolute() if named else usual_data_dir(os.environ)
 
 
 def without_usual_place(text: str) -> str:

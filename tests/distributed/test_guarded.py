@@ -27,7 +27,7 @@ from schemas.messages import RoundClosed
 from schemas.rights import Cluster, Grant, grants
 from schemas.topics import Names
 from tests.distributed.conftest import Found
-from tests.distributed.federation import ended_as_undisturbed, of_kind
+from tests.distributed.federation import PATIENCE, ended_as_undisturbed, of_kind
 from tests.guarded import CREW, Guarded, user_of
 from tests.services import new_run
 
@@ -44,7 +44,7 @@ def test_each_comes_as_itself_and_the_model_is_the_same(found: Found, guarded: G
     run.start_all()
     run.start("aggregator", "--standby", name="aggregator-2")
     run.start("twins", name="twins-2")
-    run.finish()
+    run.finish(seconds=2 * PATIENCE)  # it is the first to come to a broker that has just begun
 
     ended_as_undisturbed(run)
     assert run.letters() == []

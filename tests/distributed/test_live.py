@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from experiments.live import Standing, live
+from experiments.operators import operating, rollback
 from experiments.scenario import Scenario
 from infra.kafka import KafkaSettings
 from infra.topics import Administration, plan
 from schemas.errors import ConfigurationError
+from schemas.messages import RolledBack
 from schemas.topics import Names
 from tests.services import ROOT, have, kafka_address, new_run, some_redis, swept
 
@@ -82,18 +84,24 @@ def test_a_scenario_from_its_first_minute_to_its_replay(
 ) -> None:
     """Its runner is killed half way, and the next one goes on: what was injected before is not sent
     again, and found by its twin; who joins late, with another data set, takes part, who left is
-    gone, and the log replays to the same bytes with every sum redone."""
+    gone, an operator goes back to an earlier model, and the log replays to the same bytes with
+    every sum redone."""
     kafka, name = KafkaSettings(have(kafka_address)), new_run()
     monkeypatch.setenv("FEDTWIN_KAFKA", kafka.servers)
     monkeypatch.setenv("FEDTWIN_REDIS", have(some_redis).address)
     last: list[Standing] = []
+    back: list[RolledBack] = []
 
     def enough(standing: Standing) -> bool:
         last[:] = [standing]
         stage = standing.line.stage
         rounds = [each for each in stage.rounds if each.closed] if stage else []
         gone = not standing.verdicts.line("south/east").here
-        return gone and bool(rounds) and {"night", "6", "7"} <= standing.line.rows.keys()
+        ready = gone and bool(rounds) and {"night", "6", "7"} <= standing.line.rows.keys()
+        if ready and not back and standing.line.model:
+            with operating(name) as operator:
+                back.append(rollback(operator, standing.line.model.version - 1))
+        return ready and standing.line.number >= back[0].number
 
     shades(tmp_path / "shades")
     said: list[str] = []
@@ -120,6 +128,7 @@ def test_a_scenario_from_its_first_minute_to_its_replay(
     assert ended.held_out_entities == ended.present_entities == len(present) == 3
     assert ended.held_out_accuracy is not None
     assert ended.held_out_images > 20
+    assert last[0].line.decisions[back[0].number] == back[0]
     assert ended.different == []
     assert ended.replay_sha256 == ended.model_sha256
     counted = [each.closed for stage in last[0].line.stages for each in stage.rounds if each.closed]

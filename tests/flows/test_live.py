@@ -224,6 +224,28 @@ def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
 
 
+def test_who_was_missed_and_has_left_takes_part_when_it_streams_again() -> None:
+    """It left while a round waited for it, and comes back: to say both at once was one word too
+    many, and it waited for ever to read the second."""
+    run = begun()
+    west = run.vanish(WEST)
+    run.stream(NORTH, "012")
+    run.after(1)
+    run.leave(WEST)
+    run.after(60)
+    run.system.sessions.append(west)
+    run.after(1)
+    assert not run.verdicts.line(WEST).here
+    assert run.verdicts.line(WEST).judged == 0
+
+    run.stream(WEST, "01", 12)
+    run.stream(NORTH, "012")
+    run.after(1)
+    assert run.verdicts.line(WEST).here
+    assert WEST in run.rounds()[-1][0]
+    assert not messages(run.log, NAMES.federation("dead-letters"))
+
+
 def test_who_leaves_while_it_is_judged_says_nothing_until_it_is_back() -> None:
     """The others are judged first, and meanwhile its leaving was read: a verdict would be out of
     its line. Back again, it is judged on all that came."""
