@@ -5,10 +5,15 @@
 #   TORCH_INDEX  address of a package index that torch and torchvision are taken from, for people
 #                who want the small build without CUDA                          (none)
 #   ARGS         more words for `fedtwin demo` or pytest: make test-fast ARGS="-k twin"
+#   COMPOSE      the program that reads compose files                      (docker compose)
+#   PROFILES     who streams images in the compose stack: producers, folder, or nobody (producers)
+#   MONITORING   1: with Prometheus and a board                            (none)
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+COMPOSE ?= docker compose
+PROFILES ?= producers
 
 PACKAGES := schemas learning infra producers twins aggregator proxy experiments
 BIN := .venv/bin
@@ -17,6 +22,7 @@ STAMP := .venv/.fedtwin-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast coverage check up down bench chaos same-bytes soak clean ci-setup
+.PHONY: compose-up compose-down compose-cli compose-images
 MAKEFLAGS += --no-print-directory
 
 help:
@@ -27,6 +33,9 @@ help:
 	@echo "make check      format, lint, types and the rules of the house"
 	@echo "make up         start Kafka and Redis on this machine; addresses in .services.json"
 	@echo "make down       end them; their data stays until make clean"
+	@echo "make compose-up      a live federation in containers; make compose-down takes it away"
+	@echo "make compose-cli     a command in it: make compose-cli ARGS='inject --help'"
+	@echo "make compose-images  where no registry can be reached, first: its base, Kafka and Redis"
 	@echo "make bench      the measurements of benchmarks/"
 	@echo "make chaos      every role of a run over Kafka killed at every point, and its services"
 	@echo "make same-bytes one recipe in one process, over Kafka in many ways, and replayed"
@@ -80,6 +89,45 @@ up: $(STAMP)
 down: $(STAMP)
 	@$(BIN)/python -m infra.native down
 
+# --- in containers --------------------------------------------------------------------------------
+
+# Paths in the environment are the caller's, not those of the folder that compose.yaml lies in.
+$(foreach each,FEDTWIN_CONFIG FEDTWIN_IMAGES,$(if $($(each)),$(eval export $(each) := $(abspath $($(each))))))
+LOCAL := $(wildcard .compose.env)
+BOARD := --file infra/deploy/monitoring/compose.yaml --profile monitoring
+STACK = $(COMPOSE) --project-name fedtwin $(if $(wildcard .env),--env-file .env) \
+	$(if $(LOCAL),--env-file .compose.env) --file infra/deploy/compose.yaml \
+	$(if $(LOCAL),--file infra/deploy/local.yaml)
+EVERYBODY := $(BOARD) --profile producers --profile folder --profile cli
+compose-up: STACK += $(if $(MONITORING),$(BOARD))
+
+compose-up:
+	@$(STACK) build \
+		|| { echo "make compose-up: no images; without a registry, make compose-images first" >&2; \
+			exit 1; }
+	@$(STACK) up --detach --wait --wait-timeout 180 --no-build \
+		|| { $(STACK) ps --all; echo "make compose-up: not all are healthy; $(STACK) logs" >&2; \
+			exit 1; }
+	@test -z "$(PROFILES)" \
+		|| $(STACK) $(PROFILES:%=--profile %) up --detach --no-build $(PROFILES)
+	@$(STACK) ps --all
+	@echo "make compose-up: the federation is up, and healthy. What to do next:"
+	@echo "  make compose-cli ARGS='inject --entity ward --classes 6,7 --images 120'   new classes come"
+	@echo "  make compose-cli ARGS='--help'                                            all commands"
+	@echo "  make compose-down           take it away with all that it holds; KEEP=1 leaves the volumes"
+
+compose-down:
+	@$(STACK) $(EVERYBODY) down --remove-orphans $(if $(KEEP),,--volumes) $(if $(IMAGES),--rmi all)
+	@echo "make compose-down: containers, network$(if $(KEEP),, and volumes) are gone;" \
+		"images $(if $(IMAGES),too,stay until IMAGES=1)."
+
+compose-cli:
+	@$(STACK) run --rm --no-deps fedtwin fedtwin $(ARGS)
+
+compose-images:
+	@$(PYTHON) -m infra.deploy $(ARGS)
+	@echo "make compose-images: they are here; make compose-up uses them, and pulls nothing."
+
 # --- testing --------------------------------------------------------------------------------------
 
 test-fast: $(STAMP)
@@ -113,6 +161,12 @@ check: $(STAMP)
 
 # --- the machine ----------------------------------------------------------------------------------
 
+# In CI the tests start an engine of their own. Without one they are skipped, and say so.
+CONTAINERS = command -v dockerd >/dev/null && command -v debootstrap >/dev/null \
+	|| { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+		--no-install-recommends docker.io debootstrap; } >/dev/null 2>&1 \
+	|| echo "make ci-setup: no container engine can be installed; its tests will be skipped" >&2
+
 ci-setup:
 	@missing=; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
@@ -125,6 +179,7 @@ ci-setup:
 			apt-get install -qq -y --no-install-recommends $$missing >/dev/null \
 			&& echo "make ci-setup: installed$$missing."; \
 	else echo "make ci-setup: missing, and only root can apt-get install it:$$missing" >&2; fi
+	@$(if $(filter true,$(CI)),$(CONTAINERS))
 	@$(MAKE) -s $(STAMP)
 
 # Services run on without .venv, and to end them takes no package: only then may their folder go.
@@ -137,7 +192,7 @@ clean:
 		[ ! -e "$$each" ] || $$python -c '$(END)' "$$each" \
 			|| { echo "make clean: what $$each names runs on, and everything is left" >&2; exit 1; }; \
 	done
-	@rm -rf .venv .native .services.json build dist *.egg-info runs/demo-* .coverage* htmlcov
+	@rm -rf .venv .native .services.json .compose.env build dist *.egg-info runs/demo-* .coverage* htmlcov
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "make clean: only the sources and your own runs are left."

@@ -10,7 +10,9 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ REDIS_IMAGE = os.environ.get("FEDTWIN_REDIS_IMAGE") or "redis:7"
 PATIENCE = 60  # seconds for a service to come up, when its image is there
 ASKED = 5  # seconds for an engine to answer
 PORTS = (9092, 9093)  # of a broker inside its container
+NETWORK = "bridge"
+"""The engine's own, in which containers are that name none."""
+REDIS = ("redis-server", "--appendonly", "yes", "--protected-mode", "no")
+"""A server that is reached from outside its container; the port is open on the loopback alone."""
 
 
 @cache
@@ -35,7 +41,7 @@ def engine() -> str:
     try:
         import docker
 
-        with docker.from_env(timeout=ASKED) as client:
+        with closing(docker.from_env(timeout=ASKED)) as client:
             return str(client.version()["Version"])
     except ImportError:
         raise ServiceError("testcontainers is not installed: pip install testcontainers") from None
@@ -44,42 +50,91 @@ def engine() -> str:
         raise ServiceError(f"no container engine answers at {where}") from None
 
 
-def kafka() -> str:
-    """The address of a broker in a container. Raises ServiceError when there is none to be had."""
+@dataclass(frozen=True)
+class Contained:
+    """A service in a container."""
+
+    address: str
+    container: Any
+    """As testcontainers has it."""
+
+    def stop(self) -> None:
+        """End it, and take its container away."""
+        atexit.unregister(self.container.stop)
+        self.container.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, none of its processes takes a step, and nobody is told."""
+        own = self.container.get_wrapped_container()
+        own.pause()
+        try:
+            yield
+        finally:
+            own.unpause()
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Inside, it has no network."""
+        own = self.container.get_wrapped_container()
+        network = own.client.networks.get(NETWORK)
+        network.disconnect(own)
+        try:
+            yield
+        finally:
+            network.connect(own)
+
+
+def broker(image: str = "") -> Contained:
+    """A broker in a container. Raises ServiceError when there is none to be had."""
     (port,) = free_ports(1)
     more = {
         "listeners": f"PLAINTEXT://:{PORTS[0]},CONTROLLER://:{PORTS[1]}",
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
     }
-    broker = Broker(Path("/tmp/fedtwin"), Path(), *PORTS, more=more)  # the same as without one
-    settings = (line.split("=", 1) for line in broker.properties.splitlines())
+    node = Broker(Path("/tmp/fedtwin"), Path(), *PORTS, more=more)  # the same as without one
+    settings = (line.split("=", 1) for line in node.properties.splitlines())
     environment = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in settings}
-    container = _started(KAFKA_IMAGE, {PORTS[0]: port}, environment)
+    container = _started(image or KAFKA_IMAGE, {PORTS[0]: port}, environment)
     _until(container, lambda: b"Kafka Server started" in container.get_logs()[0])
-    return f"{HOST}:{port}"
+    return Contained(f"{HOST}:{port}", container)
+
+
+def server(image: str = "") -> Contained:
+    """A Redis server in a container. Raises ServiceError likewise."""
+    (port,) = free_ports(1)
+    container = _started(image or REDIS_IMAGE, {6379: port}, {}, REDIS)
+    _until(container, lambda: answers(port))
+    return Contained(f"{HOST}:{port}", container)
+
+
+def kafka() -> str:
+    """The address of a broker in a container of its own, which ends with the process."""
+    return broker().address
 
 
 def redis() -> str:
-    """The address of a Redis server in a container. Raises ServiceError likewise."""
-    (port,) = free_ports(1)
-    container = _started(REDIS_IMAGE, {6379: port}, {}, "redis-server --appendonly yes")
-    _until(container, lambda: answers(port))
-    return f"{HOST}:{port}"
+    """The address of a server likewise."""
+    return server().address
 
 
 def _started(
-    image: str, ports: Mapping[int, int], environment: Mapping[str, str], command: str = ""
+    image: str,
+    ports: Mapping[int, int],
+    environment: Mapping[str, str],
+    command: Sequence[str] = (),
 ) -> Any:
     engine()
     from testcontainers.core.container import DockerContainer
 
     container = DockerContainer(image)
+    published: Any = container.ports  # it is typed for ports of every interface
     for inside, outside in ports.items():
-        container.with_bind_ports(inside, outside)
+        published[inside] = (HOST, outside)
     for name, value in environment.items():
         container.with_env(name, value)
     if command:
-        container.with_command(command)
+        container.with_command(list(command))
     try:
         container.start()
     except Exception as error:
