@@ -209,3 +209,11 @@ def test_continuous_integration_calls_make_and_nothing_else() -> None:
 
     assert [first for first, *_ in called] == ["make"] * 3
     assert not [target for _, target in called if not re.search(rf"(?m)^{target}:", makefile)]
+
+
+def test_nothing_large_is_kept_by_mistake() -> None:
+    """Data, packages and pictures of runs belong beside a checkout, and git forgets nothing."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    kept = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
+
+    assert [str(path) for path in kept if path.exists() and path.stat().st_size > 200_000] == []
