@@ -72,7 +72,9 @@ class RoundSums:
             raise Refused("wrong-base", f"trained from version {update.base.version}")
         if update.reason is None:
             base, weights = self._base["model"], self.opened.total_weight
-            return checked_update(update.groups, base, self._expected, weights, self._wire)
+            return checked_update(
+                update.groups, base, self._expected, weights, self._wire, reuse=True
+            )
         if update.groups:
             raise Refused("unreadable", "an update with content and a reason to have none")
         return {}

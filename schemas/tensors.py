@@ -171,11 +171,17 @@ def decoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
     held = {}
     for name, tensor in tensors.items():
         try:
-            encoding, payload = pack_tensor(tensor, wire)
+            held[name] = _held(tensor, wire)
         except Unfit as error:
             raise Unfit(error.reason, f"{name}: {error.detail}") from None
-        held[name] = unpack_tensor(encoding, dtype_of(tensor), tensor.shape, payload)
     return held
+
+
+def _held(tensor: Tensor, wire: str) -> Tensor:
+    if encoding_of(wire, Spec(dtype_of(tensor), tensor.shape)) == "int8":
+        return _values(*_rounded(tensor), tensor.shape)  # to compress and expand changes nothing
+    encoding, payload = pack_tensor(tensor, wire)
+    return unpack_tensor(encoding, dtype_of(tensor), tensor.shape, payload)
 
 
 # --- updates ------------------------------------------------------------------------------------
@@ -193,22 +199,26 @@ def update_of(values: Tensors, base: Tensors, wire: str) -> Tensors:
     return decoded(_against(np.subtract, values, base, wire), wire)
 
 
-def values_of(update: Tensors, base: Tensors, wire: str) -> Tensors:
+def values_of(update: Tensors, base: Tensors, wire: str, *, reuse: bool = False) -> Tensors:
     """The values that an update means, from what it carried: the reverse of `update_of`.
+
+    With `reuse` they take the place of what it carried, where that can be written to.
 
     Raises Unfit (wrong-shape, wrong-dtype) if update and base are not alike.
     """
-    return _against(np.add, update, base, wire)
+    return _against(np.add, update, base, wire, reuse=reuse)
 
 
-def _against(ufunc: np.ufunc, tensors: Tensors, base: Tensors, wire: str) -> Tensors:
+def _against(
+    ufunc: np.ufunc, tensors: Tensors, base: Tensors, wire: str, *, reuse: bool = False
+) -> Tensors:
     expected = specs(base)
     alike(tensors, expected)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is judged by `check`
         return {
             name: tensor
             if encoding_of(wire, expected[name]) == "raw"
-            else ufunc(tensor, base[name])
+            else ufunc(tensor, base[name], out=tensor if reuse and tensor.flags.writeable else None)
             for name, tensor in tensors.items()
         }
 
@@ -305,8 +315,15 @@ def _from_bf16(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
 
 
 def _to_int8(tensor: Tensor) -> bytes:
+    scales, codes = _rounded(tensor)
+    body = scales.astype("<f4").tobytes() + codes.astype(np.int8).tobytes()
+    return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body)
+
+
+def _rounded(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales (rows,) and codes (rows, columns), whole numbers, both float32."""
     rows = np.ascontiguousarray(tensor, np.float32).reshape(_rows(tensor.shape))
-    largest = np.max(np.abs(rows), axis=1)
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     if not np.isfinite(largest).all():
         value = largest[~np.isfinite(largest)][0]
         raise Unfit("not-finite", f"a value of size {value} does not travel as int8")
@@ -314,8 +331,9 @@ def _to_int8(tensor: Tensor) -> bytes:
     scales[scales < SMALLEST_SCALE] = 0.0
     codes = np.zeros_like(rows)  # a row whose scale is zero stays zero
     np.divide(rows, scales[:, None], out=codes, where=scales[:, None] > 0)
-    body = scales.astype("<f4").tobytes() + np.rint(codes).astype(np.int8).tobytes()
-    return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body)
+    np.rint(codes, out=codes)
+    codes += 0.0  # a whole number knows no -0.0
+    return scales, codes
 
 
 def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
@@ -323,10 +341,14 @@ def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
     body = _decompressed(payload, 4 * rows + rows * columns)
     scales = np.frombuffer(body, "<f4", rows).astype(np.float32)
     codes = np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
-    values = codes.astype(np.float32)
+    return _values(scales, codes.astype(np.float32), shape)
+
+
+def _values(scales: Tensor, codes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """In the memory of the codes."""
     with np.errstate(over="ignore", invalid="ignore"):  # a scale that is not finite: see `check`
-        values *= scales[:, None]
-    return values.reshape(shape)
+        codes *= scales[:, None]
+    return codes.reshape(shape)
 
 
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -15,16 +15,23 @@ NOTHING_TO_TRAIN_ON = "no image to train on"
 
 
 def checked_update(
-    groups: Groups, base: Tensors, expected: Expected, total_weight: int, wire: str
+    groups: Groups,
+    base: Tensors,
+    expected: Expected,
+    total_weight: int,
+    wire: str,
+    *,
+    reuse: bool = False,
 ) -> Groups:
     """The values that an update means, when all of them may be counted.
 
-    `total_weight` is W, the sum of the weights of the round. Raises Refused: wrong-shape,
+    `total_weight` is W, the sum of the weights of the round. With `reuse` the values take the place
+    of what the update carried, which nobody may need any more. Raises Refused: wrong-shape,
     wrong-dtype, not-finite, out-of-range.
     """
     if groups.keys() != expected.keys():
         raise Refused("wrong-shape", f"groups {sorted(groups)}, expected {sorted(expected)}")
-    values = groups | {"model": values_of(groups["model"], base, wire)}
+    values = groups | {"model": values_of(groups["model"], base, wire, reuse=reuse)}
     for group, tensors in expected.items():
         check(values[group], {name: Spec(*spec) for name, spec in tensors.items()}, total_weight)
     return values

@@ -287,6 +287,35 @@ def test_int8_rounds_to_steps_of_its_rows_scale() -> None:
     assert back.tolist() == [[4.0, 4.0, -254.0], [127.0, 0.0, -1.0], [0.0, 0.0, 0.0]]
 
 
+@settings(deadline=None)
+@given(MATRICES)
+def test_what_is_held_is_byte_for_byte_what_readers_unpack(tensor: Tensor) -> None:
+    """Also where a small negative value is rounded to zero: whole numbers know no -0.0."""
+    for held in (tensor, -tensor, np.sign(tensor) * np.float32(0.2) + (tensor == tensor.max()) * 9):
+        told = decoded({"w": held.astype(np.float32)}, "int8")["w"]
+
+        assert told.tobytes() == there_and_back(held.astype(np.float32), "int8").tobytes()
+
+
+def test_an_updates_memory_is_taken_only_where_it_may_be() -> None:
+    """A reader's decoded differences become the values; what is a view of the message stays."""
+    base = {"w": floats([1.0, 2.0]), "b": np.array([5.0], np.float32)}
+    update = update_of({"w": floats([1.5, 2.5]), "b": base["b"] + 1}, base, "bf16")
+    kept = {name: tensor.copy() for name, tensor in update.items()}
+
+    apart = values_of(update, base, "bf16")
+    assert {name: t.tobytes() for name, t in update.items()} == {
+        n: t.tobytes() for n, t in kept.items()
+    }
+    taken = values_of(update, base, "bf16", reuse=True)
+
+    assert taken["w"] is update["w"]
+    assert {name: t.tolist() for name, t in taken.items()} == {
+        n: t.tolist() for n, t in apart.items()
+    }
+    assert base["w"].tolist() == [[1.0, 2.0]]
+
+
 def test_a_scale_keeps_17_bits() -> None:
     """0.1f = 0x3dcccccd; / 127 = 0x3a4e69a0 in float32; its lowest seven bits cleared: 0x3a4e6980.
 
