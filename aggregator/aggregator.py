@@ -182,7 +182,11 @@ class Aggregator:
         """An answer that was counted comes again in silence; any other is too late."""
         for stage in self.line.stages:
             for each in stage.rounds:
-                if each.opened.number == opened.number and each.closed is not None:
+                if each.opened.number != opened.number:
+                    continue
+                if each.dropped and update.entity in {part.entity for part in opened.participants}:
+                    return  # it may have come in time: an operator has ended the round
+                if each.closed is not None:
                     answered = {*each.closed.counted}
                     withheld = {entity for entity, _ in each.closed.withheld}
                     if (update.entity, hash) in answered or update.entity in withheld:

@@ -116,12 +116,16 @@ class Live:
             if line.here
             and entity not in self._line.resting
             and self._line.taken_up(entity)
-            and (last := line.verdicts[line.judged]).trainable
+            and (last := line.verdicts.get(line.judged)) is not None
+            and last.trainable
             and not self._line.away(entity, last.after or 0)
         ]
 
     def _since_news(self, stage: Stage, ready: list[str]) -> int:
-        """How many rounds of the stage began behind what its twins last judged."""
+        """How many rounds of the stage began behind what its twins last judged.
+
+        An operator who goes back begins none: the model that was wanted stays until images come.
+        """
         news = -1
         for entity in ready:
             line = self._verdicts.of[entity]

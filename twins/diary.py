@@ -106,7 +106,11 @@ class Diary:
     # --- reading ---------------------------------------------------------------------------------
 
     def note_exemplar(self, message: ExemplarImage, place: Place) -> None:
-        """Note where an image lies. Raises Refused when that is no image of this run."""
+        """Note where an image lies. Raises Refused when that is no image of this run.
+
+        Of one that was written twice the later place counts: the topic is compacted, and the
+        earlier one goes. So it is with what a strategy keeps.
+        """
         check_images(message.groups, 1, self._shared.data)
         image = (message.source, message.image)
         if self._is_done_with(message, image):
@@ -114,7 +118,7 @@ class Diary:
             return
         if message.apart is not None and message.apart > self.number:
             self._to_be_named[image] = message.apart
-        self._albums.setdefault(message.label, Album()).setdefault(image, place.offsets)
+        self._albums.setdefault(message.label, Album())[image] = place.offsets
 
     def _is_done_with(self, message: ExemplarImage, image: Exemplar) -> bool:
         """Whether the state is behind what an image was written for, and does not name it."""
@@ -137,7 +141,7 @@ class Diary:
         if state and message.opened < state.number and message.update != state.kept:
             self._chores.append(Forget(self.topic, _kept_key(message.update), len(place.offsets)))
             return
-        self._kept.setdefault(message.update, (message.opened, place))
+        self._kept[message.update] = (message.opened, place)
 
     def adopt(self, state: TwinState, arrived: Arrived) -> bool:
         """Take a state that is what its decision made of the twin; says whether it is newer."""

@@ -52,6 +52,7 @@ class Judging:
         """Judge what is due, once its model and its images are there."""
         knows, line = self._knows, self._knows.line
         if not line.here:
+            self._asked = None  # it is asked anew should it come back
             return
         question = self._live() if knows.shared.line.live else self._scheduled()
         if question is None or (self._asked and question.key <= self._asked.key):

@@ -117,8 +117,8 @@ class Memory:
     def done(self, number: int, result: Result) -> Iterator[Answer]:
         """Exemplars first, each with its pixels, then the state that names them."""
         change, diary = self.next_change(), self._knows.diary
-        if change is None or change.number != number:
-            return
+        if change is None or change.number != number or number != self._begun:
+            return  # also what this twin asked for before it left this process and came back
         self._said = number
         images, exemplars = self._to_settle(change.stage), diary.named()
         if images:

@@ -137,6 +137,8 @@ class Twin:
             or (number and not self.knows.shared.line.live)
         ):
             return
+        if number and not line.here and not self.knows.stream.ends:
+            return  # it has left, and this process has not read its stream as far as that
         self._told = number
         kind = EntityLeft if line.here else EntityJoined
         said = kind(run=self.knows.shared.line.run, number=number, entity=self.entity)

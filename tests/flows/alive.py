@@ -180,6 +180,12 @@ class Alive:
             line.hear(message, hash)
         return line
 
+    def lines(self, entity: str) -> list[TwinDecision]:
+        """All that was written into an entity's line."""
+        topic = NAMES.of_site("classes", parted(entity)[0])
+        told = [message for message, _ in messages(self.log, topic)]
+        return [each for each in told if isinstance(each, TwinDecision) and each.entity == entity]
+
     @property
     def verdicts(self) -> VerdictLines:
         """All entities' lines."""

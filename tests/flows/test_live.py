@@ -14,8 +14,10 @@ from infra.transport.unkind import Unkind
 from proxy.proxy import Proxy
 from schemas.codec import records
 from schemas.messages import Paused, Standing
+from schemas.topics import parted
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
 from tests.flows.federation import messages
+from twins.twins import Twins
 
 
 def begun() -> Alive:
@@ -222,6 +224,26 @@ def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     run.after(1)
     assert run.verdicts.line(WEST).here
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
+
+
+def test_who_has_left_stays_away_when_its_twin_begins_anew() -> None:
+    """A process that takes over has read no image yet, so nothing tells it that somebody left but
+    the line: it says nothing. When the entity streams again it is back, also there."""
+    run = begun()
+    run.leave(WEST)
+    run.settle()
+    run.vanish(WEST)
+    run.join(Twins(NAMES, parted(WEST)[0], run.shelf, [WEST]))
+    run.after(1)
+    assert [each.kind() for each in run.lines(WEST)] == [
+        "EntityJoined",
+        "WindowJudged",
+        "EntityLeft",
+    ]
+
+    run.stream(WEST, "01", 12)
+    run.after(1)
+    assert run.verdicts.line(WEST).here
 
 
 def test_who_was_missed_and_has_left_takes_part_when_it_streams_again() -> None:
