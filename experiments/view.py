@@ -17,6 +17,9 @@ from schemas.messages import ModelName, RoundOpened
 SILENT = 3 * BEAT
 """Seconds without a heartbeat after which a program counts as lost."""
 REPLACED = 600.0  # seconds for which one that was lost is shown, when others do its work
+MISUSED = 2  # the exit code of wrong words
+TOLD = 60.0  # seconds for which that is shown
+BEGUN = 10.0  # seconds after which a program has begun to do its work
 VERSIONS = 8  # of which the accuracy is told
 SCORED = 64  # newest versions among which one is looked for that was scored
 NAMED = 5  # twins of one program that stall a round are named, others counted
@@ -204,12 +207,19 @@ def view(
 
 
 def _shown(watching: Watching, now: float) -> list[Program]:
-    """Every program but those that were replaced long ago."""
+    """Every program but those that were replaced long ago, or started with wrong words."""
     return [
         each
         for each in sorted(watching.programs.values(), key=lambda p: (p.beat.role, p.beat.process))
-        if now - each.last() < REPLACED or not _replaced(watching, each)
+        if not (_misused(each) and now - each.last() > TOLD)
+        and (now - each.last() < REPLACED or not _replaced(watching, each))
     ]
+
+
+def _misused(program: Program) -> bool:
+    """Whether it ended with wrong words before it did anything: that is told for a while only."""
+    ended = program.beat.ended
+    return ended is not None and ended.code == MISUSED and program.beat.up < BEGUN
 
 
 def _replaced(watching: Watching, program: Program) -> bool:

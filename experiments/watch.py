@@ -64,6 +64,7 @@ class Reader:
         self._turned = time.monotonic()
         self._unreachable: tuple[str, float] | None = None
         self._was_away = False
+        self._asked = 0.0
         self._begin_anew()
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"reads {service}")
         self._thread.start()
@@ -135,6 +136,7 @@ class Reader:
             self._turned = time.monotonic()
             if not came:
                 self._look_for_the_run(transport)
+                self._ask_whether_it_is_there(transport)
                 self.caught_up = True
                 transport.wait(REST)
                 if not isinstance(transport, Remote):
@@ -148,6 +150,12 @@ class Reader:
         runs = {name.split(".")[1] for name in transport.topics() if name.count(".") >= 2}
         self.exists = own.run in runs
         self.others = sorted(runs - {own.run})
+
+    def _ask_whether_it_is_there(self, transport: Transport) -> None:
+        """Who only waits for what comes does not notice that a broker has gone."""
+        if time.monotonic() >= self._asked + AGAIN:
+            transport.end(self._around.watching.names.federation("metrics"))
+            self._asked = time.monotonic()
 
     def _turn(self, transport: Transport) -> bool:
         came = False

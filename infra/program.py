@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -34,6 +35,7 @@ from schemas.limits import LEAST_BYTES, largest_message
 from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate, RunOpened
 from schemas.topics import Names
 
+AWAITED = 5.0  # seconds after which it is told that a run is waited for
 REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
@@ -172,10 +174,20 @@ def run_opened(transport: Transport, names: Names) -> RunOpened:
 
 def opened_as(transport: Transport, names: Names) -> tuple[RunOpened, str]:
     """The same, and its hash, which names the run."""
-    first = First(transport, names)
+    first, until = First(transport, names), time.monotonic() + AWAITED
     while (opened := first.look()) is None:
         transport.wait(REST)
+        if time.monotonic() > until:
+            until = math.inf
+            print(_awaited(transport, names), file=sys.stderr, flush=True)
     return opened, first.hash
+
+
+def _awaited(transport: Transport, names: Names) -> str:
+    parts = (topic.split(".") for topic in transport.topics())
+    there = sorted({part[1] for part in parts if part[2:3] == ["rounds"]} - {names.run})
+    others = f"Kafka holds {', '.join(there[:5])}" if there else "Kafka holds no other"
+    return f"waiting until the run {names.run} is opened; {others}"
 
 
 class First:

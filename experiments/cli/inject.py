@@ -108,9 +108,9 @@ def inject(
 
     They become one more stage of it; in a live federation its twin judges them when they have come.
     A run may be over, stopped or going on. Images are brought to the run's size and colour, and how
-    many were is told. What was injected before is not added again, so what was interrupted is
-    simply said once more. Without --classes a folder or file is taken as a whole: --as then has to
-    name every class in it, or none.
+    many were is told. The same words again add nothing, so what was interrupted is simply said
+    once more; other numbers of images are another stream, whose images come again. Without
+    --classes a folder or file is taken whole: --as then has to name every class in it, or none.
 
     \b
     Examples:

@@ -196,6 +196,20 @@ def test_who_has_ended_says_why(code: int, why: str, state: str) -> None:
     assert failed(seen) == {"proxy-1": f"ended: {why}"}
 
 
+def test_wrong_words_are_no_failed_part_for_long() -> None:
+    """Somebody mistyped a command, and sees it; a minute later it is nobody's concern."""
+    told = Told()
+    told.everybody()
+    told.beats("proxy-x", "proxy", up=0.4, ended=Ended(code=2, why="seed is 7 there and 8 here"))
+    soon = failed(told.seen())
+    told.later(61)
+    told.everybody()
+
+    assert soon == {"proxy-x": "ended: seed is 7 there and 8 here"}
+    assert failed(told.seen()) == {}
+    assert "proxy-x" not in [each.name for each in told.seen().programs]
+
+
 def test_who_was_told_to_stop_is_missed_only_where_nobody_else_does_its_work() -> None:
     """A second proxy makes up for it; without one the role is missing after a while, and why is
     said."""

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from infra.program import NoWorkers, arguments, ended, life, serve, stoppable
+from infra import program
+from infra.program import NoWorkers, arguments, ended, life, run_opened, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
 from infra.pulse import STOPPED, Stopped
 from infra.serve import Session, Surroundings, System
@@ -214,3 +215,24 @@ def test_the_word_of_the_command_line_comes_before_the_environment(
         pass
 
     assert ":1/metrics" not in capsys.readouterr().err
+
+
+def test_who_waits_for_a_run_says_so_and_which_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that was mistyped is no silence; said once, and the waiting goes on."""
+    monkeypatch.setattr(program, "AWAITED", 0.0)
+    log, turns = Log(), iter(range(3))
+    other = Measured(run="", name="x", values={})
+    log.append(Names("spring").federation("rounds"), records(other, source="somebody")[1])
+
+    def wait(seconds: float) -> None:
+        if next(turns, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(log, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        run_opened(log, Names("sprin"))
+
+    said = capsys.readouterr().err
+    assert said == "waiting until the run sprin is opened; Kafka holds spring\n"
