@@ -467,14 +467,17 @@ def test_what_was_injected_before_is_told_to_be_there(done: Path) -> None:
 
 
 def test_a_run_over_kafka_takes_no_injection_into_its_copy(done: Path) -> None:
-    """Its folder keeps copies of what was decided: nobody would read what is written there."""
+    """Its folder keeps copies of what was decided, and nobody would read what is written there: the
+    images go to Kafka, and where nobody names one they go nowhere."""
     manifest = RunFolder(done).read_manifest()
     RunFolder(done).write_manifest({**manifest, "transport": "kafka"})
+    before = (done / "run.sqlite").read_bytes()
 
     answered = fedtwin("inject", done, "--entity", "entity-000", "--classes", "7")
 
-    assert answered.exit_code == 2
-    assert "over Kafka" in answered.stderr
+    assert answered.exit_code == 3
+    assert "FEDTWIN_KAFKA" in answered.stderr
+    assert (done / "run.sqlite").read_bytes() == before
 
 
 def test_a_file_of_images_is_injected_under_new_names(done: Path, tmp_path: Path) -> None:
