@@ -112,8 +112,8 @@ def test_a_client_that_joins_later_begins_with_an_empty_memory() -> None:
 
 @pytest.mark.slow
 def test_a_class_with_few_images_waits_until_it_has_enough() -> None:
-    """Seven of eight images are no news, whatever the made-up entropy says (it follows from what the
-    run is called); the verdict after the next one counts them again."""
+    """Seven of eight images are no news, whatever the made-up entropy says; the verdict after the
+    next one counts them again."""
     run = put_together(small(stages=1), log := Log())
     run.system.run()
     add_stage(log, stream(log, NORTH, {"9": 7}))
