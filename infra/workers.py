@@ -79,11 +79,16 @@ class WorkerProcesses:
             raise ValueError(f"{count} workers; at least 1")
         self._start = start
         self._count = count
+        self._answered = False
         self._selector = selectors.DefaultSelector()
         self._workers = [self._begin() for _ in range(1 if in_turn else count)]
 
     @property
     def free(self) -> int:
+        if self._answered and len(self._workers) < self._count:
+            # Now, not with the answer: a process that is forked holds whatever its parent holds,
+            # and with an answer that is still a place to work.
+            self._workers.append(self._begin())
         return sum(worker.id is None for worker in self._workers)
 
     @property
@@ -142,8 +147,7 @@ class WorkerProcesses:
         id, worker.id, worker.task = worker.id, None, None
         if "error" in values:
             raise TaskFailed(str(values["error"]))
-        if len(self._workers) < self._count:
-            self._workers.append(self._begin())
+        self._answered = True
         return id, Result(values["values"], groups, values["seconds"])
 
     def _mourn(self, dead: Worker) -> None:

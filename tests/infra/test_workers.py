@@ -142,7 +142,7 @@ def test_workers_that_begin_in_turn_begin_when_the_one_before_has_answered() -> 
         assert (len(workers.pids), workers.free) == (1, 0)
 
         assert results(workers, 1).keys() == {0}
-        assert (len(workers.pids), workers.free) == (2, 2)
+        assert (workers.free, len(workers.pids)) == (2, 2)
         for number in range(2):
             workers.submit(number, Task("double"))
         assert results(workers, 2).keys() == {0, 1}
