@@ -68,27 +68,16 @@ class Worker:
 class WorkerProcesses:
     """Several worker processes, each with one task at a time."""
 
-    def __init__(self, start: Callable[[], Worker], count: int, *, in_turn: bool = False) -> None:
-        """`start` begins a process; raises ValueError for fewer than one.
-
-        With `in_turn` each begins when the one before has done its first task. Where cores are few
-        a program that takes over has its first answer sooner: to import torch takes one for
-        seconds.
-        """
+    def __init__(self, start: Callable[[], Worker], count: int) -> None:
+        """`start` begins a process; raises ValueError for fewer than one."""
         if count < 1:
             raise ValueError(f"{count} workers; at least 1")
         self._start = start
-        self._count = count
-        self._answered = False
         self._selector = selectors.DefaultSelector()
-        self._workers = [self._begin() for _ in range(1 if in_turn else count)]
+        self._workers = [self._begin() for _ in range(count)]
 
     @property
     def free(self) -> int:
-        if self._answered and len(self._workers) < self._count:
-            # Now, not with the answer: a process that is forked holds whatever its parent holds,
-            # and with an answer that is still a place to work.
-            self._workers.append(self._begin())
         return sum(worker.id is None for worker in self._workers)
 
     @property
@@ -147,7 +136,6 @@ class WorkerProcesses:
         id, worker.id, worker.task = worker.id, None, None
         if "error" in values:
             raise TaskFailed(str(values["error"]))
-        self._answered = True
         return id, Result(values["values"], groups, values["seconds"])
 
     def _mourn(self, dead: Worker) -> None:

@@ -107,8 +107,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
 
 
 def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
-    start = start or spawned("twins.worker", threads)
-    return WorkerProcesses(start, given.workers, in_turn=True)
+    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
 
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -132,47 +131,6 @@ def test_a_third_task_for_two_workers_is_a_mistake(two: WorkerProcesses) -> None
     assert results(two, 2).keys() == {0, 1}
     with pytest.raises(ValueError, match="0 workers; at least 1"):
         WorkerProcesses(STARTS["forked"](), 0)
-
-
-def test_workers_that_begin_in_turn_begin_when_the_one_before_has_answered() -> None:
-    """So that the first has the cores to itself while it imports what it needs."""
-    workers = WorkerProcesses(STARTS["forked"](), 2, in_turn=True)
-    with closing(workers):
-        workers.submit(0, Task("double"))
-        assert (len(workers.pids), workers.free) == (1, 0)
-
-        assert results(workers, 1).keys() == {0}
-        assert (workers.free, len(workers.pids)) == (2, 2)
-        for number in range(2):
-            workers.submit(number, Task("double"))
-        assert results(workers, 2).keys() == {0, 1}
-        assert len(workers.pids) == 2
-
-
-def test_nobody_waits_for_a_worker_that_has_not_begun_to_read() -> None:
-    """It imports for seconds; a pipe holds 64 KB, and the task has sixteen times as many. The
-    program's loop goes on meanwhile, for others take a silent one for dead."""
-    slow = "import sys, time; time.sleep(1); " + (
-        "from infra.workers import serve_standard_pipes; from tests.infra.tasks import FUNCTIONS;"
-        " serve_standard_pipes(FUNCTIONS)"
-    )
-
-    def start() -> Worker:
-        process = subprocess.Popen(
-            [sys.executable, "-c", slow], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return Worker(process.pid, process.stdin, process.stdout, process.wait, process.kill)
-
-    with closing(WorkerProcesses(start, 1)) as workers:
-        began = time.monotonic()
-        workers.submit("a", Task("double", {}, {"g": {"x": np.ones(2**18, "<f4")}}))
-        given = time.monotonic() - began
-        found = results(workers, 1)
-
-    assert given < 0.5
-    assert found["a"].groups["g"]["x"].sum() == 2**19
 
 
 def test_a_task_that_raises_ends_the_run_with_its_trace(two: WorkerProcesses) -> None:
