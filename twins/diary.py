@@ -9,6 +9,7 @@ first state of a number counts. What the newest one has settled and does not nam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,18 @@ from infra.promises import Answer, Arrived, Forget, Library, Place, Say, Seek, T
 from schemas.codec import pack
 from schemas.images import check_images
 from schemas.messages import ExemplarImage, Groups, ModelUpdate, StrategyKept, TwinState
+from schemas.tensors import groups_sha256
 from twins.exemplars import Album, Exemplar, Images, Remembered
 from twins.shared import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where lies what a strategy would keep of an update, and which round that answers."""
+
+    opened: int
+    place: Place
+    digest: int
 
 
 class Diary:
@@ -46,8 +57,8 @@ class Diary:
         """Class → where the pixels of its exemplars lie, and of what is kept apart."""
         self._to_be_named: dict[Exemplar, int] = {}
         """Images that are kept apart → number of the state that is to name them."""
-        self._kept: dict[str, tuple[int, Place]] = {}
-        """Hash of an update → the round it answers, and where what it would keep lies."""
+        self._kept: dict[str, Kept] = {}
+        """Hash of an update → what the strategy would keep of it."""
         self._chores: list[Answer] = []
 
     # --- what it says ----------------------------------------------------------------------------
@@ -99,7 +110,7 @@ class Diary:
         """What the strategy keeps according to the state. Raises LookupError."""
         if self.state is None or self.state.kept is None:
             return {}
-        message = library.message(self._kept[self.state.kept][1])
+        message = library.message(self._kept[self.state.kept].place)
         assert isinstance(message, StrategyKept)
         return message.groups
 
@@ -108,8 +119,8 @@ class Diary:
     def note_exemplar(self, message: ExemplarImage, place: Place) -> None:
         """Note where an image lies. Raises Refused when that is no image of this run.
 
-        Of one that was written twice the later place counts: the topic is compacted, and the
-        earlier one goes. So it is with what a strategy keeps.
+        The pixels that came first count. Written again, the same ones lie at the later place: the
+        topic is compacted, and the earlier one goes. So it is with what a strategy keeps.
         """
         check_images(message.groups, 1, self._shared.data)
         image = (message.source, message.image)
@@ -118,7 +129,8 @@ class Diary:
             return
         if message.apart is not None and message.apart > self.number:
             self._to_be_named[image] = message.apart
-        self._albums.setdefault(message.label, Album())[image] = place.offsets
+        album = self._albums.setdefault(message.label, Album())
+        album.note(image, place.offsets, _digest(message))
 
     def _is_done_with(self, message: ExemplarImage, image: Exemplar) -> bool:
         """Whether the state is behind what an image was written for, and does not name it."""
@@ -141,7 +153,10 @@ class Diary:
         if state and message.opened < state.number and message.update != state.kept:
             self._chores.append(Forget(self.topic, _kept_key(message.update), len(place.offsets)))
             return
-        self._kept[message.update] = (message.opened, place)
+        kept = Kept(message.opened, place, _digest(message))
+        first = self._kept.get(message.update, kept)
+        if (first.opened, first.digest) == (kept.opened, kept.digest):
+            self._kept[message.update] = kept
 
     def adopt(self, state: TwinState, arrived: Arrived) -> bool:
         """Take a state that is what its decision made of the twin; says whether it is newer."""
@@ -169,10 +184,10 @@ class Diary:
             for image in [image for image in album if image not in named]:
                 if image not in self._to_be_named and (uid in state.settled or image in waited):
                     yield Forget(self.topic, _image_key(image), len(album.pop(image)))
-        for hash, (opened, place) in list(self._kept.items()):
-            if opened < state.number and hash != state.kept:
+        for hash, kept in list(self._kept.items()):
+            if kept.opened < state.number and hash != state.kept:
                 del self._kept[hash]
-                yield Forget(self.topic, _kept_key(hash), len(place.offsets))
+                yield Forget(self.topic, _kept_key(hash), len(kept.place.offsets))
         if not self._shared.configuration.keep_samples:
             yield Trim(self._samples, state.offset)
 
@@ -221,6 +236,11 @@ class Diary:
 
 def _image_key(image: Exemplar) -> str:
     return f"image/{image[0]}/{image[1]}"
+
+
+def _digest(message: ExemplarImage | StrategyKept) -> int:
+    """64 bits that tell its tensors from others."""
+    return int(groups_sha256(message.groups)[:16], 16)
 
 
 def _kept_key(hash: str) -> str:

@@ -52,12 +52,14 @@ class Images(Sequence[Exemplar]):
 class Album(MutableMapping[Exemplar, tuple[int, ...]]):
     """Images of one class → the offsets of the pieces in which their pixels lie."""
 
-    __slots__ = ("_more", "_numbers", "_offsets", "_sources")
+    __slots__ = ("_digests", "_more", "_numbers", "_offsets", "_sources")
 
     def __init__(self) -> None:
         self._sources: list[str] = []
         self._numbers = array("q")
         self._offsets = array("q")
+        self._digests = array("Q")
+        """What tells an image's pixels from others."""
         self._more: dict[Exemplar, tuple[int, ...]] = {}
         """Further offsets of images that are larger than a piece."""
 
@@ -71,19 +73,30 @@ class Album(MutableMapping[Exemplar, tuple[int, ...]]):
         return (self._offsets[self._at(image)], *self._more.get(image, ()))
 
     def __setitem__(self, image: Exemplar, offsets: tuple[int, ...]) -> None:
+        self.pop(image, None)
+        self.note(image, offsets, 0)
+
+    def note(self, image: Exemplar, offsets: tuple[int, ...], digest: int) -> None:
+        """Pixels of an image were read: the first count, and lie at the latest place of the same.
+
+        `digest` tells them from others, in 64 bits.
+        """
         if image in self:
+            if self._digests[self._at(image)] != digest:
+                return
             del self[image]
         source, number = image
         first, *more = offsets
         self._sources.append(sys.intern(source))
         self._numbers.append(number)
         self._offsets.append(first)
+        self._digests.append(digest)
         if more:
             self._more[image] = tuple(more)
 
     def __delitem__(self, image: Exemplar) -> None:
         at = self._at(image)
-        for column in (self._sources, self._numbers, self._offsets):
+        for column in (self._sources, self._numbers, self._offsets, self._digests):
             del column[at]
         self._more.pop(image, None)
 

@@ -47,6 +47,15 @@ def test_an_album_is_a_dict_of_offsets(
         assert (image in album) == (image in wanted)
 
 
+def test_the_first_pixels_of_an_image_count_and_lie_where_they_were_written_last() -> None:
+    """A copy of the twin writes the same ones; others under the same name are passed over."""
+    album = Album()
+    album.note(("schedule", 3), (10, 11), digest=7)
+    album.note(("schedule", 3), (14, 15), digest=7)
+    album.note(("schedule", 3), (20,), digest=8)
+    assert dict(album) == {("schedule", 3): (14, 15)}
+
+
 def test_an_image_that_is_not_there_is_named() -> None:
     """A task that asks for it cannot be prepared, and says why."""
     with pytest.raises(KeyError, match="inject-1"):
