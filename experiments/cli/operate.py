@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, next_step, table
-from experiments.numbers import NOTHING, counted, lost, percent
+from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, moment, next_step, table
+from experiments.numbers import counted, lost, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,18 +185,13 @@ def _listed(out: Console, told: dict[str, Any], named: str) -> None:
         out,
         ("line", ">number", "when", "by", "what"),
         (
-            (each["line"], str(each["number"]), _when(each["at"]), each["by"], each["what"])
+            (each["line"], str(each["number"]), moment(each["at"]), each["by"], each["what"])
             for each in told["decisions"]
         ),
     )
     if len(told["decisions"]) < told["of"]:
         out.print(f"the newest {len(told['decisions'])} of {told['of']}")
     next_step(out, command("show", named))
-
-
-def _when(at: float | None) -> str:
-    """In this machine's time."""
-    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _named(run: str | None) -> str:

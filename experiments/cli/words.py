@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.numbers import counted
+from experiments.numbers import NOTHING, counted
 from infra.places import usual_data_dir
 from schemas.errors import ConfigurationError
 
@@ -192,6 +193,11 @@ def _as_yaml(value: object) -> str:
 def next_step(out: Console, text: str) -> None:
     """The last line of every answer to a person."""
     out.print(f"\nnext: {text}", soft_wrap=True)
+
+
+def moment(at: float | None) -> str:
+    """A time in seconds since 1970, in this machine's time."""
+    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def in_a_line(text: str) -> str:
