@@ -26,7 +26,7 @@ class OnKafka:
 
     run: str
     status: str
-    """live, run, over; unopened where nobody has opened it yet, unreadable where we may not look."""
+    """live, run or over; unopened where nobody has begun it, unreadable where we may not look."""
     why: str | None = None
     """It is unreadable."""
     recipe: str | None = None
