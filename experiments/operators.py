@@ -264,17 +264,21 @@ def _earlier(line: RoundsLine, shelf: Shelf, version: int) -> ModelName:
     to, newest = line.named(version), line.model
     assert newest is not None
     if to is None:
-        raise ConfigurationError(f"there was no version {version}: the newest is {newest.version}")
-    if to == newest:
-        raise ConfigurationError(f"version {version} is the newest model already")
-    if not shelf.has(to):
-        known = {line.named(each.version) for each in shelf.names()} - {None, newest}
-        there = sorted(each.version for each in known if each and shelf.has(each))
-        raise ConfigurationError(
-            f"version {version} was let go: kept are those of the newest two stages, and of earlier"
-            f" ones the best and the last; there are {', '.join(map(str, there)) or 'none'}"
-        )
-    return to
+        why = f"there was no version {version}: the newest is {newest.version}"
+    elif to == newest:
+        why = f"version {version} is the newest model already"
+    elif version == 0:
+        why = "version 0 is the first weights, which were drawn before anybody had trained"
+    elif not shelf.has(to):
+        why = f"version {version} was let go"
+    else:
+        return to
+    known = {line.named(each.version) for each in shelf.names()} - {None, newest, line.named(0)}
+    there = sorted(each.version for each in known if each and shelf.has(each))
+    raise ConfigurationError(
+        f"{why}. Kept are versions of the newest two stages, and of earlier ones"
+        f" the best and the last; there are {', '.join(map(str, there)) or 'none'}"
+    )
 
 
 def pause(operator: Operator, entity: str | None, *, rests: bool) -> Paused | None:
