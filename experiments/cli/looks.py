@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import operate, tables
+from experiments.cli.logs import RUNS, by_name, meant
 from experiments.cli.words import (
     SCHEMA,
     AsJson,
@@ -29,15 +30,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-RUNS = Path("runs")
-"""Where `ls` looks unless somebody names another folder."""
-
-
-def show(run: Run, as_json: AsJson = False) -> None:
+def show(run: Run = None, as_json: AsJson = False) -> None:
     """Show where a run stands: running, done, failed, diverged or stopped. It needs no lock.
 
-    In place of a folder RUN may be the name of a live federation, on the services at hand: who is
-    there, what goes on, and how good each version of its model is, held out at the sites.
+    Of a live federation, on the services at hand: who is there, what goes on, and how good each
+    version of its model is, held out at the sites.
 
     \b
     Examples:
@@ -47,8 +44,9 @@ def show(run: Run, as_json: AsJson = False) -> None:
     """
     from experiments.api import show as shown
 
-    if federation := operate.federation_of(run):
-        operate.show(federation, as_json)
+    run = meant(run)
+    if by_name(run):
+        operate.show(str(run), as_json)
         return
     told = shown(run)
     answer(told, as_json, lambda out: _standing(out, told))

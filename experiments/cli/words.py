@@ -70,7 +70,22 @@ InSync = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No estimate, no progress.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+Run = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        show_default=False,
+        help="A run's folder, or the name of a run or live federation on Kafka; otherwise"
+        " FEDTWIN_RUN.",
+    ),
+]
+Needed = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run's folder, or the name of a run or live federation on Kafka."
+    ),
+]
+AsOption = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="RUN, as an option.")]
 
 
 def data_dir(asked: Path | None) -> Path:
