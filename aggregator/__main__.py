@@ -77,8 +77,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
     if given.opening:
         opening = read_opening(given.opening)
     with stoppable() as stopped:
-        if federation:
-            _make_topics(settings, names, federation)
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         with (
             closing(transport),
@@ -87,6 +85,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
             there = First(transport, names).look() if federation else None
             if opening and there:
                 _check_same(opening, there, given.live, names)
+            if federation:  # last: who is refused leaves nothing behind
+                _make_topics(settings, names, federation)
             told = opening or run_opened(transport, names)
             configuration = told.configuration
             around = surroundings(
