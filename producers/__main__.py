@@ -20,8 +20,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from infra.places import usual_data_dir
 from infra.kafka import KafkaSettings
+from infra.places import usual_data_dir
 from infra.points import Hook, no_hook
 from infra.program import (
     NoWorkers,
