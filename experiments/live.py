@@ -437,7 +437,7 @@ def _do(around: _Federation, streaming: Streaming, programs: Processes, event: E
     elif event.kill:
         pids = {n: pid for n, pid in programs.pids().items() if n.startswith(event.kill)}
         if not pids:
-            around.tell(f"{at}no program of {event.kill} runs: who follows a scenario streams")
+            around.tell(f"{at}no program of {event.kill} runs")
         for name, pid in list(pids.items())[:1]:
             around.tell(f"{at}{name} is killed")
             with suppress(ProcessLookupError):
