@@ -95,7 +95,8 @@ def _gone_back(out: Console, told: dict[str, Any]) -> None:
 def pause(words: Who = None, run: AsOption = None, as_json: AsJson = False) -> None:
     """Let an entity of a live federation rest, or everybody: no round asks for it.
 
-    What it streams is kept. A round that is open already ends as it would have.
+    What it streams is kept. A round that is open already ends as it would have. While everybody
+    rests no head grows, either.
 
     \b
     Examples:
