@@ -6,6 +6,10 @@ says what the first has not said in time. Which of them says it changes nothing.
 
 from __future__ import annotations
 
+from infra.early import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence

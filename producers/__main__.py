@@ -8,6 +8,10 @@ They stream what the topics do not hold yet, so they may be started again at any
 
 from __future__ import annotations
 
+from infra.early import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import math
 import os
 import sys

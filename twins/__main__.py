@@ -6,6 +6,10 @@ started several times, the programs share them, and take over from one that dies
 
 from __future__ import annotations
 
+from infra.early import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pytest
 
 from infra import program
+from infra.early import STOPPED
 from infra.program import NoWorkers, arguments, ended, life, run_opened, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
-from infra.pulse import STOPPED, Stopped
+from infra.pulse import Stopped
 from infra.serve import Session, Surroundings, System
 from infra.settings import Settings
 from infra.shelf import Shelf
