@@ -10,8 +10,8 @@ from typing import Literal
 
 from experiments.numbers import counted, name_of
 from experiments.watching import Program, Watching
-from infra.early import STOPPED
 from infra.pulse import BEAT
+from infra.stopping import STOPPED
 from schemas.heldout import Accuracy, Loss
 from schemas.messages import RoundOpened
 

@@ -1,28 +1,45 @@
-"""Told to stop while a program still imports: it says so, and ends as it would later.
+"""Processes that are begun before their program has imported anything, with Python's own library.
 
-To import what a role needs takes a second of a core, and until then nobody would answer to SIGTERM
-and Ctrl-C. So this comes first in a role's `__main__`, and needs nothing itself.
+A program imports for a second before it can say what it wants. What it will want for certain, and
+what takes longest, begins here first.
 """
 
+from __future__ import annotations
+
 import os
-import signal
+import socket
+import subprocess
 import sys
-
-STOPPED = 130
-"""The exit code of a program that was told to stop."""
-WORDS = "stopped; what was written stands. Start it again to go on"
+from typing import NamedTuple
 
 
-def stoppable_from_the_start(name: str) -> None:
-    """Where this module runs as a program (`name` is its `__name__`), stop as soon as it is told
-    to; `infra.program.stoppable` takes over once there is something to let go of."""
-    if name != "__main__":
-        return
-    role = os.path.basename(os.path.dirname(sys.argv[0]))
+class Begun(NamedTuple):
+    """A process, and our end of the line that is its standard input."""
 
-    def stop(number: int, frame: object) -> None:
-        os.write(2, f"{role}: {WORDS}\n".encode())
-        os._exit(STOPPED)
+    process: subprocess.Popen[bytes]
+    line: socket.socket
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, stop)
+
+_waiting: dict[tuple[str, int], Begun] = {}
+
+
+def begin(module: str, threads: int) -> None:
+    """Start `python -m MODULE THREADS`, and keep it for whoever asks for it."""
+    _waiting[module, threads] = _started(module, threads)
+
+
+def started(module: str, threads: int) -> Begun:
+    """The one that waits, or a new one."""
+    return _waiting.pop((module, threads), None) or _started(module, threads)
+
+
+def _started(module: str, threads: int) -> Begun:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(threads)],
+            stdin=its.fileno(),
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            process_group=0,
+        )
+    return Begun(process, ours)

@@ -20,13 +20,13 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from infra.early import STOPPED, WORDS
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
 from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Settings
 from infra.shelf import Shelf
+from infra.stopping import STOPPED, WORDS
 from infra.transport.base import Stored, Transport
 from infra.vitals import Vitals
 from schemas.codec import piece, unpack

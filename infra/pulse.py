@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from infra.early import STOPPED
 from infra.memory import held
 from infra.serve import READ_BYTES, Surroundings, System
+from infra.stopping import STOPPED
 from infra.transport.base import Remote, Stored, Transport, Trimmed
 from infra.vitals import Vitals
 from schemas.codec import piece, records, unpack

@@ -8,7 +8,7 @@ They stream what the topics do not hold yet, so they may be started again at any
 
 from __future__ import annotations
 
-from infra.early import stoppable_from_the_start
+from infra.stopping import stoppable_from_the_start
 
 stoppable_from_the_start(__name__)
 

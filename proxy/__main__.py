@@ -6,7 +6,7 @@ of them says it changes nothing.
 
 from __future__ import annotations
 
-from infra.early import stoppable_from_the_start
+from infra.stopping import stoppable_from_the_start
 
 stoppable_from_the_start(__name__)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Timer
 
 from experiments.system import SITE
-from infra.early import STOPPED
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, running
+from infra.stopping import STOPPED
 from infra.transport.group import SESSION
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.federation import (

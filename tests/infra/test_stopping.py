@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.early import STOPPED, WORDS, stoppable_from_the_start
+from infra.stopping import STOPPED, WORDS, stoppable_from_the_start
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("aggregator", "producers", "proxy", "twins")
