@@ -566,7 +566,8 @@ class StrategyKept(Content):
 
 
 class Measured(Message):
-    """Each side → whoever looks: scores and counters under one name; the first under it counts."""
+    """Each side → whoever looks: scores and counters under one name; the first under it counts, and
+    of images held out at the sites the last."""
 
     name: Reasoned
     values: dict[str, Any]
