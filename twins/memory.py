@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from infra.promises import Answer, Do, Library, Result, Task
 from learning.memory import budget, truncated
 from schemas.messages import RoundClosed, TwinState
-from twins.buffer import Image, pixels
+from twins.buffer import Image
 from twins.exemplars import Exemplar
 from twins.history import Change
 from twins.knowledge import Knowledge
@@ -63,6 +63,11 @@ class Memory:
         else:
             yield from self.done(change.number, Result({}, {}))
 
+    def again(self, number: int) -> None:
+        """This choice came to nothing, and begins again if it is still to be made."""
+        if self._begun == number:
+            self._begun = -1
+
     def waits(self, change: Change) -> Iterator[str]:
         """What the next change still lacks, in words."""
         counted = isinstance(self._knows.shared.line.decisions[change.number], RoundClosed)
@@ -98,7 +103,7 @@ class Memory:
 
     def _task(self, library: Library, stage: int) -> Task:
         knows, shared = self._knows, self._knows.shared
-        groups = {f"class/{uid}": {"images": pixels(library, knows.samples, images)}
+        groups = {f"class/{uid}": {"images": knows.pixels(library, images)}
                   for uid, images in self._to_settle(stage).items() if images}  # fmt: skip
         if groups:  # the first model of all may be gone, and then nobody has classes to choose of
             model = shared.line.judges(stage)
@@ -106,7 +111,7 @@ class Memory:
             groups["model"] = library.model(model)
         quirks = shared.configuration.quirks
         if apart := self._fresh_apart(stage):
-            groups["apart"] = {"images": pixels(library, knows.samples, apart)}
+            groups["apart"] = {"images": knows.pixels(library, apart)}
         values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
         if shared.signals:
             when, base = last_base(shared.line, stage - 1)
