@@ -25,6 +25,7 @@ from experiments.processes import Asked, Processes, Wanted
 from experiments.recorded import Recorded
 from experiments.runner import Local, Outcome
 from experiments.system import SITE, WRITING, Watch, Watched
+from infra.forkserver import ForkServer
 from infra.program import serve, surroundings
 from infra.serve import System
 from infra.settings import Service, Settings, read_settings
@@ -32,7 +33,7 @@ from infra.slots import Shared, Slots
 from infra.store.redis import RedisStore
 from infra.topics import Administration, Cluster, plan
 from infra.transport.clusters import connect, kafka_settings
-from infra.workers import WorkerProcesses, spawned
+from infra.workers import WorkerProcesses
 from producers.datasets import placed
 from producers.images import Dataset
 from schemas.configuration import Configuration
@@ -173,7 +174,7 @@ def _run(
     spent, names = runner.Spent(folder.read_manifest()), folder.names()
     configuration, observer = opening.configuration, Observer(names, SITE, dataset)
     gallery, metrics = Gallery(folder, shown=False), Metrics(folder.path)
-    start_worker = local.start_worker or spawned("experiments.worker", configuration.threads)
+    start_worker = local.start_worker or ForkServer("experiments.worker", configuration.threads)
     with (
         closing(
             connect(

@@ -22,10 +22,11 @@ from experiments.recipes import run_name
 from experiments.registry import registry as of_model
 from experiments.report import write_report
 from experiments.system import WRITING, Embedded, Watched, embedded, opening_of
+from infra.forkserver import ForkServer
 from infra.points import Hook, no_hook
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
-from infra.workers import Worker, WorkerProcesses, spawned
+from infra.workers import Start, WorkerProcesses
 from learning.strategies.choice import chosen
 from producers.datasets import load, placed
 from producers.images import Dataset
@@ -35,7 +36,6 @@ from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
 KEPT_EVERY = 5.0  # seconds of a session that a kill may lose
-StartWorker = Callable[[], Worker]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Local:
     hook: Hook = no_hook
     tell: Callable[[str], None] = lambda text: None
     """Given a line when something happened that somebody should know, and nothing failed."""
-    start_worker: StartWorker | None = None
+    start_worker: Start | None = None
     """How a worker process begins; None starts `python -m experiments.worker`."""
 
 
@@ -189,7 +189,7 @@ def _run(
     spent = Spent(folder.read_manifest())
     gallery = Gallery(folder, shown=_shows(dataset, local))
     metrics = Metrics(folder.path)
-    start_worker = local.start_worker or spawned(
+    start_worker = local.start_worker or ForkServer(
         "experiments.worker", opening.configuration.threads
     )
     with (

@@ -1,11 +1,13 @@
-"""A worker process of the embedded system: `python -m experiments.worker [THREADS]`."""
+"""Forks the worker processes of a run: `python -m experiments.worker THREADS`, for its program."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from experiments.evaluation import evaluate
-from infra.workers import Function, serve_standard_pipes
+from infra.forkserver import serve
+from infra.workers import Function
 from learning.repeatable import repeatable
 from proxy import worker as of_the_proxy
 from twins import worker as of_the_twins
@@ -17,5 +19,4 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 if __name__ == "__main__":
-    repeatable(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    serve_standard_pipes(FUNCTIONS)
+    serve(FUNCTIONS, partial(repeatable, int(sys.argv[1])))

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from kafka import errors
 from pydantic import SecretStr
 
+from infra import resets, sasl
 from infra.passwords import Password
 from infra.proving import USER_WANTED, refused
-from infra.sasl import register
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
 from schemas.errors import ConfigurationError, FedtwinError, Forbidden, ServiceError
 
@@ -195,7 +195,8 @@ class Overheard(logging.Handler):
 
 OVERHEARD = Overheard()
 CLIENT_LOG.addHandler(OVERHEARD)
-register()
+sasl.register()
+resets.register()
 
 
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:

@@ -1,5 +1,7 @@
 """Worker processes: started once, fed through pipes with our own layout of bytes, never objects.
 
+How they begin is told by whoever makes them: `Forked` here, or `infra.nursery`.
+
 A worker trains with as many threads as the recipe says, one by default, and the cores are filled by
 several workers. So bytes depend neither on the number of cores nor on who works for whom.
 """
@@ -11,8 +13,6 @@ import select
 import selectors
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Protocol
 
 from infra.promises import Result, Task
 from schemas.codec import Bytes, plain, read_plain
@@ -40,7 +40,8 @@ class TaskFailed(RunFailed):
 class Worker:
     """One process and the two ends of its pipes."""
 
-    pid: int
+    whose: Callable[[], int]
+    """The process's id, as soon as it is known."""
     into: IO[bytes]
     out: IO[bytes]
     wait: Callable[[], int]
@@ -65,11 +66,20 @@ class Worker:
         return code
 
 
+class Start(Protocol):
+    """How a worker process begins."""
+
+    def __call__(self) -> Worker: ...
+
+    def close(self) -> None:
+        """Nobody is to begin any more, and those who began have ended."""
+
+
 class WorkerProcesses:
     """Several worker processes, each with one task at a time."""
 
-    def __init__(self, start: Callable[[], Worker], count: int) -> None:
-        """`start` begins a process; raises ValueError for fewer than one."""
+    def __init__(self, start: Start, count: int) -> None:
+        """`start` begins a process, and is closed with us; ValueError for fewer than one."""
         if count < 1:
             raise ValueError(f"{count} workers; at least 1")
         self._start = start
@@ -83,7 +93,7 @@ class WorkerProcesses:
     @property
     def pids(self) -> list[int]:
         """The processes' ids."""
-        return [worker.pid for worker in self._workers]
+        return [worker.whose() for worker in self._workers]
 
     def submit(self, id: object, task: Task) -> None:
         """Begin a task. Raises ValueError when no worker is free."""
@@ -105,6 +115,7 @@ class WorkerProcesses:
             worker.end()
         for worker in living:
             worker.bury()
+        self._start.close()
         self._selector.close()
         self._workers = []
 
@@ -180,55 +191,38 @@ class Inline:
         self._waiting = []
 
 
-def spawned(module: str, threads: int) -> Callable[[], Worker]:
-    """Start workers as `python -m MODULE THREADS`, which calls `serve_standard_pipes`.
-
-    They are no part of our process group, so that Ctrl-C in a terminal is the runner's alone.
-    """
-
-    def start() -> Worker:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            process_group=0,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return Worker(process.pid, process.stdin, process.stdout, process.wait, process.kill)
-
-    return start
-
-
-def forked(functions: Mapping[str, Function]) -> Callable[[], Worker]:
-    """Start workers by fork from a process that has imported what they need already.
+class Forked:
+    """Workers by fork from this process, which has imported what they need already.
 
     It must have no other threads, which a fork would leave behind in the middle of something.
     """
-    ours: list[
-        IO[bytes]
-    ] = []  # a worker that held an older one's pipe would hide our death from it
 
-    def start() -> Worker:
+    def __init__(self, functions: Mapping[str, Function]) -> None:
+        self._functions = functions
+        self._ours: list[IO[bytes]] = []
+        """A worker that held an older one's pipe would hide our death from it."""
+
+    def __call__(self) -> Worker:
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
         into, out = os.fdopen(to_write, "wb"), os.fdopen(from_read, "rb")
-        ours[:] = [pipe for pipe in (*ours, into, out) if not pipe.closed]
+        self._ours = [pipe for pipe in (*self._ours, into, out) if not pipe.closed]
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
-            for pipe in ours:
+            for pipe in self._ours:
                 os.close(pipe.fileno())
             try:
-                work(functions, os.fdopen(to_read, "rb"), os.fdopen(from_write, "wb"))
+                work(self._functions, os.fdopen(to_read, "rb"), os.fdopen(from_write, "wb"))
             finally:
                 os._exit(0)
         os.close(to_read)
         os.close(from_write)
-        return Worker(pid, into, out, partial(_reaped, pid), partial(os.kill, pid, signal.SIGKILL))
+        kill = partial(os.kill, pid, signal.SIGKILL)
+        return Worker(lambda: pid, into, out, partial(_reaped, pid), kill)
 
-    return start
+    def close(self) -> None:
+        """Nothing is left of it."""
 
 
 def _reaped(pid: int) -> int:
@@ -254,13 +248,6 @@ def work(functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes]) -> 
             _write(out, answer)
         except BrokenPipeError:
             return
-
-
-def serve_standard_pipes(functions: Mapping[str, Function]) -> None:
-    """`work` on standard input and output; whatever else is printed goes to standard error."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    work(functions, sys.stdin.buffer, out)
 
 
 def _leave_with_parent(pipe: int) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
+from infra.forkserver import ForkServer
 from infra.points import Hook, no_hook
 from infra.program import (
     arguments,
@@ -30,7 +31,7 @@ from infra.slots import Shared, Slots
 from infra.store.dispensable import Dispensable
 from infra.store.redis import RedisStore
 from infra.transport.clusters import connect
-from infra.workers import Worker, WorkerProcesses, spawned
+from infra.workers import Start, WorkerProcesses
 from proxy.proxy import Proxy
 from schemas.topics import Names
 
@@ -42,7 +43,7 @@ def main(
     given: Sequence[str] | None = None,
     *,
     hook: Hook = no_hook,
-    start_worker: Callable[[], Worker] | None = None,
+    start_worker: Start | None = None,
 ) -> int:
     """Run the program; gives its exit code. `start_worker` begins a worker process."""
     parser = arguments("proxy", __doc__)
@@ -53,7 +54,7 @@ def main(
     return ended("proxy", lambda: _serve(parser.parse_args(given), hook, start_worker))
 
 
-def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | None) -> None:
+def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
     settings = read_settings()
     names = Names(given.run or settings.run)
     with stoppable() as stopped:
@@ -78,7 +79,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
                 standby_after=configuration.standby_after if given.standby else 0.0,
                 missed=Probe("redis", asked.reach),
             )
-            start = start_worker or spawned("proxy.worker", configuration.threads)
+            start = start_worker or ForkServer("proxy.worker", configuration.threads)
             slots = Slots(given.workers)
             with closing(Shared(WorkerProcesses(start, given.workers), slots)) as workers:
                 serve(

@@ -1,15 +1,16 @@
-"""A worker process of the proxy: `python -m proxy.worker [THREADS]`."""
+"""Forks the worker processes of the proxy: `python -m proxy.worker THREADS`, for its program."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
-from infra.workers import Function, serve_standard_pipes
+from infra.forkserver import serve
+from infra.workers import Function
 from learning.repeatable import repeatable
 from proxy.tasks import reconstruct, score_candidate
 
 FUNCTIONS: dict[str, Function] = {"reconstruct": reconstruct, "score": score_candidate}
 
 if __name__ == "__main__":
-    repeatable(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    serve_standard_pipes(FUNCTIONS)
+    serve(FUNCTIONS, partial(repeatable, int(sys.argv[1])))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
@@ -115,6 +118,27 @@ class Guarded:
         stop(self.broker.folder)
         self.broker.start()
 
+    @contextmanager
+    def slammed(self) -> Iterator[list[object]]:
+        """The broker is away, and whoever comes to its door for certificates is reset at once.
+
+        Gives a list that grows by each who came. At the end the broker is back.
+        """
+        stop(self.broker.folder)
+        came: list[object] = []
+        over = Event()
+        host, port = self.mutual.split(":")
+        with socket.create_server((host, int(port))) as door:
+            door.settimeout(0.1)
+            porter = Thread(target=_slam, args=(door, came, over))
+            porter.start()
+            try:
+                yield came
+            finally:
+                over.set()
+                porter.join()
+        self.broker.start()
+
     def said(self) -> str:
         """The broker's log."""
         return (self.broker.folder / "log.txt").read_text(errors="replace")
@@ -128,3 +152,13 @@ class Guarded:
         part.touch(mode=0o600)
         part.write_text(password)
         part.rename(self.secrets / user)
+
+
+def _slam(door: socket.socket, came: list[object], over: Event) -> None:
+    """Reset each connection as soon as it is there, until it is over."""
+    while not over.is_set():
+        with suppress(TimeoutError):
+            connection, who = door.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            came.append(who)

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
+from infra.forkserver import ForkServer
 from infra.points import Hook, no_hook
 from infra.program import (
     arguments,
@@ -28,7 +29,7 @@ from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
 from infra.transport.clusters import connect, kafka_settings
 from infra.transport.group import POLLED, SESSION, Group
-from infra.workers import Worker, WorkerProcesses, spawned
+from infra.workers import Start, WorkerProcesses
 from schemas.errors import ConfigurationError
 from schemas.messages import RunOpened
 from schemas.topics import Names, parted
@@ -42,7 +43,7 @@ def main(
     given: Sequence[str] | None = None,
     *,
     hook: Hook = no_hook,
-    start_worker: Callable[[], Worker] | None = None,
+    start_worker: Start | None = None,
 ) -> int:
     """Run the program; gives its exit code. `start_worker` begins a worker process."""
     parser = arguments("twins", __doc__)
@@ -72,7 +73,7 @@ def main(
     return ended("twins", lambda: _serve(parser.parse_args(given), hook, start_worker))
 
 
-def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | None) -> None:
+def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
     settings = read_settings()
     names, site = Names(given.run or settings.run), given.site or settings.site
     with stoppable() as stopped, ExitStack() as held:
@@ -106,8 +107,8 @@ def _serve(given: Namespace, hook: Hook, start_worker: Callable[[], Worker] | No
         )
 
 
-def _workers(threads: int, given: Namespace, start: Callable[[], Worker] | None) -> WorkerProcesses:
-    return WorkerProcesses(start or spawned("twins.worker", threads), given.workers)
+def _workers(threads: int, given: Namespace, start: Start | None) -> WorkerProcesses:
+    return WorkerProcesses(start or ForkServer("twins.worker", threads), given.workers)
 
 
 def _named(opened: RunOpened, site: str, wanted: Sequence[str]) -> list[str]:

@@ -1,10 +1,12 @@
-"""A worker process of the twins: `python -m twins.worker [THREADS]`."""
+"""Forks the worker processes of the twins: `python -m twins.worker THREADS`, for its program."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
-from infra.workers import Function, serve_standard_pipes
+from infra.forkserver import serve
+from infra.workers import Function
 from learning.repeatable import repeatable
 from twins.learner import held_out, herd, judge, local_update, prototypes
 
@@ -17,5 +19,4 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 if __name__ == "__main__":
-    repeatable(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    serve_standard_pipes(FUNCTIONS)
+    serve(FUNCTIONS, partial(repeatable, int(sys.argv[1])))

@@ -54,11 +54,12 @@ def replay(
 
 def _retrain(folded: Replay, found: Replayed, workers: int | None) -> None:
     from experiments.api import cores
-    from infra.workers import WorkerProcesses, spawned
+    from infra.forkserver import ForkServer
+    from infra.workers import WorkerProcesses
 
     configuration = folded.opened.configuration
     count = workers or min(cores(), configuration.clients_per_round)
-    start = spawned("experiments.worker", configuration.threads)
+    start = ForkServer("experiments.worker", configuration.threads)
     with closing(WorkerProcesses(start, count)) as processes:
         folded.retrain(processes, found)
 

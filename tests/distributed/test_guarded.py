@@ -34,6 +34,8 @@ from tests.services import new_run
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 OTHER = "locality"
 """A site whose name begins as ours does."""
+SLAMS = 12
+"""Connections that are reset; each one may meet a client at its weak moment."""
 LONG = 20.0
 """Seconds in which whoever is refused has ended, and whoever was let in has noticed nothing."""
 
@@ -207,6 +209,56 @@ def test_who_still_has_the_old_password_ends_with_a_line(found: Found, guarded: 
     run.start("proxy")
     run.finish()
     ended_as_undisturbed(run)
+
+
+def test_who_is_reset_at_the_door_again_and_again_comes_in_when_it_opens(guarded: Guarded) -> None:
+    """Behind the port of a broker that is away somebody resets each connection, as balancers do.
+
+    Once the broker is back a reader that followed topics goes on, with those that it knew and with
+    one that is new to it: kafka-python's own would read nothing from that for ever.
+    """
+    papers, names = guarded.authority.papers("north-3"), Names(new_run())
+    settings = replace(
+        guarded.keeper, servers=guarded.mutual, ca_file=guarded.authority.ca,
+        cert_file=papers.cert, key_file=papers.key,
+    )  # fmt: skip
+    known, fresh = names.federation("rounds"), names.federation("models")
+    with (
+        closing(Administration(guarded.keeper)) as topics,
+        closing(AccessList(guarded.keeper)) as access,
+    ):
+        topics.apply([Planned(known, {}), Planned(fresh, {})])
+        access.apply(
+            [
+                Grant("User:CN=north-3", "topic", topic, what)
+                for topic in (known, fresh)
+                for what in ("read", "write")
+            ]
+        )
+    with closing(Kafka(settings)) as log:
+        log.append(fresh, [Record("a", b"1")])
+        log.append(known, [Record("b", b"2")])
+        assert keys_of(log, known, 0) == ["b"]
+
+        with guarded.slammed() as came:
+            until = time.monotonic() + LONG
+            while len(came) < SLAMS and time.monotonic() < until:
+                log.wait(0.05)
+
+        assert keys_of(log, fresh, 0) == ["a"]
+        for topic, key in ((known, "c"), (fresh, "d")):
+            place = log.append(topic, [Record(key, b"3")])
+            assert keys_of(log, topic, place) == [key]
+    with closing(AccessList(guarded.keeper)) as access:
+        access.rm(names)
+
+
+def keys_of(log: Kafka, topic: str, place: int) -> list[str]:
+    """The keys of what lies in a topic from a place on, as soon as there is something."""
+    until = time.monotonic() + LONG
+    while not (found := log.read(topic, place, 1 << 20)) and time.monotonic() < until:
+        log.wait(0.05)
+    return [each.record.key for each in found]
 
 
 def test_a_certificate_is_exchanged_without_a_new_connection_object(guarded: Guarded) -> None:

@@ -30,7 +30,7 @@ import proxy.__main__
 import twins.__main__
 from infra.points import Hook, no_hook
 from infra.promises import Result, Task
-from infra.workers import Function, forked
+from infra.workers import Forked, Function
 from learning.repeatable import repeatable
 from proxy import worker as of_the_proxy
 from twins import worker as of_the_twins
@@ -93,7 +93,7 @@ def start(told: Mapping[str, Any]) -> int:
         if told["start"] in FUNCTIONS:
             functions = FUNCTIONS[told["start"]]
             slow = told.get("slow")
-            more["start_worker"] = forked(slowed(functions, slow) if slow else functions)
+            more["start_worker"] = Forked(slowed(functions, slow) if slow else functions)
         code = MAINS[told["start"]](told["words"], **more)
     finally:
         sys.stdout.flush()

@@ -13,7 +13,7 @@ from experiments import runner
 from experiments.cli.app import app
 from experiments.folder import RunFolder
 from experiments.runner import Local
-from infra.workers import forked
+from infra.workers import Forked
 from schemas.configuration import Configuration
 from tests.flows.federation import small
 from tests.flows.learner import FAKES
@@ -47,7 +47,7 @@ def two_stages(**overrides: object) -> Configuration:
 
 def local(folder: Path) -> Local:
     """A machine whose workers learn nothing."""
-    return Local(folder, workers=1, start_worker=forked(FAKES))
+    return Local(folder, workers=1, start_worker=Forked(FAKES))
 
 
 def ran(folder: Path, **overrides: object) -> RunFolder:

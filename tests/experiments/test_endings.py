@@ -19,7 +19,7 @@ from experiments.estimate import Estimate
 from experiments.folder import RunFolder
 from experiments.processes import Wanted
 from experiments.recipes import departures, recipe
-from infra.workers import Function, forked
+from infra.workers import Forked, Function
 from tests.experiments.hands import fedtwin, told
 from tests.flows.learner import FAKES, silent
 
@@ -50,7 +50,7 @@ def learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Learner:
     nothing, quickly. The story is in a folder of its own."""
 
     def take(functions: Mapping[str, Function]) -> None:
-        monkeypatch.setattr(runner, "spawned", lambda module, threads: forked(functions))
+        monkeypatch.setattr(runner, "ForkServer", lambda module, threads: Forked(functions))
 
     monkeypatch.chdir(tmp_path)
     take(FAKES)

@@ -20,7 +20,7 @@ from experiments.metrics import CSV, EVENTS, JSONL, TENSORBOARD
 from experiments.summary import summary
 from experiments.system import Embedded
 from infra.points import ENDS
-from infra.workers import Function, forked
+from infra.workers import Forked, Function
 from schemas.errors import ConfigurationError, DiskFull, Diverged
 from tests.experiments.hands import (
     Interrupted,
@@ -160,7 +160,7 @@ def test_a_manifest_that_is_older_than_the_log_is_not_believed(folder: Path) -> 
 def test_a_failure_is_over_when_somebody_goes_on(folder: Path) -> None:
     """It diverged; resumed by a learner that learns and killed then, it is stopped, without why."""
     with pytest.raises(Diverged):
-        runner.start(two_stages(), folder, replace(local(folder), start_worker=forked(MUTE)))
+        runner.start(two_stages(), folder, replace(local(folder), start_worker=Forked(MUTE)))
     failed = summary(folder)
 
     ended = life(folder, Fuse(1, "heard"))
@@ -269,6 +269,6 @@ def test_a_run_that_was_interrupted_has_metrics_and_ends_with_those_of_any(
 def test_a_run_that_diverged_has_metrics(folder: Path) -> None:
     """Both rounds that came to nothing are in every file."""
     with pytest.raises(Diverged):
-        runner.start(two_stages(), folder, replace(local(folder), start_worker=forked(MUTE)))
+        runner.start(two_stages(), folder, replace(local(folder), start_worker=Forked(MUTE)))
 
     assert rounds(folder)[JSONL] == rounds(folder)[CSV] == 2

@@ -15,7 +15,7 @@ from experiments.recipes import PRESETS
 from experiments.runner import Local
 from experiments.system import Embedded
 from experiments.worker import FUNCTIONS
-from infra.workers import Function, forked
+from infra.workers import Forked, Function
 from schemas.configuration import Configuration
 from tests.experiments.hands import Interrupted, interrupted_after, local, two_stages
 from tests.flows.learner import FAKES
@@ -55,7 +55,7 @@ def test_a_run_that_was_interrupted_shows_what_it_would_have_shown(
 ) -> None:
     """Interrupted twice, after so many rounds: the pictures are those of a run left alone."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    machine = Local(tmp_path, workers=1, start_worker=forked(learns))
+    machine = Local(tmp_path, workers=1, start_worker=Forked(learns))
     runner.start(configuration, whole, machine)
 
     with pytest.raises(Interrupted):

@@ -132,7 +132,7 @@ def test_what_a_twin_sent_before_it_was_killed_is_not_sent_again(folder: Path) -
 def _life_of(folder: Path, hook: Hook) -> tuple[int, str]:
     """Begin or go on with a run folder in a process of its own: its end, and its model if any."""
     answer, at_hand = folder.with_suffix(".model"), TINY.model_copy(update={"width": 1})
-    local = Local(data_dir=folder, hook=hook, start_worker=workers.forked(FAKES))
+    local = Local(data_dir=folder, hook=hook, start_worker=workers.Forked(FAKES))
 
     def life() -> int:
         begun = RunFolder(folder).exists

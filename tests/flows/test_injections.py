@@ -11,7 +11,7 @@ from experiments.injection import Injection, inject
 from experiments.recipes import recipe
 from experiments.runner import Local, Outcome, resume, start
 from experiments.system import Embedded
-from infra.workers import forked
+from infra.workers import Forked
 from tests.flows.digits import digits
 from tests.flows.federation import EAST, NORTH
 from tests.flows.learner import FAKES
@@ -21,7 +21,7 @@ ONE_STAGE = recipe("tiny", overrides={"stages": 1, "width": 1, "images_per_class
 
 def local(folder: Path) -> Local:
     """Workers that learn nothing, quickly."""
-    return Local(data_dir=folder, start_worker=forked(FAKES))
+    return Local(data_dir=folder, start_worker=Forked(FAKES))
 
 
 def burst(folder: Path, entity: str, uid: str, count: int = 12) -> Injection:

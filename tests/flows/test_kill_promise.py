@@ -97,7 +97,7 @@ def _live(folder: Path, diary: Path, model: Path, hook: Hook) -> int:
     repeatable(1)
     _hang(hook)
     functions = noting(FUNCTIONS, diary)
-    local = Local(folder, workers=2, hook=hook, start_worker=workers.forked(functions))
+    local = Local(folder, workers=2, hook=hook, start_worker=workers.Forked(functions))
     begun = RunFolder(folder).exists
     watch = partial(_tell, hook)
     end = resume(folder, local, watch=watch) if begun else start(TINY, folder, local, watch=watch)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from infra import shelf
+from infra.forkserver import ForkServer
 from infra.transport.embedded import Embedded as Log
-from infra.workers import WorkerProcesses, forked, spawned
+from infra.workers import Forked, WorkerProcesses
 from schemas.configuration import Configuration
 from tests.flows.digits import TINY, digits, learned, told_by_child
 from tests.flows.federation import (
@@ -51,7 +52,7 @@ def test_in_a_file_as_in_memory(quiet: Outcome, folder: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_however_many_workers(quiet: Outcome, count: int) -> None:
     """One worker process or two: they answer in another order."""
-    workers = WorkerProcesses(forked(FAKES), count)
+    workers = WorkerProcesses(Forked(FAKES), count)
     try:
         assert finished(small(), Told(workers=workers)) == quiet
     finally:
@@ -121,7 +122,7 @@ def test_real_trainings_are_the_same_twice(trained: Outcome, tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [1, 2])
 def test_real_trainings_do_not_depend_on_workers(trained: Outcome, count: int) -> None:
     """Worker processes that were started anew, one or two."""
-    workers = WorkerProcesses(spawned("experiments.worker", 1), count)
+    workers = WorkerProcesses(ForkServer("experiments.worker", 1), count)
     try:
         assert learned(Told(workers=workers)) == trained
     finally:

@@ -1,14 +1,16 @@
-"""Tasks for worker processes, harmless and harmful; `python -m tests.infra.tasks` is a worker."""
+"""Tasks for worker processes, harmless and harmful; `python -m tests.infra.tasks 1` forks them."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from infra.forkserver import ForkServer, serve
 from infra.promises import Result, Task
-from infra.workers import Function, Worker, forked, serve_standard_pipes, spawned
+from infra.workers import Forked, Function, Start
 
 
 def double(task: Task) -> Result:
@@ -45,6 +47,13 @@ def burn(task: Task) -> Result:
         sum(range(1000))
 
 
+def wait(task: Task) -> Result:
+    """Wait until something is told."""
+    while not Path(task.values["told"]).exists():
+        time.sleep(0.01)
+    return Result({"pid": os.getpid()}, {})
+
+
 def chat(task: Task) -> Result:
     """Print to standard output, as libraries do."""
     print("a library says hello", flush=True)
@@ -56,14 +65,15 @@ FUNCTIONS: Mapping[str, Function] = {
     "fall": fall,
     "fail": fail,
     "burn": burn,
+    "await": wait,
     "chat": chat,
 }
-STARTS: Mapping[str, Callable[[], Callable[[], Worker]]] = {
-    "forked": lambda: forked(FUNCTIONS),
-    "spawned": lambda: spawned("tests.infra.tasks", 1),
+STARTS: Mapping[str, Callable[[], Start]] = {
+    "forked": lambda: Forked(FUNCTIONS),
+    "fork server": lambda: ForkServer("tests.infra.tasks", 1),
 }
 """Both ways in which a worker that knows these tasks begins."""
 
 
 if __name__ == "__main__":
-    serve_standard_pipes(FUNCTIONS)
+    serve(FUNCTIONS)

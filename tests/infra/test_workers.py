@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.forkserver import ForkServer
 from infra.promises import Result, Task
-from infra.workers import Inline, TaskFailed, Worker, WorkerProcesses, spawned
+from infra.workers import Inline, Start, TaskFailed, WorkerProcesses
 from schemas.errors import RunFailed
 from tests.infra.tasks import FUNCTIONS, STARTS
 
@@ -27,13 +28,13 @@ PATIENCE = 20.0  # seconds, after which a test gives up on what should have happ
 
 
 @pytest.fixture(scope="module", params=STARTS)
-def start(request: pytest.FixtureRequest) -> Callable[[], Worker]:
+def start(request: pytest.FixtureRequest) -> Start:
     """How a worker process begins."""
     return STARTS[request.param]()
 
 
 @pytest.fixture(scope="module")
-def two(start: Callable[[], Worker]) -> Iterator[WorkerProcesses]:
+def two(start: Start) -> Iterator[WorkerProcesses]:
     """Two workers who live through several stories."""
     workers = WorkerProcesses(start, 2)
     yield workers
@@ -41,7 +42,7 @@ def two(start: Callable[[], Worker]) -> Iterator[WorkerProcesses]:
 
 
 @pytest.fixture
-def mortal(start: Callable[[], Worker]) -> Iterator[WorkerProcesses]:
+def mortal(start: Start) -> Iterator[WorkerProcesses]:
     """One worker who may be killed."""
     workers = WorkerProcesses(start, 1)
     yield workers
@@ -196,9 +197,41 @@ def test_a_worker_that_is_killed_while_idle_is_replaced_when_it_is_needed(
     assert results(mortal, 1)["double"].values["pid"] != before
 
 
+def test_a_fork_server_that_is_killed_takes_its_workers_along_and_another_begins(
+    tmp_path: Path,
+) -> None:
+    """The kernel may choose it when memory runs out: the task in work is done again."""
+    workers = WorkerProcesses(ForkServer("tests.infra.tasks", 1), 1)
+    (before,) = workers.pids
+    server = int(Path(f"/proc/{before}/stat").read_text().rpartition(")")[2].split()[1])
+    workers.submit("wait", Task("await", {"told": str(tmp_path / "told")}))
+    os.kill(server, signal.SIGKILL)
+    assert becomes(lambda: not alive(before))
+    (tmp_path / "told").touch()
+
+    assert results(workers, 1)["wait"].values["pid"] == workers.pids[0] != before
+    workers.close()
+
+
+def test_workers_that_are_still_importing_are_closed_at_once(tmp_path: Path) -> None:
+    """A program that is told to end in its first second does not wait for torch."""
+    open_before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "slow_import.py").write_text("import time; time.sleep(60)")
+    began = time.monotonic()
+    server = ForkServer("slow_import", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        workers = WorkerProcesses(server, 2)
+        workers.submit("double", Task("double"))
+    workers.close()
+
+    assert time.monotonic() - began < PATIENCE
+    assert becomes(lambda: len(os.listdir("/proc/self/fd")) == open_before)
+
+
 def test_workers_that_cannot_begin_end_the_run_instead_of_beginning_for_ever() -> None:
     """A program that is not there: two processes end at once, and that is enough."""
-    workers = WorkerProcesses(spawned("tests.infra.no_such_program", 1), 1)
+    workers = WorkerProcesses(ForkServer("tests.infra.no_such_program", 1), 1)
     workers.submit("double", Task("double"))
 
     with pytest.raises(RunFailed, match=r"two worker processes ended \(the last with code 1\)"):
@@ -210,9 +243,7 @@ def test_workers_that_cannot_begin_end_the_run_instead_of_beginning_for_ever() -
 # --- the end --------------------------------------------------------------------------------------
 
 
-def test_close_ends_the_workers_also_in_the_middle_of_a_task(
-    start: Callable[[], Worker], tmp_path: Path
-) -> None:
+def test_close_ends_the_workers_also_in_the_middle_of_a_task(start: Start, tmp_path: Path) -> None:
     """Ctrl-C drops an unfinished training; no process and no open pipe is left behind."""
     open_before = len(os.listdir("/proc/self/fd"))
     workers = WorkerProcesses(start, 2)
