@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from experiments.numbers import counted
 from infra.serve import READ_BYTES
 from infra.transport.base import Stored, Transport, Trimmed
 from producers.streaming import Streaming
@@ -131,14 +132,12 @@ class Held:
 
     images: dict[Image, str] = field(default_factory=dict)
     """With pixels in its stream or its twin's own topic → class."""
-    moved_to: int = 0
-    """Place in the stream before which its twin has let go for somebody's request."""
     learned: set[str] = field(default_factory=set)
     """Classes that its twin has found."""
 
     def classes(self) -> list[str]:
         """Of which there are images, or were: what was let go is on the disk for a while."""
-        return sorted_uids({*self.images.values(), *self.learned})
+        return list(sorted_uids({*self.images.values(), *self.learned}))
 
 
 def held(log: Transport, federation: Federation, entity: str) -> Held:
@@ -156,14 +155,12 @@ def held(log: Transport, federation: Federation, entity: str) -> Held:
                     found.images[said.source, said.image] = said.label
                 case TwinState():
                     found.learned |= {*said.learned, *said.current}
-                case StreamMoved():
-                    found.moved_to = max(found.moved_to, said.offset)
     return found
 
 
-def _said(log: Transport, topic: str) -> Iterator[Message]:
-    """Each sound message of one piece in a topic; an image has no more."""
-    place = log.first(topic)
+def _said(log: Transport, topic: str, place: int = 0) -> Iterator[Message]:
+    """Each sound message of one piece in a topic, from a place on; an image has no more."""
+    place = max(place, log.first(topic))
     while place < log.end(topic):
         try:
             stored: list[Stored] = log.read(topic, place, READ_BYTES)
@@ -267,13 +264,15 @@ class _Forgetting:
         self.samples = names.of_entity("samples", entity)
         self.own = names.of_entity("twin-state", entity)
         self.began = self.clock()
+        self._asked_at = 0
+        self._is_read_back = False
 
     def through(self, there: Held) -> Done:
         """From the request to a disk without these bytes."""
         images = len(matching(self.asked, there.images))
         self._begin_segment()
-        self._say(self.asked)
-        self.tell(f"asked its twin to forget {images} images, as {self.asked.key}")
+        self._asked_at = self._say(self.asked)
+        self.tell(f"asked its twin to forget {counted(images, 'image')}, as {self.asked.key}")
         self._until(self._moved, f"the twin of {self.asked.entity}: does its program run?")
         if images:
             self._note(images)
@@ -306,9 +305,12 @@ class _Forgetting:
 
     def _moved(self) -> bool:
         """Whether the twin has read the request and let its stream go up to there."""
-        with self.again() as log:
-            moved = held(log, self.federation, self.asked.entity).moved_to >= self.asked.before
-            return moved and log.first(self.samples) >= self.asked.before
+        log = self.federation.transport
+        if not self._is_read_back:
+            for said in _said(log, self.own, self._asked_at):
+                if isinstance(said, StreamMoved) and said.run == self.federation.run:
+                    self._is_read_back |= said.offset >= self.asked.before
+        return self._is_read_back and log.first(self.samples) >= self.asked.before
 
     def _cleaned(self) -> bool:
         """Wait until the broker gives none of the images, and none of its files can hold one.
@@ -347,9 +349,10 @@ class _Forgetting:
             raise late
         self.pause(AGAIN)
 
-    def _say(self, said: Forgotten) -> None:
+    def _say(self, said: Forgotten) -> int:
+        """Write the request; gives where it stands."""
         _, made = records(said, source="operator", key=said.key)
-        self.federation.transport.append(self.own, made)
+        return self.federation.transport.append(self.own, made)
 
     def _note(self, images: int) -> None:
         """Tell whoever looks how many it were; which they were stays at the site."""
@@ -358,6 +361,26 @@ class _Forgetting:
         said = Measured(run=self.federation.run, name=name, values=values)
         topic = self.federation.names.federation("metrics")
         self.federation.transport.append(topic, records(said, source="operator")[1])
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `metrics` says of a request, for whoever looks."""
+
+    entity: str
+    request: str
+    asked: str
+    images: int
+
+
+def told(message: Measured) -> Told | None:
+    """What was said of a request; None for anything else, for anybody may write there."""
+    match message.name.split("/"), message.values:
+        case [kind, site, entity, request], {"asked": str(asked), "images": int(images)} if (
+            kind == TOLD
+        ):
+            return Told(f"{site}/{entity}", request, asked, images)
+    return None
 
 
 def in_words(asked: Forgotten) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from aggregator.aggregator import Opening
 from aggregator.opening import differences, live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
+from experiments.forgetting import told as of_request
 from experiments.heldout import WORDS, HeldOut
 from experiments.processes import Processes
 from experiments.replay import Replay
@@ -81,6 +82,8 @@ class Standing:
     letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
     held_out: HeldOut = field(default_factory=HeldOut)
     """How good each model is at the sites."""
+    forgotten: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Entity and request → how many images its site was asked to forget by it."""
     told: list[Decision] = field(default_factory=list)
     """Decisions that nobody was told of yet."""
 
@@ -102,6 +105,8 @@ class Standing:
                 self.letters.setdefault((letter.topic, letter.offset), letter)
             case Measured() as measured:
                 self.held_out.hear(measured)
+                if asked := of_request(measured):
+                    self.forgotten.setdefault((asked.entity, asked.request), asked.images)
             case TwinDecision() as verdict:
                 self.verdicts.hear(arrived.place.topic.rsplit(".", 1)[1], verdict)
                 self.told.append(verdict)

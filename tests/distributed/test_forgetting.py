@@ -82,6 +82,13 @@ def test_forgotten_images_are_gone_from_the_brokers_disk(hands: Hands, tmp_path:
     assert done["gone_from_disk"]
     assert on_disk() == []
 
+    told_of = [each for each in told("history")["decisions"] if each["line"] == "forgotten"]
+    assert [each["what"] for each in told_of] == [
+        "north/ward forgets one image: 1 image",
+        f"north/ward forgets class 9: {done['images']} images",
+    ]
+    shown = {each["entity"]: each for each in told("show", hands.names.run)["entities"]}
+    assert shown["north/ward"]["forgotten_images"] == 1 + done["images"]
     told("inject", "--entity", "ward", "--classes", "6", "--images", "40")
     hands.sees(lambda seen: "6" in grown(seen))
     refused = fedtwin("forget", "--entity", "ward", "--class", "99")
