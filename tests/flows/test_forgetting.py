@@ -222,6 +222,40 @@ def test_what_is_in_work_when_it_is_forgotten_is_begun_again() -> None:
     assert EAST in dict(closed.counted)
 
 
+def test_a_copy_whose_images_were_moved_before_it_knew_goes_on_all_the_same() -> None:
+    """EAST's second copy was about to begin its stage when the first one read the request, moved
+    the stream, trimmed it and died. The second finds nothing where the images lay, reads on, and
+    says its state and its answers without the forgotten one."""
+    trained: list[set[bytes]] = []
+
+    def herd(task: Task) -> Result:
+        if len(run.system.sessions) == 8:
+            forget(run, EAST, 7, 8)
+            east = run.vanish(EAST)
+            while run.log.first(NAMES.of_entity("samples", EAST)) == 0:
+                east.step()
+        return FAKES["herd"](task)
+
+    def learn(task: Task) -> Result:
+        if task.values["entity"] == EAST:
+            trained.append({image.tobytes() for image in task.groups["data"]["images"]})
+        return FAKES["learn"](task)
+
+    functions = {**FAKES, "herd": herd, "learn": learn}
+    run = Alive(entities=(EAST, NORTH), functions=functions, copies=2)
+    run.settle()
+    run.stream(NORTH, "012", 20)
+    images = [image.tobytes() for image in run.stream(EAST, "012", 20)]
+    run.after(11)
+
+    assert [id[:2] for id in run.system._passed_over] == [("herd", EAST)]
+    wanted = {image for n, image in enumerate(images) if n != 7 and not is_tenth("camera", n)}
+    _, closed = run.rounds()[0]
+    assert closed is not None
+    assert EAST in dict(closed.counted)
+    assert trained == [wanted] * len(run.rounds())
+
+
 def test_the_file_of_the_log_holds_no_byte_of_it(tmp_path: Path) -> None:
     """Neither the database nor what it writes ahead: searched from outside, while all is open."""
     run = Alive(path=tmp_path / "run.sqlite")
