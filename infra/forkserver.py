@@ -11,13 +11,12 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from infra.early import started
 from infra.workers import Function, Worker, work
 
 NUMBER = struct.Struct("<q")
@@ -33,7 +32,7 @@ class ForkServer:
     """
 
     def __init__(self, module: str, threads: int) -> None:
-        self._command = [sys.executable, "-m", module, str(threads)]
+        self._module = module
         self._threads = threads
         self._process: _Process | None = None
 
@@ -58,22 +57,15 @@ class ForkServer:
             with suppress(OSError):
                 return self._process.fork(*pipes)
             self._process.close()
-        self._process = _Process(self._command, self._threads)
+        self._process = _Process(self._module, self._threads)
         return self._process.fork(*pipes)
 
 
 class _Process:
     """One process that forks. Answers come in the order in which it was asked."""
 
-    def __init__(self, command: Sequence[str], threads: int) -> None:
-        self._line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            self._popen = subprocess.Popen(
-                command,
-                stdin=its.fileno(),
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-                process_group=0,
-            )
+    def __init__(self, module: str, threads: int) -> None:
+        self._popen, self._line = started(module, threads)
         self._unborn: deque[_Child] = deque()
 
     def fork(self, *pipes: int) -> _Child:

@@ -7,6 +7,15 @@ started several times, the programs share them, and take over from one that dies
 from __future__ import annotations
 
 import sys
+
+USUAL = 1  # threads of a training; a recipe that asks for another number costs a second start
+
+if __name__ == "__main__" and not {"-h", "--help"} & {*sys.argv}:
+    from infra.early import begin
+
+    begin("twins.worker", USUAL)  # it imports torch for seconds, while this file imports the rest
+
+# ruff: noqa: E402
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -36,7 +45,6 @@ from schemas.topics import Names, parted
 from twins.twins import Twins
 
 LOOK = 0.2  # seconds between two looks at the group
-USUAL = 1  # threads of a training; a recipe that asks for another number costs a second start
 
 
 def main(
@@ -77,7 +85,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
     settings = read_settings()
     names, site = Names(given.run or settings.run), given.site or settings.site
     with stoppable() as stopped, ExitStack() as held:
-        # First of all: they import torch for seconds, while we ask what the run is.
+        # First of all: they import torch, if they have not begun to, while we ask what the run is.
         processes = held.enter_context(closing(_workers(USUAL, given, start_worker)))
         transport = held.enter_context(
             closing(connect(settings, site=True, stopped=stopped, hook=hook, **on_kafka(given)))

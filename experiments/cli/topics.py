@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from infra.settings import Service
     from infra.topics import Administration, Planned
-    from schemas.rights import Grant
+    from schemas.rights import Cluster, Grant
     from schemas.topics import Names
 
 group = typer.Typer(
@@ -40,6 +40,7 @@ group = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+BOTH: tuple[Cluster, ...] = ("federation", "site")
 Name = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's name, such as smoke-fedka-2021; no folder.")
 ]
@@ -59,6 +60,20 @@ Called = Annotated[
 ]
 WithList = Annotated[
     bool, typer.Option("--acl", help="Also who may do what there (access control list).")
+]
+Only = Annotated[
+    Literal["federation", "site"] | None,
+    typer.Option(
+        "--cluster", help="Only in this one, where another's are somebody else's. Otherwise both."
+    ),
+]
+OneSite = Annotated[
+    str | None,
+    typer.Option(
+        "--site",
+        metavar="NAME",
+        help="Of a site's cluster only what is this site's. Otherwise all.",
+    ),
 ]
 Known = Annotated[
     Path | None,
@@ -81,6 +96,8 @@ def plan(
     min_insync: InSync = None,
     acl: WithList = False,
     principals: Known = None,
+    cluster: Only = None,
+    site: OneSite = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which topics a recipe needs, and with which settings. Asks no broker.
@@ -90,8 +107,9 @@ def plan(
       fedtwin topics plan smoke
       fedtwin topics plan smoke --replication 3 --min-insync 2 --json
       fedtwin topics plan federation.yaml --acl --principals principals.yaml
+      fedtwin topics plan federation.yaml --acl --cluster site --site north
     """
-    needed = _needed(recipe, override, data, name)
+    needed = _needed(recipe, override, data, name).within(cluster, site)
     topics = [
         {"name": each.name, "replication": each.replication, "configs": dict(each.configs)}
         for of_cluster in needed.topics(replication, min_insync).values()
@@ -115,6 +133,8 @@ def apply(
     min_insync: InSync = None,
     acl: WithList = False,
     principals: Known = None,
+    cluster: Only = None,
+    site: OneSite = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the topics that a recipe needs, and mend those whose settings differ. Twice is as once.
@@ -127,18 +147,20 @@ def apply(
       fedtwin topics apply smoke
       fedtwin topics apply smoke --replication 3 --min-insync 2
       fedtwin topics apply federation.yaml --acl --principals principals.yaml
+      fedtwin topics apply federation.yaml --acl --cluster federation
+      fedtwin topics apply federation.yaml --acl --cluster site --site north
     """
-    needed = _needed(recipe, override, data, name)
+    needed = _needed(recipe, override, data, name).within(cluster, site)
     planned = needed.topics(replication, min_insync)
     rights = needed.rights(principals) if acl or principals else None
     done: dict[str, list[str]] = {"made": [], "mended": [], "kept": []}
     listed: dict[str, list[str]] = {"granted": [], "held": [], "withdrawn": [], "wider": []}
-    for cluster, administration, service in _clusters():
-        applied = administration.apply(planned[cluster])
+    for which, administration, service in _clusters(needed.clusters):
+        applied = administration.apply(planned[which])
         for what in done:
             done[what] += getattr(applied, what)
         if rights is not None:
-            for what, entries in _listed_rights(service, rights[cluster]).items():
+            for what, entries in _listed_rights(service, rights[which]).items():
                 listed[what] += entries
     told: dict[str, Any] = {"schema": SCHEMA, "run": needed.names.run, **done}
     if rights is not None:
@@ -147,7 +169,7 @@ def apply(
 
 
 @group.command()
-def ls(run: Name, as_json: AsJson = False) -> None:
+def ls(run: Name, cluster: Only = None, as_json: AsJson = False) -> None:
     """List a run's topics: where they begin and end, what they take, and in how many copies.
 
     \b
@@ -164,7 +186,7 @@ def ls(run: Name, as_json: AsJson = False) -> None:
             "copies": each.copies,
             "configs": dict(each.configs),
         }
-        for _, administration, _ in _clusters()
+        for _, administration, _ in _clusters((cluster,) if cluster else BOTH)
         for each in administration.ls(names)
     }
     if not found:
@@ -177,6 +199,7 @@ def ls(run: Name, as_json: AsJson = False) -> None:
 def rm(
     run: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    cluster: Only = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a run's topics away, with all that is in them and all rights to them.
@@ -186,17 +209,31 @@ def rm(
       fedtwin topics rm smoke-fedka-2021 --yes
     """
     names = _names(run)
+    wanted = (cluster,) if cluster else BOTH
+    _check_apart(cluster)
     if not yes and not _confirmed(f"Everything that the run {run} sent is lost. Go on?"):
         raise ConfigurationError("nothing was taken away; --yes does not ask")
     gone: set[str] = set()
     withdrawn: set[str] = set()
-    for _, administration, service in _clusters():
+    for _, administration, service in _clusters(wanted):
         withdrawn |= {*_withdrawn(service, names)}  # first: what we were not let we have not done
         gone |= {*administration.rm(names)}
     told = {
         "schema": SCHEMA, "run": run, "removed": sorted(gone), "withdrawn": sorted(withdrawn),
     }  # fmt: skip
     answer(told, as_json, lambda out: _removed(out, told))
+
+
+def _check_apart(cluster: Cluster | None) -> None:
+    """Raises ConfigurationError where only one of two clusters is meant, and they are one."""
+    from infra.settings import read_settings
+
+    settings = read_settings()
+    if cluster and settings.kafka.address == settings.site_kafka.address:
+        raise ConfigurationError(
+            f"the site's and the federation's are one cluster here, {settings.kafka.address}:"
+            f" what is only the {cluster}'s cannot be taken away alone"
+        )
 
 
 def _confirmed(question: str) -> bool:
@@ -220,6 +257,28 @@ class _Needed:
     names: Names
     sites: list[str]
     entities: list[str]
+    clusters: tuple[Cluster, ...] = BOTH
+    site: str | None = None
+    """The only one whose topics are wanted in a site's cluster."""
+
+    def within(self, cluster: Cluster | None, site: str | None) -> _Needed:
+        """Only what one cluster has, and of a site's only what is its own.
+
+        Raises ConfigurationError for a site that is not there.
+        """
+        if site is not None and site not in self.sites:
+            raise ConfigurationError(
+                f"{site} is no site of {self.names.run}; there are {', '.join(self.sites)}"
+            )
+        return replace(self, clusters=(cluster,) if cluster else self.clusters, site=site)
+
+    def _here(self, cluster: Cluster) -> tuple[list[str], list[str]]:
+        """Sites and entities of which there is something in a cluster."""
+        if cluster == "federation" or self.site is None:
+            return self.sites, self.entities
+        from schemas.topics import parted
+
+        return [self.site], [each for each in self.entities if parted(each)[0] == self.site]
 
     def topics(self, copies: int | None, insync: int | None) -> dict[str, list[Planned]]:
         """By cluster."""
@@ -228,8 +287,7 @@ class _Needed:
 
         settings = KafkaSettings("", replication=copies, min_insync=insync)
         return {
-            "federation": planned(self.names, "federation", self.sites, self.entities, settings),
-            "site": planned(self.names, "site", self.sites, self.entities, settings),
+            each: planned(self.names, each, *self._here(each), settings) for each in self.clusters
         }
 
     def rights(self, file: Path | None) -> dict[str, list[Grant]]:
@@ -238,10 +296,7 @@ class _Needed:
         from schemas.rights import Principals, grants
 
         known: Principals = read_yaml(file, Principals) if file else Principals()
-        return {
-            "federation": grants(self.names, "federation", self.sites, self.entities, known),
-            "site": grants(self.names, "site", self.sites, self.entities, known),
-        }
+        return {each: grants(self.names, each, *self._here(each), known) for each in self.clusters}
 
 
 def _needed(
@@ -271,14 +326,17 @@ def _needed(
     return _Needed(Names(run_name(configuration)), [SITE], [*opening.schedule.entities])
 
 
-def _clusters() -> Iterator[tuple[str, Administration, Service]]:
-    """Both clusters, by name; one after the other where they are one."""
+def _clusters(
+    wanted: Sequence[Cluster] = BOTH,
+) -> Iterator[tuple[Cluster, Administration, Service]]:
+    """These clusters, by name; one after the other where they are one."""
     from infra.settings import read_settings
 
     settings = read_settings()
-    for cluster, service in (("federation", settings.kafka), ("site", settings.site_kafka)):
-        with _administration(service) as administration:
-            yield cluster, administration, service
+    services = {"federation": settings.kafka, "site": settings.site_kafka}
+    for cluster in wanted:
+        with _administration(services[cluster]) as administration:
+            yield cluster, administration, services[cluster]
 
 
 def _listed_rights(service: Service, rights: list[Grant]) -> dict[str, list[str]]:

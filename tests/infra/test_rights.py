@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, errors
@@ -37,7 +38,7 @@ from schemas.codec import Record
 from schemas.errors import ConfigurationError, Forbidden
 from schemas.rights import Grant, Principals, grants
 from schemas.topics import Names
-from tests.experiments.hands import told
+from tests.experiments.hands import fedtwin, told
 from tests.experiments.test_principals import FEDERATION
 from tests.guarded import Guarded, crew
 from tests.schemas.test_rights import ENTITIES, MAY, NAMES, SITES, A
@@ -386,3 +387,36 @@ def test_the_command_line_grants_and_withdraws(
     assert sorted(gone["withdrawn"]) == sorted(entries)
     assert (again["acl"]["granted"], again["acl"]["withdrawn"]) == ([], [])
     assert told("topics", "rm", "fourth", "--yes")["withdrawn"] == []
+
+
+def test_each_keeper_of_a_cluster_makes_what_is_theirs(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The federation's, then each site's: together what one who reaches all makes at once.
+
+    None of them withdraws what another has granted, also where their clusters are one.
+    """
+    monkeypatch.setenv("FEDTWIN_KAFKA", guarded.keeper.servers)
+    file = tmp_path / "fifth.yaml"
+    file.write_text(FEDERATION)
+    whole = told("topics", "plan", file, "--acl")
+    parts = [["federation"], *(["site", "--site", site] for site in sites_of(whole))]
+
+    done = [told("topics", "apply", file, "--acl", "--cluster", *part) for part in parts]
+    again = told("topics", "apply", file, "--acl")
+
+    made = [name for each in done for name in each["made"]]
+    assert len(parts) == 3
+    assert sorted(made) == sorted(each["name"] for each in whole["topics"])
+    assert not any(each["acl"]["withdrawn"] for each in done)
+    assert (again["made"], again["acl"]["granted"]) == ([], [])
+    alone = fedtwin("topics", "rm", "fifth", "--yes", "--cluster", "site")
+    assert alone.exit_code == ConfigurationError.exit_code
+    assert "are one cluster here" in alone.stderr
+    assert len(told("topics", "rm", "fifth", "--yes")["removed"]) == len(made)
+
+
+def sites_of(planned: dict[str, Any]) -> list[str]:
+    """The sites of which there are images."""
+    names = [each["name"].split(".") for each in planned["topics"]]
+    return sorted({name[3] for name in names if name[2] == "samples"})
