@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kafka import KafkaAdminClient
 
+from experiments.replay import Replay
 from infra.kafka import KafkaSettings
 from infra.transport.kafka import Kafka
 from schemas.messages import TwinState
@@ -47,7 +48,7 @@ def test_forgotten_images_are_gone_from_the_brokers_disk(hands: Hands, tmp_path:
     the class when it is old, and some are exemplars or held out. Each time exactly those bytes are
     gone, with two copies of the twin up, and the federation learns on."""
     config = tmp_path / "live.yaml"
-    config.write_text(CONFIG)
+    config.write_text(CONFIG.replace("keys: {", "keys: {keep_rounds: all, "))
     live = ("--live", str(config))
     hands.start("aggregator", *live, name="aggregator-1")
     hands.start("proxy", name="proxy-1")
@@ -91,6 +92,10 @@ def test_forgotten_images_are_gone_from_the_brokers_disk(hands: Hands, tmp_path:
     assert shown["north/ward"]["forgotten_images"] == 1 + done["images"]
     told("inject", "--entity", "ward", "--classes", "6", "--images", "40")
     hands.sees(lambda seen: "6" in grown(seen))
+    with closing(Kafka(hands.kafka)) as log:
+        replayed = Replay(log, hands.names).fold()
+    assert replayed.different == []
+    assert replayed.summed > 3
     refused = fedtwin("forget", "--entity", "ward", "--class", "99")
     assert refused.exit_code == 2
     assert "north/ward has seen no image of class '99'" in refused.output
