@@ -73,20 +73,26 @@ class Moving:
 
     def answers(self) -> Iterator[Answer]:
         """Write down what is still needed, then where the stream goes on."""
-        knows, stream = self._knows, self._knows.stream
-        wanted = max(stream.tainted, knows.forgotten.before)
+        stream, wanted = self._knows.stream, self._wanted
         if wanted <= max(self._said, self.moved_to) or stream.read_to < wanted:
             return
         self._said = wanted
         for batch in stream.batches:
             if batch.offset < wanted and any(True for _ in self._needed(batch)):
                 yield self._retold(batch)
-        yield Say(knows.diary.topic, self._moved(wanted), f"moved/{wanted}")
+        yield Say(self._knows.diary.topic, self._moved(wanted), f"moved/{wanted}")
 
     def waits(self) -> Iterator[str]:
-        """What it has said of its stream, until that is read back."""
+        """What it has said of its stream, until that is read back; or what it must read first."""
         if self._said > self.moved_to:
             yield f"its StreamMoved to {self._said}, to read it back"
+        elif self._wanted > max(self.moved_to, self._knows.stream.read_to):
+            yield f"record {self._wanted - 1} of its stream, before which something is forgotten"
+
+    @property
+    def _wanted(self) -> int:
+        """The place before which nothing may stay."""
+        return max(self._knows.stream.tainted, self._knows.forgotten.before)
 
     def _needed(self, batch: Batch) -> Iterator[Image]:
         """Images of a batch that are not settled, nor written down already."""

@@ -240,6 +240,7 @@ class Twin:
     def _waits(self) -> Iterator[str]:
         """In the order in which `answers` asks for it."""
         knows, line = self.knows, self.knows.line
+        yield from self._moving.waits()
         if line.stopped:
             yield f"a later program (its line stops at {line.stopped.detail})"
         elif line.number < 0:

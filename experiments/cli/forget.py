@@ -110,6 +110,8 @@ def _federation(run: Path | None, settings: Settings) -> Iterator[Federation]:
     from infra.transport.clusters import connect
 
     named = on_kafka(run)
+    if named is None and run is not None and not run.exists():
+        _ = settings.kafka  # where nobody names a broker, that is what is missing
     if named is None:
         raise ConfigurationError(
             f"{run} is no live federation: a run in a folder needs every image of its schedule, and"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from experiments.forgetting import Done, Federation, Held, forget, held, request
 from infra.transport.base import Transport
 from schemas.errors import ConfigurationError, RunFailed
 from schemas.messages import Forgotten, Measured
+from tests.experiments.hands import fedtwin
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, Alive
 from tests.flows.federation import messages
 from tests.flows.test_held_out import tenths
@@ -140,6 +142,24 @@ def test_what_is_asked_for_in_words_nobody_knows_is_refused() -> None:
         federation.entity("west", "a")
     assert federation.entity("east", "a") == EAST
     assert federation.entity("b/south", "a") == SOUTH
+
+
+def test_a_runs_folder_is_refused_and_so_is_a_name_where_nobody_names_a_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is no federation (2); whether the name is one, only a broker could say (3)."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FEDTWIN_KAFKA", "FEDTWIN_SITE_KAFKA", "FEDTWIN_REDIS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "run").mkdir()
+
+    folder = fedtwin("forget", tmp_path / "run", "--entity", "ward")
+    name = fedtwin("forget", "spring", "--entity", "ward")
+    both = fedtwin("forget", "spring", "--entity", "ward", "--image", "a/1", "--class", "7")
+
+    assert (folder.exit_code, name.exit_code, both.exit_code) == (2, 3, 2)
+    assert "to take its folder away forgets them all" in folder.output
+    assert "say one of --image and --class" in both.output
 
 
 def test_a_source_may_be_named_without_its_hash_where_there_is_one_of_it() -> None:

@@ -9,11 +9,14 @@ import pytest
 
 from experiments.replay import Replay
 from infra.promises import Result, Task
+from infra.transport.embedded import Embedded as Log
 from infra.transport.unkind import Unkind
 from schemas.codec import records
 from schemas.messages import Forgotten, RoundClosed
 from schemas.topics import parted
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+from tests.flows.federation import NAMES as RECIPE
+from tests.flows.federation import decided, finished, letters, outcome, put_together, small
 from tests.flows.learner import FAKES
 from tests.flows.test_held_out import Seen, tenths
 from twins.apart import is_tenth
@@ -255,6 +258,23 @@ def test_a_copy_whose_images_were_moved_before_it_knew_goes_on_all_the_same() ->
     assert closed is not None
     assert EAST in dict(closed.counted)
     assert trained == [wanted] * len(run.rounds())
+
+
+def test_a_recipe_waits_for_every_image_so_its_twins_refuse() -> None:
+    """The request becomes a dead letter, and the run ends in the model of one without it."""
+    configuration = small(stages=2)
+    run = put_together(configuration, Log())
+    log = run.system._around.transport
+    while decided(log, RECIPE).opened is None:
+        run.system.step()
+    entity = decided(log, RECIPE).entities[0]
+    asked = Forgotten(run=decided(log, RECIPE).run, entity=entity, images={"schedule": (0, 3)})
+    topic = RECIPE.of_entity("twin-state", entity)
+    log.append(topic, records(asked, source="operator", key=asked.key)[1])
+    run.system.run()
+
+    assert [(each.about, each.reason) for each in letters(run)] == [(asked.identity, "out-of-line")]
+    assert outcome(run).model == finished(configuration).model
 
 
 def test_the_file_of_the_log_holds_no_byte_of_it(tmp_path: Path) -> None:
