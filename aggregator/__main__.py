@@ -6,10 +6,15 @@ says what the first has not said in time. Which of them says it changes nothing.
 
 from __future__ import annotations
 
+from infra.stopping import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from aggregator.aggregator import Aggregator, Opening
@@ -32,14 +37,19 @@ from infra.serve import Surroundings, System
 from infra.settings import Settings, read_settings
 from infra.standby import Standby
 from infra.topics import make_topics
+from infra.transport.base import Transport
 from infra.transport.clusters import connect, kafka_settings
+from infra.vitals import Vitals
 from infra.yaml_file import read_yaml
+from schemas.codec import records
 from schemas.errors import ConfigurationError
 from schemas.federation import Federation
-from schemas.messages import RunOpened
+from schemas.messages import Measured, RunOpened
 from schemas.topics import Names
 
 MOST = 5  # differences that are told
+ALARM = "alarm"
+"""Of what is said in `metrics` of a model that is worse: alarm/<version>."""
 
 
 def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
@@ -71,8 +81,6 @@ def _serve(given: Namespace, hook: Hook) -> None:
     if given.opening:
         opening = read_opening(given.opening)
     with stoppable() as stopped:
-        if federation:
-            _make_topics(settings, names, federation)
         transport = connect(settings, site=False, stopped=stopped, hook=hook, **on_kafka(given))
         with (
             closing(transport),
@@ -81,6 +89,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
             there = First(transport, names).look() if federation else None
             if opening and there:
                 _check_same(opening, there, given.live, names)
+            if federation:  # last: who is refused leaves nothing behind
+                _make_topics(settings, names, federation)
             told = opening or run_opened(transport, names)
             configuration = told.configuration
             around = surroundings(
@@ -92,10 +102,13 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 standby_after=configuration.standby_after if given.standby else 0.0,
             )
             role = Aggregator(names, told.all_sites, opening, around.shelf)
-            each_turn = _nothing
+            looks: list[Callable[[System], None]] = []
             if opening and federation:
                 print(f"aggregator: {_begins(names, federation, there)}", file=sys.stderr)
-                each_turn = _Live(given, names, opening, around, role, alone=there is None).look
+                alone = there is None
+                looks.append(_Live(given, names, opening, around, role, alone=alone).look)
+            if configuration.live:
+                looks.append(Alarm(names, vitals, transport, role).look)
             serve(
                 role,
                 around,
@@ -104,12 +117,13 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 process=given.process,
                 patience=patience_of(configuration),
                 vitals=vitals,
-                each_turn=each_turn,
+                each_turn=lambda system: _look_at(looks, system),
             )
 
 
-def _nothing(system: System) -> None:
-    """Nothing to look at between two steps."""
+def _look_at(looks: Sequence[Callable[[System], None]], system: System) -> None:
+    for look in looks:
+        look(system)
 
 
 def _make_topics(settings: Settings, names: Names, federation: Federation) -> None:
@@ -162,6 +176,30 @@ class _Live:
             self._role = None
         if self._standby:
             self._standby.look()
+
+
+class Alarm:
+    """Says once of each model that it is worse than the best before it, and in `metrics` too."""
+
+    def __init__(
+        self, names: Names, vitals: Vitals, transport: Transport, role: Aggregator
+    ) -> None:
+        self._topic, self._vitals = names.federation("metrics"), vitals
+        self._transport, self._role = transport, role
+        self._told = -1
+        """The newest version of which it has told."""
+
+    def look(self, system: System) -> None:
+        """Tell, if there is something new to tell."""
+        loss = self._vitals.loss
+        if loss is None or loss.version <= self._told:
+            return
+        self._told = loss.version
+        print(f"{self._role.name}: {loss.words}", file=sys.stderr, flush=True)
+        values = asdict(loss)
+        name = f"{ALARM}/{values.pop('version')}"
+        said = Measured(run=self._role.line.run, name=name, values=values)
+        self._transport.append(self._topic, records(said, source=self._role.name)[1])
 
 
 if __name__ == "__main__":

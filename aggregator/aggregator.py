@@ -377,6 +377,8 @@ class Aggregator:
             return self._live.closes(self._open_sums(opened).missing)
         if is_due(line):
             return Stands()
+        if line.all_rest:
+            return Waits("somebody to end the pause")
         begun = stage is not None and stage.closed is None
         t = len(line.stages) - begun
         if what := self._wait_for_found(t) or self._wait_for_teacher(t):

@@ -100,8 +100,6 @@ class Live:
         grows = self.found() and self._collected
         if grows and (len(ready) < quorum or any(each.closed for each in stage.rounds)):
             return ClosesStage()
-        if self._line.all_rest:
-            return Waits("somebody to end the pause")
         if len(ready) < quorum:
             return Waits(f"a quorum of {quorum} twins; {len(ready)} are ready")
         if self._since_news(stage, ready) >= self._configuration.rounds_per_stage:

@@ -16,3 +16,5 @@ class Check:
     """By the embedded system; what is not needed is told for information."""
     cause: str = ""
     remedy: str = ""
+    away: bool = False
+    """A service whose address is known, and that cannot be reached there."""

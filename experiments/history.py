@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from experiments.folder import Listener
@@ -125,15 +125,15 @@ def _forgotten(log: _Timed, names: Names) -> list[Entry]:
 
     def heard(arrived: Arrived) -> None:
         asked = told(arrived.message) if isinstance(arrived.message, Measured) else None
-        if asked and (asked.entity, asked.request) not in found:
+        if asked:  # the last word about a request counts: a broker keeps no other
             at = log.at[arrived.place.topic, arrived.place.offsets[0]]
             words = f"{asked.entity} forgets {asked.asked}: {counted(asked.images, 'image')}"
-            number = len(found)
-            entry = Entry("forgotten", number, at, f"site of {asked.entity}", "Forgotten", words)
+            found.pop((asked.entity, asked.request), None)
+            entry = Entry("forgotten", 0, at, f"site of {asked.entity}", "Forgotten", words)
             found[asked.entity, asked.request] = entry
 
     _read(log, names, [names.federation("metrics")], heard)
-    return list(found.values())
+    return [replace(entry, number=i) for i, entry in enumerate(found.values())]
 
 
 def _read(

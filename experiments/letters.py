@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from infra.serve import READ_BYTES
+from experiments.folder import Listener
+from infra.promises import Arrived
+from infra.serve import READ_BYTES, Surroundings, System
+from infra.shelf import Shelf
 from infra.transport.base import Stored, Transport, Trimmed
+from infra.workers import Inline
 from schemas.codec import Record, piece
 from schemas.errors import DataError, Refused
+from schemas.limits import LEAST_BYTES
 from schemas.messages import DeadLetter
+from schemas.topics import Names
+
+
+def letters(transport: Transport, names: Names) -> list[DeadLetter]:
+    """Every letter of a run, in order of what it is about; said twice it is one."""
+    found: dict[tuple[str, int], DeadLetter] = {}
+
+    def heard(arrived: Arrived) -> None:
+        if isinstance(arrived.message, DeadLetter):
+            found.setdefault((arrived.message.topic, arrived.message.offset), arrived.message)
+
+    own = names.federation("dead-letters")
+    topics = [each for each in transport.topics() if each == own or each.startswith(f"{own}.")]
+    shelf = Shelf(transport, names.federation("models"), LEAST_BYTES)
+    around = Surroundings(transport, shelf, LEAST_BYTES)
+    reader = System([Listener(heard, topics)], around, Inline({}))
+    while any(session.behind for session in reader.sessions):
+        reader.step()
+    return [found[key] for key in sorted(found)]
 
 
 def original(transport: Transport, letter: DeadLetter, max_bytes: int) -> list[Record]:

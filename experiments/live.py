@@ -21,7 +21,6 @@ from aggregator.aggregator import Opening
 from aggregator.opening import differences, live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
 from experiments.forgetting import told as of_request
-from experiments.heldout import WORDS, HeldOut
 from experiments.processes import Processes
 from experiments.replay import Replay
 from experiments.scenario import Event, Scenario
@@ -41,6 +40,7 @@ from producers.streaming import Streaming, source_of
 from schemas.codec import records
 from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError, RunFailed
+from schemas.heldout import WORDS, HeldOut
 from schemas.line import RoundsLine
 from schemas.messages import (
     DataFacts,
@@ -65,8 +65,6 @@ KEPT = 2.0  # seconds after which it is kept how far the scenario is
 TRIES = 20
 SLACK = 30.0  # seconds beyond its deadline in which the last round closes
 SCORED = 15.0  # seconds behind its end in which the last model is scored
-ALARM = "alarm"
-"""Of what is said in `metrics` of a model that is worse: alarm/<version>."""
 
 Tell = Callable[[str], None]
 
@@ -80,7 +78,7 @@ class Standing:
     line: RoundsLine = field(default_factory=RoundsLine)
     verdicts: VerdictLines = field(init=False)
     letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
-    held_out: HeldOut = field(default_factory=HeldOut)
+    held_out: HeldOut = field(init=False)
     """How good each model is at the sites."""
     forgotten: dict[tuple[str, str], int] = field(default_factory=dict)
     """Entity and request → how many images its site was asked to forget by it."""
@@ -89,6 +87,7 @@ class Standing:
 
     def __post_init__(self) -> None:
         self.verdicts = VerdictLines(self.line)
+        self.held_out = HeldOut(self.line, most=None)
 
     @property
     def topics(self) -> list[str]:
@@ -103,10 +102,10 @@ class Standing:
         match arrived.message:
             case DeadLetter() as letter:
                 self.letters.setdefault((letter.topic, letter.offset), letter)
-            case Measured() as measured:
-                self.held_out.hear(measured)
+            case Measured(name=name, values=values) as measured:
+                self.held_out.hear(name, values, arrived.place.offsets[-1])
                 if asked := of_request(measured):
-                    self.forgotten.setdefault((asked.entity, asked.request), asked.images)
+                    self.forgotten[asked.entity, asked.request] = asked.images
             case TwinDecision() as verdict:
                 self.verdicts.hear(arrived.place.topic.rsplit(".", 1)[1], verdict)
                 self.told.append(verdict)
@@ -243,8 +242,8 @@ def live(
         replayed = Replay(transport, names).fold()
     around.progress.over()
     held, present = standing.held_out, standing.present
-    scored = held.newest(present)
-    share = held.share(-1 if scored is None else scored)
+    scored = held.newest_of(present)
+    accuracy = None if scored is None else held.of(scored)
     return Outcome(
         run=name,
         entities={e: list(line.known) for e, line in sorted(standing.verdicts.of.items())},
@@ -255,12 +254,12 @@ def live(
             sorted(standing.found(each.entity) & {*each.classes}) for each in around.injected
         ],
         dead_letters=len(standing.letters),
-        held_out_accuracy=share.percent,
+        held_out_accuracy=accuracy.percent if accuracy else None,
         held_out_version=scored,
-        held_out_images=share.images,
+        held_out_images=accuracy.images if accuracy else 0,
         held_out_entities=len(held.entities(-1 if scored is None else scored)),
         present_entities=len(present),
-        worse=[loss.words for loss in held.losses(standing.line)],
+        worse=[loss.words for loss in held.losses()],
         model_version=model.version,
         model_sha256=model.sha256,
         replay_sha256=replayed.model_sha256,
@@ -354,7 +353,7 @@ def _watched(
     began = time.monotonic() - progress.seconds
     until = began + seconds
     kept, rests = 0.0, False
-    teller = _Teller(around, transport, standing)
+    teller = _Teller(around, standing)
     while True:
         now = time.monotonic()
         programs.look()
@@ -394,34 +393,24 @@ class _Teller:
     """Tells how good each model is, once all who are there have scored it, and which are worse."""
 
     around: _Federation
-    transport: Transport
     standing: Standing
     told: int = -1
     """The newest version of which it has told."""
 
     def look(self, at: float) -> None:
         """Tell what there is to tell."""
-        held, line = self.standing.held_out, self.standing.line
+        held = self.standing.held_out
         for version in held.versions:
             if version <= self.told or not self.standing.scored(version):
                 continue
             self.told = version
-            share = held.share(version)
-            if share.percent is None:
+            accuracy = held.of(version)
+            if accuracy is None:
                 continue
-            said = f"{share.percent:.1f} % of {share.images} images {WORDS}"
+            said = f"{accuracy.percent:.1f} % of {accuracy.images} images {WORDS}"
             self.around.tell(f"{at:6.1f} s  version {version}: {said}")
-            if loss := held.loss(version, line):
+            if loss := held.loss(version):
                 self.around.tell(f"{at:6.1f} s  {loss.words}")
-                values = {
-                    "before": loss.before,
-                    "points": loss.points,
-                    "accuracy": loss.accuracy,
-                    "better": loss.better,
-                }
-                alarm = Measured(run=line.run, name=f"{ALARM}/{version}", values=values)
-                topic = self.around.names.federation("metrics")
-                self.transport.append(topic, records(alarm, source="operator")[1])
 
 
 def _rest(around: _Federation, transport: Transport, standing: Standing, reader: System) -> None:
@@ -453,7 +442,7 @@ def _do(around: _Federation, streaming: Streaming, programs: Processes, event: E
     elif event.kill:
         pids = {n: pid for n, pid in programs.pids().items() if n.startswith(event.kill)}
         if not pids:
-            around.tell(f"{at}no program of {event.kill} runs: who follows a scenario streams")
+            around.tell(f"{at}no program of {event.kill} runs")
         for name, pid in list(pids.items())[:1]:
             around.tell(f"{at}{name} is killed")
             with suppress(ProcessLookupError):

@@ -12,7 +12,6 @@ from typing import Any
 
 from aggregator.rollback import rolled_back
 from experiments.folder import Listener
-from experiments.heldout import HeldOut, origins
 from experiments.live import Standing
 from infra.serve import Surroundings, System
 from infra.settings import read_settings
@@ -23,15 +22,18 @@ from infra.workers import Inline
 from schemas.codec import records
 from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, DataError, RunFailed
+from schemas.heldout import HeldOut
 from schemas.limits import LEAST_BYTES, largest_message
 from schemas.line import RoundsLine
 from schemas.messages import (
     Decision,
     GlobalModel,
+    HeadGrown,
     Message,
     ModelName,
     Paused,
     RolledBack,
+    RoundClosed,
     RunOpened,
 )
 from schemas.topics import Names
@@ -136,8 +138,8 @@ def overview(operator: Operator) -> Json:
     """A live federation in one object: who is there, what goes on, how good its models are."""
     standing, line = operator.standing, operator.line
     held, present = standing.held_out, standing.present
-    newest = held.newest(present)
-    share = held.share(-1 if newest is None else newest)
+    newest = held.newest_of(present)
+    accuracy = None if newest is None else held.of(newest)
     return {
         "run": operator.names.run,
         "live": True,
@@ -149,9 +151,9 @@ def overview(operator: Operator) -> Json:
         "classes": list(line.rows),
         "model_version": line.model.version if line.model else None,
         "model_sha256": line.model.sha256 if line.model else None,
-        "held_out_accuracy": share.percent,
+        "held_out_accuracy": accuracy.percent if accuracy else None,
         "held_out_version": newest,
-        "held_out_images": share.images,
+        "held_out_images": accuracy.images if accuracy else 0,
         "versions": _versions(held, line),
         "dead_letters": len(standing.letters),
     }
@@ -192,21 +194,35 @@ def _entity(standing: Standing, entity: str) -> Json:
 def _versions(held: HeldOut, line: RoundsLine) -> list[Json]:
     """Each version of the model that somebody has scored, the oldest first."""
     whence = origins(line)
-    losses = {loss.version: loss for loss in held.losses(line)}
+    losses = {loss.version: loss for loss in held.losses()}
     found = []
     for version in held.versions:
-        share, loss = held.share(version), losses.get(version)
+        accuracy, loss = held.of(version), losses.get(version)
         found.append(
             {
                 "version": version,
-                "from": whence.get(version, "a model that nobody decided"),
-                "accuracy": share.percent,
-                "images": share.images,
+                "from": whence[version],
+                "accuracy": accuracy.percent if accuracy else None,
+                "images": accuracy.images if accuracy else 0,
                 "entities": len(held.entities(version)),
                 "lost_points": loss.points if loss else None,
                 "lost_against": loss.before if loss else None,
             }
         )
+    return found
+
+
+def origins(line: RoundsLine) -> dict[int, str]:
+    """Version → where it comes from, in words."""
+    found = {0: "the first weights"}
+    for each in line.decisions.values():
+        match each:
+            case HeadGrown(stage=stage, rows=rows, model=model):
+                found[model.version] = f"stage {stage} grows by {', '.join(rows)}"
+            case RoundClosed(stage=stage, round=round, counted=counted, model=model) if counted:
+                found[model.version] = f"round {stage}.{round}"
+            case RolledBack(to=to, model=model):
+                found[model.version] = f"back to version {to.version}"
     return found
 
 
@@ -251,17 +267,21 @@ def _earlier(line: RoundsLine, shelf: Shelf, version: int) -> ModelName:
     to, newest = line.named(version), line.model
     assert newest is not None
     if to is None:
-        raise ConfigurationError(f"there was no version {version}: the newest is {newest.version}")
-    if to == newest:
-        raise ConfigurationError(f"version {version} is the newest model already")
-    if not shelf.has(to):
-        known = {line.named(each.version) for each in shelf.names()} - {None, newest}
-        there = sorted(each.version for each in known if each and shelf.has(each))
-        raise ConfigurationError(
-            f"version {version} was let go: kept are those of the newest two stages, and of earlier"
-            f" ones the best and the last; there are {', '.join(map(str, there)) or 'none'}"
-        )
-    return to
+        why = f"there was no version {version}: the newest is {newest.version}"
+    elif to == newest:
+        why = f"version {version} is the newest model already"
+    elif version == 0:
+        why = "version 0 is the first weights, which were drawn before anybody had trained"
+    elif not shelf.has(to):
+        why = f"version {version} was let go"
+    else:
+        return to
+    known = {line.named(each.version) for each in shelf.names()} - {None, newest, line.named(0)}
+    there = sorted(each.version for each in known if each and shelf.has(each))
+    raise ConfigurationError(
+        f"{why}. Kept are versions of the newest two stages, and of earlier ones"
+        f" the best and the last; there are {', '.join(map(str, there)) or 'none'}"
+    )
 
 
 def pause(operator: Operator, entity: str | None, *, rests: bool) -> Paused | None:

@@ -14,7 +14,8 @@ from schemas.federation import Entity, Federation, Name, Uids, Under
 
 __all__ = ["Entity", "Event", "Inject", "Scenario", "read_scenario"]
 
-ROLES = ("aggregator", "producers", "proxy", "twins")
+ROLES = ("aggregator", "proxy", "twins")
+"""Those of which programs run: who follows a scenario streams itself."""
 
 
 class Inject(Frozen):
@@ -45,6 +46,11 @@ class Event(Frozen):
         if (self.entity is None) != (self.inject is None):
             raise ValueError(
                 "`entity` says who gets what `inject` tells, and stands with nothing else"
+            )
+        if self.kill == "producers":
+            raise ValueError(
+                f"at {self.at:g} s: no program of producers runs, for who follows a scenario"
+                f" streams; kill names one of {', '.join(ROLES)}"
             )
         if self.kill is not None and self.kill not in ROLES:
             raise ValueError(f"kill names a role: {', '.join(ROLES)}")

@@ -56,7 +56,9 @@ def _kafka(name: str, service: Service) -> Iterator[Check]:
     try:
         found = cluster(kafka_settings(service))
     except FedtwinError as error:
-        yield Check(name, service.address, False, False, str(error), _way_in(service))
+        yield Check(
+            name, service.address, False, False, str(error), _way_in(service), away=True
+        )  # fmt: skip
         return
     many = f"{found.brokers} broker{'' if found.brokers == 1 else 's'}"
     yield Check(name, f"{service.address}: version {found.version}, {many}", True, False)
@@ -177,7 +179,9 @@ def _redis(service: Service) -> Iterator[Check]:
         found = server(service)
     except (TimeoutError, redis.RedisError, OSError) as error:
         cause = f"{type(error).__name__}: {error}"
-        yield Check("redis", service.address, False, False, cause, _way_in(service))
+        yield Check(
+            "redis", service.address, False, False, cause, _way_in(service), away=True
+        )  # fmt: skip
         yield _no_clock()
         return
     yield Check("redis", f"{service.address}: version {found.version}", True, False)

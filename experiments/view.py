@@ -10,9 +10,10 @@ from typing import Literal
 
 from experiments.numbers import counted, name_of
 from experiments.watching import Program, Watching
-from infra.pulse import BEAT, STOPPED
-from schemas.heldout import Accuracy
-from schemas.messages import ModelName, RoundOpened
+from infra.pulse import BEAT
+from infra.stopping import STOPPED
+from schemas.heldout import Accuracy, Loss
+from schemas.messages import RoundOpened
 
 SILENT = 3 * BEAT
 """Seconds without a heartbeat after which a program counts as lost."""
@@ -21,7 +22,6 @@ MISUSED = 2  # the exit code of wrong words
 TOLD = 60.0  # seconds for which that is shown
 BEGUN = 10.0  # seconds after which a program has begun to do its work
 VERSIONS = 8  # of which the accuracy is told
-SCORED = 64  # newest versions among which one is looked for that was scored
 NAMED = 5  # twins of one program that stall a round are named, others counted
 OURSELVES = "fedtwin watch"
 NEEDED = ("aggregator", "twins", "proxy")
@@ -150,6 +150,8 @@ class View:
     model_sha256: str | None
     held_out: AccuracyView | None
     """Accuracy held out at the sites, of the newest version that most of the twins have scored."""
+    worse: Loss | None
+    """What that version has lost against the best before it, if more than `alarm_points`."""
     accuracy: list[AccuracyView]
     """Of each version, as far as it was scored; the newest first."""
     entities: list[EntityView]
@@ -174,7 +176,7 @@ def view(
 ) -> View:
     """What was heard, as it stands at a moment; `outages` are those of whoever looks."""
     line = watching.line
-    models = list(islice(line.newest_models(), SCORED))
+    newest = watching.held_out.newest()
     programs = [_program(watching, each, now) for each in _shown(watching, now)]
     status = _status(watching, programs)
     services = [*outages, *_missed(watching, programs)]
@@ -188,9 +190,10 @@ def view(
         head=sorted(line.rows, key=lambda uid: line.rows[uid]),
         version=line.model.version if line.model else None,
         model_sha256=line.model.sha256 if line.model else None,
-        held_out=_told(watching.held_out.newest(models)),
-        accuracy=_accuracy(watching, models),
-        entities=[_entity(watching, each, models) for each in watching.entities],
+        held_out=_told(newest),
+        worse=watching.held_out.loss(newest.version) if newest else None,
+        accuracy=_accuracy(watching),
+        entities=[_entity(watching, each) for each in watching.entities],
         programs=programs,
         lag=_lag(programs),
         dead_letters=len(watching.letters),
@@ -297,7 +300,7 @@ def _missed(watching: Watching, programs: list[ProgramView]) -> Iterator[Outage]
 # --- entities and rounds --------------------------------------------------------------------------
 
 
-def _entity(watching: Watching, entity: str, models: Sequence[ModelName]) -> EntityView:
+def _entity(watching: Watching, entity: str) -> EntityView:
     line = watching.verdicts.line(entity)
     count = watching.counts.get(f"buffered {entity}")
     state: Literal["expected", "present", "paused", "gone"]
@@ -308,7 +311,6 @@ def _entity(watching: Watching, entity: str, models: Sequence[ModelName]) -> Ent
     else:
         rests = watching.line.all_rest or entity in watching.line.resting
         state = "paused" if rests else "present"
-    scores = (watching.held_out.at(entity, model) for model in models)
     return EntityView(
         name=entity,
         site=entity.partition("/")[0],
@@ -316,7 +318,7 @@ def _entity(watching: Watching, entity: str, models: Sequence[ModelName]) -> Ent
         buffered=count.number if count else None,
         known=list(line.known),
         program=count.process if count else "",
-        held_out=next((each for each in scores if each is not None), None),
+        held_out=watching.held_out.at(entity),
     )
 
 
@@ -332,9 +334,8 @@ def _round(watching: Watching, opened: RoundOpened, now: float) -> RoundView:
     )
 
 
-def _accuracy(watching: Watching, models: Sequence[ModelName]) -> list[AccuracyView]:
-    said = (watching.held_out.of(model) for model in models)
-    told = (each for each in map(_told, said) if each is not None)
+def _accuracy(watching: Watching) -> list[AccuracyView]:
+    told = (each for each in map(_told, watching.held_out.all()) if each is not None)
     return list(islice(told, VERSIONS))
 
 

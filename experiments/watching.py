@@ -80,7 +80,7 @@ class Watching:
     """When we began to look."""
     line: RoundsLine = field(default_factory=RoundsLine)
     verdicts: VerdictLines = field(init=False)
-    held_out: HeldOut = field(default_factory=HeldOut)
+    held_out: HeldOut = field(init=False)
     programs: dict[str, Program] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     letters: set[tuple[str, int]] = field(default_factory=set)
@@ -93,6 +93,7 @@ class Watching:
 
     def __post_init__(self) -> None:
         self.verdicts = VerdictLines(self.line)
+        self.held_out = HeldOut(self.line)
 
     def hear(self, heard: Heard) -> None:
         """Take a message. What does not fit is somebody else's to set aside."""

@@ -97,7 +97,7 @@ class Told(Collector):
         yield _gauge("buffered_images", "Images that they hold of their streams.", sum(buffered))
 
     def _run(self) -> Iterator[Metric]:
-        course, accuracy = self._vitals.course, self._vitals.accuracy
+        course, accuracy, loss = self._vitals.course, self._vitals.accuracy, self._vitals.loss
         closed = CounterMetricFamily("fedtwin_rounds", "Rounds that have closed.")
         closed.add_metric([], course.closed)
         yield closed
@@ -128,6 +128,11 @@ class Told(Collector):
             )  # fmt: skip
             yield _gauge("held_out_images", "Images that this rests on.", accuracy.images)
             yield _gauge("held_out_version", "The model that was scored.", accuracy.version)
+            yield _gauge(
+                "held_out_lost_ratio",
+                "By which it is worse than the best before it, 0 to 1; 0 up to `alarm_points`.",
+                loss.points / 100 if loss else 0.0,
+            )  # fmt: skip
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:

@@ -22,10 +22,11 @@ from typing import Any
 
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Task, Workers
-from infra.pulse import MOST_WAITS, STOPPED, Pulse, Stopped, last_words
+from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Settings
 from infra.shelf import Shelf
+from infra.stopping import STOPPED, WORDS
 from infra.transport.base import Stored, Transport
 from infra.vitals import Vitals
 from schemas.codec import piece, unpack
@@ -88,7 +89,7 @@ def ended(name: str, work: Callable[[], None]) -> int:
     try:
         work()
     except Stopped:
-        print(f"{name}: stopped; what was written stands. Start it again to go on", file=sys.stderr)
+        print(f"{name}: {WORDS}", file=sys.stderr)
         return STOPPED
     except FedtwinError as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from infra.memory import held
 from infra.serve import READ_BYTES, Surroundings, System
+from infra.stopping import STOPPED
 from infra.transport.base import Remote, Stored, Transport, Trimmed
 from infra.vitals import Vitals
 from schemas.codec import piece, records, unpack
@@ -29,8 +30,6 @@ ALL = 30  # heartbeats after which every count is told anew, for whoever has beg
 TAIL = 4000  # records of `metrics` that are read again for what was measured
 LAST = 1.0  # seconds for the last words: a program that is told to stop has five
 OVER = "the run is over"
-STOPPED = 130
-"""The exit code of a program that was told to stop."""
 
 
 class Stopped(BaseException):

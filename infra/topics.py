@@ -131,6 +131,15 @@ def make_topics(
         return administration.make(plan(names, cluster, sites, entities, settings))
 
 
+def entities_there(settings: KafkaSettings, names: Names, site: str) -> list[str]:
+    """Full names of the entities of a site that have a topic for their samples, as far as we see.
+
+    Raises ServiceError, and ConfigurationError when the cluster refuses.
+    """
+    with closing(Administration(settings)) as administration:
+        return administration.entities(names, site)
+
+
 def configs_of(row: Topic, settings: KafkaSettings) -> Configs:
     """How a broker should keep the topics of a line of the table."""
     return {
@@ -190,6 +199,12 @@ class Administration:
             missing = [each for each in planned if each.name in gone]
             self._make(missing)
         return [each.name for each in missing]
+
+    def entities(self, names: Names, site: str) -> list[str]:
+        """Full names of a site's entities, by the topics of their samples."""
+        with in_words("list topics"):
+            parts = [topic.split(".") for topic in self._under(names)]
+        return [f"{site}/{p[4]}" for p in parts if p[2:4] == ["samples", site] and len(p) == 5]
 
     def ls(self, names: Names) -> list[Found]:
         """The topics of a run, in order of name."""

@@ -13,18 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 from infra.promises import Arrived
 from infra.telemetry import Tally
 from infra.transport.base import Remote, Transport
 from schemas.errors import Refused
-from schemas.heldout import Accuracy, HeldOut
+from schemas.heldout import Accuracy, HeldOut, Loss
 from schemas.line import RoundsLine
 from schemas.messages import Decision, Heartbeat, Measured, RoundClosed, RoundOpened
 
-SCORED = 64  # newest versions among which one is looked for that was scored
 WELL = 10.0  # seconds in which the loop of a program that is well has told of itself
 WAITS: tuple[tuple[str, str], ...] = (
     ("RunOpened", "run"),
@@ -117,12 +115,18 @@ class Vitals:
     course: Course = field(default_factory=Course)
     accuracy: Accuracy | None = None
     """Held out at the sites: of the newest model that most of the twins have scored."""
+    loss: Loss | None = None
+    """What that model has lost against the best before it, where that is more than `alarm_points`;
+    looked at whenever a heartbeat is told."""
     _beaten: float = field(init=False)
     _line: RoundsLine = field(default_factory=RoundsLine)
-    _held_out: HeldOut = field(default_factory=HeldOut)
+    _held_out: HeldOut = field(init=False)
+    _weighed: bool = True
+    """Whether nothing was measured since."""
 
     def __post_init__(self) -> None:
         self._beaten = self.clock()
+        self._held_out = HeldOut(self._line)
 
     # --- told by the loop -------------------------------------------------------------------------
 
@@ -142,6 +146,7 @@ class Vitals:
         self.waits = longest
         self.in_work = Counter(each.partition(" ")[0] for each in beat.in_work)
         self._beaten = self.clock()
+        self._weigh()
 
     def overhear(self, arrived: Arrived) -> None:
         """A role took this in."""
@@ -154,12 +159,17 @@ class Vitals:
     def measured(self, message: Measured, offset: int) -> None:
         """This lies in `metrics`."""
         if self._held_out.hear(message.name, message.values, offset):
-            self._weigh()
+            self._weighed = False
 
     def _weigh(self) -> None:
-        self.accuracy = self._held_out.newest(islice(self._line.newest_models(), SCORED))
+        """See how good the newest model is."""
+        if not self._weighed:
+            self._weighed = True
+            self.accuracy = self._held_out.newest()
+            self.loss = self._held_out.loss(self.accuracy.version) if self.accuracy else None
 
     def _went_on(self, decision: Decision) -> None:
+        self._weighed = False
         before, line = self.course, self._line
         rounds, seconds, missed = before.rounds, before.seconds, before.missed
         opened_at, closed = before.opened_at, before.closed

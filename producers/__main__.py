@@ -8,6 +8,10 @@ They stream what the topics do not hold yet, so they may be started again at any
 
 from __future__ import annotations
 
+from infra.stopping import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import math
 import os
 import sys
@@ -20,6 +24,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from infra.kafka import KafkaSettings
 from infra.places import usual_data_dir
 from infra.points import Hook, no_hook
 from infra.program import (
@@ -35,7 +40,7 @@ from infra.program import (
     surroundings,
 )
 from infra.settings import Settings, read_settings
-from infra.topics import make_topics
+from infra.topics import entities_there, make_topics
 from infra.transport.base import Transport
 from infra.transport.clusters import connect, kafka_settings
 from infra.vitals import Vitals
@@ -48,12 +53,14 @@ from producers.journal import Journal
 from producers.live import CAMERA, first_day
 from producers.streaming import Streaming, source_of
 from producers.watching import CLASSES, Folder
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, DataError
 from schemas.federation import Entity, Federation
 from schemas.messages import RunOpened
 from schemas.schedule import sorted_uids
 from schemas.topics import Names, parted
 
+MOST = 5  # entities that are named
 STATE = ".fedtwin"
 """In a folder that is followed: where its journal is, unless somebody names another place."""
 Word = Annotated[
@@ -92,6 +99,9 @@ def main(given: Sequence[str] | None = None, *, hook: Hook = no_hook) -> int:
     )
     follow = parser.add_argument_group("with --folder")
     follow.add_argument("--entity", metavar="NAME", help="whose images they are")
+    follow.add_argument(
+        "--new", action="store_true", help="an entity that the federation does not know yet"
+    )
     follow.add_argument(
         "--classes",
         type=Path,
@@ -142,6 +152,8 @@ def _serve(given: Namespace, hook: Hook) -> None:
     names, site = Names(given.run or settings.run), given.site or settings.site
     if given.names and not given.live:
         raise ConfigurationError(f"{given.names[0]}: entities are named with --live alone")
+    if given.new and not given.folder:
+        raise ConfigurationError("--new is of an entity whose folder is followed: --folder DIR")
     if given.folder and not given.entity:
         raise ConfigurationError("whose images are they? --entity names an entity of the site")
     first_days = _first_days(site, given) if given.live else {}
@@ -154,12 +166,12 @@ def _serve(given: Namespace, hook: Hook) -> None:
         ):
             opened, run = opened_as(transport, names)
             _check_kind(opened, site, given)
-            if entities := [followed] if followed else list(first_days):
-                kafka = kafka_settings(settings.site_kafka)
-                make_topics(kafka, names, "site", [site], entities)
+            kafka = kafka_settings(settings.site_kafka)
             if followed:
-                _follow(transport, names, opened, run, followed, given, hook, vitals)
+                _check_known(kafka, names, followed, new=given.new)
+                _follow(transport, names, opened, run, followed, given, hook, vitals, kafka)
             elif given.live:
+                make_topics(kafka, names, "site", [site], list(first_days))
                 streaming = Streaming(transport, names, run)
                 _stream_first_days(streaming, opened, first_days, settings, given)
             else:
@@ -171,6 +183,20 @@ def _full(site: str, name: str) -> str:
     full = f"{site}/{name.removeprefix(f'{site}/')}"
     parted(full)
     return full
+
+
+def _check_known(kafka: KafkaSettings, names: Names, entity: str, *, new: bool) -> None:
+    """Raises ConfigurationError for an entity that nobody has streamed to or told of: whoever names
+    it has most likely mistyped it, and no command takes one away."""
+    if new:
+        return
+    known = entities_there(kafka, names, parted(entity)[0])
+    if entity not in known:
+        more = f" and {len(known) - MOST} more" * (len(known) > MOST)
+        raise ConfigurationError(
+            f"{names.run} has no entity {entity!r}{nearest(entity, known)}; it has"
+            f" {', '.join(known[:MOST]) or 'none at this site'}{more}. --new brings another one in"
+        )
 
 
 def _check_kind(opened: RunOpened, site: str, given: Namespace) -> None:
@@ -289,6 +315,7 @@ def _follow(
     given: Namespace,
     hook: Hook,
     vitals: Vitals,
+    kafka: KafkaSettings,
 ) -> None:
     root: Path = given.folder
     folder = Folder(root, opened.data, _classes(given), settle=given.settle, give_up=given.give_up)
@@ -300,6 +327,7 @@ def _follow(
     path = (given.state or root / STATE) / f"{run[:16]}.{entity.replace('/', '.')}.journal"
     journal = Journal(path, {"run": run, "entity": entity}, source, point=hook)
     folder.check_labels(journal.files)
+    make_topics(kafka, names, "site", [parted(entity)[0]], [entity])
     sent = Streaming(transport, names, run).count(entity, journal.source)
     around = surroundings(opened.configuration, opened.data, transport, names, hook=hook)
     feed = Feed(names, entity)

@@ -109,6 +109,8 @@ class Following:
         self._marked = 0
         pixels = data.channels * data.height * data.width
         self._most = max(1, min(MOST, BATCH_BYTES // pixels))
+        self._awaited = feed.idle
+        self._tell_of_refused()
 
     def turn(self) -> None:
         """Do the next thing: give what has a number, number what is whole, or look."""
@@ -122,7 +124,7 @@ class Following:
             self._number(now)
         elif now >= self._looked + LOOK:
             self._looked = now
-            self._whole.extend(self._folder.look(now, self._journal.files))
+            self._whole.extend(self._folder.look(now, self._journal.files, self._journal.refused))
             for name in self._folder.strangers():
                 self._tell(f"{name!r} lies beside the labels; move it into its label's folder")
             if self._marked < self._journal.count and now >= self._last + QUIET:
@@ -137,13 +139,23 @@ class Following:
                 judged.append(found)
         if not judged:
             return
-        numbered = self._journal.number([(each.file, each.uid, each.reason) for each in judged])
+        facts = [(each.file, each.uid, each.reason, each.state) for each in judged]
+        numbered = self._journal.number(facts)
         for entry, each in zip(numbered, judged, strict=True):
             if each.image is not None:
                 self._images[entry.number] = each.image
             if entry.reason is not None:
                 self._tell(f"image {entry.number} is not sent: {entry.reason}")
         self._waiting.extend(numbered)
+        self._tell_of_refused()
+
+    def _tell_of_refused(self) -> None:
+        """Beside what it waits for, where whoever watches sees it. How many, and no more: all sites
+        read that, and a file may be called like a patient."""
+        self._feed.idle = self._awaited
+        if count := len(self._journal.refused):
+            files = "1 file was" if count == 1 else f"{count} files were"
+            self._feed.idle += f"; {files} refused, and its log says which and why"
 
     def _give(self, now: float) -> None:
         most = self._most

@@ -32,6 +32,14 @@ class Entry:
     """The federation's name for its class; None where it cannot be sent."""
     reason: str | None = None
     """Why not."""
+    state: tuple[int, int] | None = None
+    """Bytes and time of a file that cannot be sent, in nanoseconds: another one may come under its
+    name."""
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {key: value for key, value in asdict(self).items() if key != "state" or value}
 
 
 class Journal:
@@ -54,6 +62,8 @@ class Journal:
         self.path = path
         self.files: set[str] = set()
         """Every file that has a number."""
+        self.refused: dict[str, Entry] = {}
+        """Those of them that cannot be sent, with their newest number."""
         self.count = 0
         self._point = point
         try:
@@ -75,19 +85,27 @@ class Journal:
         """The entries from a number on, which may not have been sent."""
         return [entry for entry in self._entries() if entry.number >= sent]
 
-    def number(self, files: Sequence[tuple[str, str | None, str | None]]) -> list[Entry]:
-        """Give files, each with its class uid or the reason why not, the next numbers.
+    def number(self, files: Sequence[tuple[Any, ...]]) -> list[Entry]:
+        """Give files the next numbers: each with its class uid, the reason why it has none, and its
+        state then.
 
         They are on the disk when this returns. Raises DiskFull and ConfigurationError where nothing
         can be written.
         """
         entries = [Entry(self.count + i, *each) for i, each in enumerate(files)]
         self._point("number:before")
-        self._append([asdict(each) for each in entries])
+        self._append([each.line for each in entries])
         self._point("number:durable")
-        self.count += len(entries)
-        self.files.update(each.file for each in entries)
+        for each in entries:
+            self._note(each)
         return entries
+
+    def _note(self, entry: Entry) -> None:
+        self.count += 1
+        self.files.add(entry.file)
+        self.refused.pop(entry.file, None)
+        if entry.uid is None:
+            self.refused[entry.file] = entry
 
     def close(self) -> None:
         """Let others have it."""
@@ -118,13 +136,12 @@ class Journal:
                 raise DataError(
                     f"{self.path} goes from number {self.count - 1} to {entry.number}: restore it"
                 )
-            self.count += 1
-            self.files.add(entry.file)
+            self._note(entry)
 
     def _entries(self) -> list[Entry]:
         try:
-            return [Entry(**line) for line in self._lines()[1:]]
-        except TypeError as error:
+            return [_entry(line) for line in self._lines()[1:]]
+        except (TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}): restore it") from None
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -155,6 +172,14 @@ class Journal:
             self._file.truncate(self._whole)  # half a line would join the next one
             raise _not_written(self.path, error) from None
         self._whole += len(content)
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    """Raises TypeError and ValueError for what is none."""
+    if line.get("state") is not None:
+        size, time = line["state"]
+        line = line | {"state": (int(size), int(time))}
+    return Entry(**line)
 
 
 def _settle(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from producers.folders import CLUTTER, Damaged, read_images
 from producers.images import Pixels
+from producers.journal import Entry
 from schemas.configuration import nearest
 from schemas.errors import ConfigurationError, DataError
 from schemas.messages import DataFacts
@@ -35,6 +36,8 @@ class Judged:
     reason: str | None
     image: Pixels | None
     """At the run's size, shape (C, H, W)."""
+    state: tuple[int, int] | None = None
+    """Of a file without an image: its bytes and time when it was found whole."""
 
 
 @dataclass(slots=True)
@@ -86,13 +89,16 @@ class Folder:
             if label not in self._uids and next(fresh, None) is not None:
                 raise ConfigurationError(f"unmapped-label: {self._unmapped(label)}")
 
-    def look(self, now: float, numbered: Collection[str]) -> list[str]:
-        """Files without a number that are whole, in the order of their names' bytes."""
+    def look(
+        self, now: float, numbered: Collection[str], refused: Mapping[str, Entry]
+    ) -> list[str]:
+        """Files without a number that are whole, in the order of their names' bytes; and those that
+        were refused, and are others by now."""
         found: list[str] = []
         there: set[str] = set()
         for label in self._labels():
             for file in self._files(label):
-                if file not in numbered:
+                if file not in numbered or self._is_another(file, refused.get(file)):
                     there.add(file)
                     if self._is_whole(file, now):
                         found.append(file)
@@ -104,7 +110,7 @@ class Folder:
         """What a file holds; None for one that is gone, or given more time."""
         label = file.partition("/")[0]
         if label not in self._uids:
-            return Judged(file, None, _told(f"unmapped-label: {self._unmapped(label)}"), None)
+            return self._refused(file, f"unmapped-label: {self._unmapped(label)}")
         try:
             return Judged(file, self._uids[label], None, self.read(file))
         except Damaged as damaged:
@@ -113,9 +119,14 @@ class Folder:
                 return None
             if seen is not None and now < seen.since + self._give_up:
                 return None
-            return Judged(file, None, _told(str(damaged)), None)
+            return self._refused(file, str(damaged))
         except DataError as error:
-            return Judged(file, None, _told(str(error)), None)
+            return self._refused(file, str(error))
+
+    def _refused(self, file: str, reason: str) -> Judged:
+        """As it was when it was found whole: what came since is another file."""
+        seen = self._seen.get(file)
+        return Judged(file, None, _told(reason), None, seen.state[:2] if seen else None)
 
     def read(self, file: str) -> Pixels:
         """A file's image, shape (C, H, W). Raises DataError for what is none."""
@@ -143,6 +154,16 @@ class Folder:
             self._seen[file] = _Seen(state, now)
             return False
         return now >= seen.since + self._settle
+
+    def _is_another(self, file: str, refused: Entry | None) -> bool:
+        """Whether another file lies under a name that was refused."""
+        if refused is None:
+            return False
+        try:
+            told = (self.root / file).stat()
+        except OSError:
+            return False
+        return (told.st_size, told.st_mtime_ns) != refused.state
 
     def _labels(self) -> list[str]:
         return [entry.name for entry in _entries(self.root) if _is_folder(entry)]

@@ -6,6 +6,10 @@ of them says it changes nothing.
 
 from __future__ import annotations
 
+from infra.stopping import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import logging
 import sys
 from argparse import Namespace

@@ -7,7 +7,7 @@ What it says of other lines is content, except that it may have to wait for what
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -198,7 +198,9 @@ class RoundsLine:
 
     def named(self, version: int) -> ModelName | None:
         """The model of a version, as a decision named it."""
-        return next((model for _, model in self._models if model.version == version), None)
+        at = bisect_left(self._models, version, key=lambda named: named[1].version)
+        found = self._models[at][1] if at < len(self._models) else None
+        return found if found and found.version == version else None
 
     def newest_models(self) -> Iterator[ModelName]:
         """Every model that a decision named, the newest first."""

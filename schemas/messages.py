@@ -636,7 +636,8 @@ class StreamMoved(Message):
 
 
 class Measured(Message):
-    """Each side → whoever looks: scores and counters under one name; the first under it counts."""
+    """Each side → whoever looks: scores and counters under one name; the first under it counts, and
+    of images held out at the sites the last."""
 
     name: Reasoned
     values: dict[str, Any]

@@ -6,6 +6,10 @@ started several times, the programs share them, and take over from one that dies
 
 from __future__ import annotations
 
+from infra.stopping import stoppable_from_the_start
+
+stoppable_from_the_start(__name__)
+
 import sys
 
 USUAL = 1  # threads of a training; a recipe that asks for another number costs a second start
@@ -15,7 +19,6 @@ if __name__ == "__main__" and not {"-h", "--help"} & {*sys.argv}:
 
     begin("twins.worker", USUAL)  # it imports torch for seconds, while this file imports the rest
 
-# ruff: noqa: E402
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing

@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.logs import log_of
-from experiments.cli.words import SCHEMA, AsJson, Run, answer, command, facts, next_step, table
+from experiments.cli.logs import by_name, log_at, meant
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    Needed,
+    Run,
+    answer,
+    command,
+    facts,
+    next_step,
+    table,
+)
 from experiments.numbers import size
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from infra.transport.base import Transport
     from schemas.messages import DeadLetter
+    from schemas.topics import Names
 
 group = typer.Typer(
     name="dlq",
@@ -28,33 +40,36 @@ Offset = Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its place 
 
 
 @group.command()
-def ls(run: Run, as_json: AsJson = False) -> None:
+def ls(run: Run = None, as_json: AsJson = False) -> None:
     """List what was set aside in a run.
 
     \b
     Examples:
       fedtwin dlq ls runs/smoke-fedka-2021
+      fedtwin dlq ls spring                 # a live federation
     """
+    run = meant(run)
     letters = [_told(each) for each in _letters(run)]
     told = {"schema": SCHEMA, "run_dir": str(run), "dead_letters": letters}
     answer(told, as_json, lambda out: _listed(out, told))
 
 
 @group.command()
-def show(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
+def show(run: Needed, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
     """Show one: what it is about, why it was set aside, and whether the original is still there.
 
     \b
     Examples:
       fedtwin dlq show runs/smoke-fedka-2021 fedtwin.smoke-fedka-2021.updates.local 17
+      fedtwin dlq show spring fedtwin.spring.samples.north.ward 3
     """
-    from experiments.folder import RunFolder
     from experiments.letters import original
     from schemas.errors import DataError
     from schemas.limits import LEAST_BYTES
 
+    run = meant(run)
     letter = _one(run, topic, offset)
-    with log_of(RunFolder(run)) as transport:
+    with log_at(run) as (transport, _):
         try:
             found = original(transport, letter, max(LEAST_BYTES, letter.size))
             there, said = True, f"{len(found)} record{'s' if len(found) > 1 else ''}"
@@ -66,7 +81,7 @@ def show(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> Non
 
 
 @group.command()
-def requeue(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
+def requeue(run: Needed, topic: Topic, offset: Offset, as_json: AsJson = False) -> None:
     """Put the original into its topic again, to be judged anew by whoever reads it.
 
     It is read by its reference; where that was trimmed meanwhile, this says so (exit code 4).
@@ -75,30 +90,45 @@ def requeue(run: Run, topic: Topic, offset: Offset, as_json: AsJson = False) -> 
     Examples:
       fedtwin dlq requeue runs/smoke-fedka-2021 fedtwin.smoke-fedka-2021.updates.local 17
     """
-    from experiments.folder import RunFolder
     from experiments.letters import requeue as put_again
     from schemas.errors import DataError
     from schemas.limits import LEAST_BYTES
 
+    run = meant(run)
     letter = _one(run, topic, offset)
-    with log_of(RunFolder(run)) as transport:
+    with log_at(run) as (transport, names):
         try:
             place = put_again(transport, letter, max(LEAST_BYTES, letter.size))
         except DataError as gone:
             gone.add_note(f"next: {command('dlq', 'ls', run)}")
             raise
-    told = {"schema": SCHEMA, "topic": topic, "offset": place, "run_dir": str(run)}
-    told["over"] = RunFolder(run).observed().line.over
+        over = _is_over(transport, names)
+    told = {"schema": SCHEMA, "topic": topic, "offset": place, "run_dir": str(run), "over": over}
+    told["next"] = "watch" if by_name(run) else "show" if over else "resume"
     answer(told, as_json, lambda out: _requeued(out, told))
 
 
 def _letters(run: Path) -> list[DeadLetter]:
     from experiments.folder import RunFolder
+    from experiments.letters import letters
 
+    if by_name(run):
+        with log_at(run) as (transport, names):
+            return letters(transport, names)
     folder = RunFolder(run)
     folder.read_manifest()
     found = folder.observed().dead_letters
     return [found[key] for key in sorted(found)]
+
+
+def _is_over(transport: Transport, names: Names) -> bool:
+    """Whether nobody reads it before another stage is added."""
+    from experiments.outside import Outside
+    from infra.program import First
+
+    first = First(transport, names)
+    opened = first.look()
+    return opened is not None and Outside(transport, names, opened, first.hash).standing.line.over
 
 
 def _one(run: Path, topic: str, offset: int) -> DeadLetter:
@@ -141,7 +171,7 @@ def _requeued(out: Console, told: dict[str, Any]) -> None:
     out.print(f"appended to {told['topic']} at {told['offset']}")
     if told["over"]:
         out.print("the run is over: nobody reads it before another stage is added")
-    next_step(out, command("show" if told["over"] else "resume", told["run_dir"]))
+    next_step(out, command(told["next"], told["run_dir"]))
 
 
 def add_to(app: typer.Typer) -> None:

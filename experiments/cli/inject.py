@@ -35,7 +35,7 @@ def inject(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]",
+            metavar="RUN",
             show_default=False,
             help="A run's folder, or the name of a run over Kafka or of a live federation;"
             " otherwise FEDTWIN_RUN.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import operate, tables
+from experiments.cli.logs import RUNS, by_name, meant
 from experiments.cli.words import (
     SCHEMA,
     AsJson,
@@ -18,6 +19,7 @@ from experiments.cli.words import (
     answer,
     command,
     in_a_line,
+    moment,
     next_step,
     table,
 )
@@ -28,15 +30,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-RUNS = Path("runs")
-"""Where `ls` looks unless somebody names another folder."""
-
-
-def show(run: Run, as_json: AsJson = False) -> None:
+def show(run: Run = None, as_json: AsJson = False) -> None:
     """Show where a run stands: running, done, failed, diverged or stopped. It needs no lock.
 
-    In place of a folder RUN may be the name of a live federation, on the services at hand: who is
-    there, what goes on, and how good each version of its model is, held out at the sites.
+    Of a live federation, on the services at hand: who is there, what goes on, and how good each
+    version of its model is, held out at the sites.
 
     \b
     Examples:
@@ -46,8 +44,9 @@ def show(run: Run, as_json: AsJson = False) -> None:
     """
     from experiments.api import show as shown
 
-    if federation := operate.federation_of(run):
-        operate.show(federation, as_json)
+    run = meant(run)
+    if by_name(run):
+        operate.show(str(run), as_json)
         return
     told = shown(run)
     answer(told, as_json, lambda out: _standing(out, told))
@@ -79,19 +78,35 @@ def ls(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs and how far they are. It needs no lock.
+    """List runs and how far they are, in a folder and on Kafka. It needs no lock.
+
+    Without DIR, and where an address of Kafka is known, also what that holds: live federations and
+    runs, by the names that other commands take.
 
     \b
     Examples:
       fedtwin ls
       fedtwin ls runs --json
+      fedtwin ls --json | jq '.kafka.runs[] | select(.status == "live").run'
     """
     if folder is not None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}: `fedtwin ls` looks in {RUNS}")
     place = folder or RUNS
     runs = list(_runs(place))
-    told = {"schema": SCHEMA, "runs": runs}
-    answer(told, as_json, lambda out: _listed(out, place, runs))
+    kafka = _on_kafka() if folder is None else None
+    told = {"schema": SCHEMA, "runs": runs, "kafka": kafka}
+    answer(told, as_json, lambda out: _listed(out, place, told))
+
+
+def _on_kafka() -> dict[str, Any] | None:
+    from infra.settings import KAFKA, read_settings
+
+    settings = read_settings()
+    if KAFKA not in settings.services:
+        return None
+    from experiments.listing import listing
+
+    return asdict(listing(settings))
 
 
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:
@@ -104,14 +119,42 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"run_dir": str(manifest.parent), "status": "unreadable", "why": str(error)}
 
 
-def _listed(out: Console, folder: Path, runs: list[dict[str, Any]]) -> None:
-    if not runs:
+def _listed(out: Console, folder: Path, told: dict[str, Any]) -> None:
+    runs, kafka = told["runs"], told["kafka"]
+    if runs:
+        columns = ("folder", "data", "status", ">stages", ">rounds", "why")
+        table(out, columns, (_row(each) for each in runs))
+    else:
         out.print(f"no run in {folder}")
-        next_step(out, "fedtwin demo")
+    if kafka:
+        out.print()
+        _listed_on_kafka(out, kafka)
+    if kafka and kafka["runs"]:
+        next_step(out, "fedtwin show NAME" + " or FOLDER" * bool(runs))
+    else:
+        next_step(out, "fedtwin show FOLDER" if runs else "fedtwin demo")
+
+
+def _listed_on_kafka(out: Console, kafka: dict[str, Any]) -> None:
+    if kafka["away"]:
+        out.print(f"Kafka at {kafka['kafka']} was not asked: {kafka['away']}", soft_wrap=True)
         return
-    columns = ("folder", "data", "status", ">stages", ">rounds", "why")
-    table(out, columns, (_row(each) for each in runs))
-    next_step(out, "fedtwin show FOLDER")
+    nothing = "" if kafka["runs"] else " no run"
+    out.print(f"Kafka at {kafka['kafka']} holds{nothing}", soft_wrap=True)
+    if kafka["runs"]:
+        columns = ("name", "status", ">entities", ">stages", ">rounds", ">version", "last decision")
+        table(out, columns, (_row_on_kafka(each) for each in kafka["runs"]))
+
+
+def _row_on_kafka(run: dict[str, Any]) -> tuple[str, ...]:
+    if run["last_decision"] is None:
+        return (run["run"], run["status"], *[NOTHING] * 4, in_a_line(run["why"] or ""))
+    return (
+        run["run"],
+        run["status"],
+        *(str(run[key]) for key in ("entities", "stages", "rounds", "model_version")),
+        f"{moment(run['last_at'])} {run['last_decision']}",
+    )
 
 
 def _row(run: dict[str, Any]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from experiments.cli.logs import meant
 from experiments.cli.words import SCHEMA, AsJson, answer, changes, command, next_step, table
 
 if TYPE_CHECKING:
@@ -15,14 +16,9 @@ if TYPE_CHECKING:
 
     from schemas.messages import DataFacts
 
-RunOrModel = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN",
-        help="The run's folder, the name of a live federation or of a run over Kafka, or a"
-        " model.safetensors alone.",
-    ),
-]
+KINDS = (
+    "A run's folder, or the name of a run or live federation on Kafka, or a model.safetensors alone"
+)
 Version = Annotated[
     int | None,
     typer.Option(
@@ -36,7 +32,7 @@ Version = Annotated[
 
 
 def predict(
-    run: RunOrModel,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=f"{KINDS}.")],
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="PNG or JPEG files, or npz of images.")
     ],
@@ -57,7 +53,7 @@ def predict(
     from experiments.current import model_of
     from experiments.prediction import read_pictures
 
-    model = model_of(run, version)
+    model = model_of(meant(run), version)
     called, pictures = read_pictures(images, model.data)
     said = model.predictions(pictures.images)
     told = {
@@ -101,7 +97,10 @@ def _said(out: Console, told: dict[str, Any], data: DataFacts) -> None:
 
 
 def export(
-    run: RunOrModel,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", show_default=False, help=f"{KINDS}; otherwise FEDTWIN_RUN."),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option("--format", metavar="FORMAT", help="safetensors or onnx. Otherwise both."),
@@ -133,7 +132,7 @@ def export(
     from experiments.current import model_at
     from experiments.prediction import read_model
 
-    with model_at(run, version) as model:
+    with model_at(meant(run), version) as model:
         if format is None:
             written, missing = to.export_all(model, out or Path("fedtwin")), to.lacking()
         else:

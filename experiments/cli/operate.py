@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, answer, command, facts, next_step, table
-from experiments.numbers import NOTHING, counted, lost, percent
+from experiments.cli.logs import log_at, meant, name_of
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    AsOption,
+    Run,
+    answer,
+    command,
+    facts,
+    moment,
+    next_step,
+    table,
+)
+from experiments.numbers import counted, lost, percent
+from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from infra.transport.base import Transport
-    from schemas.topics import Names
-
-Federation = Annotated[
-    str | None,
-    typer.Option("--run", metavar="RUN", help="The federation's name. Otherwise FEDTWIN_RUN."),
+Which = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[RUN] VERSION",
+        help="The federation's name, otherwise FEDTWIN_RUN; and a version of its model.",
+    ),
 ]
 Who = Annotated[
-    str | None,
-    typer.Argument(metavar="[ENTITY]", help="Site and name, as in north/ward; else everybody."),
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN] [ENTITY]",
+        show_default=False,
+        help="The federation's name, otherwise FEDTWIN_RUN; and site and name of an entity, as in"
+        " north/ward, else everybody.",
+    ),
 ]
 
 
-def rollback(
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=0, help="Of the model.")],
-    run: Federation = None,
-    as_json: AsJson = False,
-) -> None:
+def rollback(words: Which, run: AsOption = None, as_json: AsJson = False) -> None:
     """Make an earlier version of a live federation's model the newest one again.
 
     Its values get a row for each class that has one by now, and a version of their own. A round
@@ -44,14 +55,18 @@ def rollback(
 
     \b
     Examples:
-      fedtwin rollback 14 --run first
-      fedtwin rollback 14 --run first --json
+      fedtwin rollback first 14
+      fedtwin rollback 14 --json            # of the federation that FEDTWIN_RUN names
     """
     from experiments.operators import operating
     from experiments.operators import rollback as go_back
 
-    with operating(_named(run)) as operator:
-        decided = go_back(operator, version)
+    *named, last = words
+    federation = _federation(named, run)
+    if not last.isdecimal():
+        raise ConfigurationError(f"VERSION is a number, as in `fedtwin rollback first 14`: {last}")
+    with operating(federation) as operator:
+        decided = go_back(operator, int(last))
         told = {
             "schema": SCHEMA,
             "run": operator.names.run,
@@ -77,35 +92,41 @@ def _gone_back(out: Console, told: dict[str, Any]) -> None:
     next_step(out, command("show", told["run"]))
 
 
-def pause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+def pause(words: Who = None, run: AsOption = None, as_json: AsJson = False) -> None:
     """Let an entity of a live federation rest, or everybody: no round asks for it.
 
-    What it streams is kept. A round that is open already ends as it would have.
+    What it streams is kept. A round that is open already ends as it would have. While everybody
+    rests no head grows, either.
 
     \b
     Examples:
-      fedtwin pause north/ward --run first
-      fedtwin pause --run first            # the whole federation
+      fedtwin pause first north/ward
+      fedtwin pause first                  # the whole federation
     """
-    _rest(entity, run, as_json, rests=True)
+    _rest(words, run, as_json, rests=True)
 
 
-def unpause(entity: Who = None, run: Federation = None, as_json: AsJson = False) -> None:
+def unpause(words: Who = None, run: AsOption = None, as_json: AsJson = False) -> None:
     """Let an entity of a live federation go on, or everybody.
 
     \b
     Examples:
-      fedtwin unpause north/ward --run first
-      fedtwin unpause --run first
+      fedtwin unpause first north/ward
+      fedtwin unpause first
     """
-    _rest(entity, run, as_json, rests=False)
+    _rest(words, run, as_json, rests=False)
 
 
-def _rest(entity: str | None, run: str | None, as_json: bool, *, rests: bool) -> None:
+def _rest(words: list[str] | None, run: Path | None, as_json: bool, *, rests: bool) -> None:
     from experiments.operators import operating
     from experiments.operators import pause as paused
 
-    with operating(_named(run), everything=entity is not None) as operator:
+    entities = [each for each in words or () if "/" in each]
+    if len(entities) > 1:
+        raise ConfigurationError(f"one entity at a time, not {' and '.join(entities)}")
+    entity = entities[0] if entities else None
+    federation = _federation([each for each in words or () if each not in entities], run)
+    with operating(federation, everything=entity is not None) as operator:
         decided = paused(operator, entity, rests=rests)
         told = {
             "schema": SCHEMA,
@@ -124,15 +145,12 @@ def _rested(out: Console, told: dict[str, Any]) -> None:
     out.print(f"{who} {state}{done or ', as before'}", soft_wrap=True)
     other = "unpause" if told["rests"] else "show"
     words = [told["entity"]] if told["entity"] and told["rests"] else []
-    run = ["--run", told["run"]] if told["rests"] else [told["run"]]
-    next_step(out, command(other, *words, *run))
+    next_step(out, command(other, told["run"], *words))
 
 
 def history(
-    run: Annotated[
-        str | None,
-        typer.Option("--run", metavar="RUN", help="Name or folder. Otherwise FEDTWIN_RUN."),
-    ] = None,
+    run: Run = None,
+    option: AsOption = None,
     last: Annotated[
         int | None, typer.Option("--last", min=1, metavar="N", help="Only so many, the newest.")
     ] = None,
@@ -146,13 +164,13 @@ def history(
 
     \b
     Examples:
-      fedtwin history --run first --last 20
-      fedtwin history --run runs/smoke-fedka-2021 --json | jq '.decisions[-1]'
+      fedtwin history first --last 20
+      fedtwin history runs/smoke-fedka-2021 --json | jq '.decisions[-1]'
     """
     from experiments.history import history as decided
 
-    named = _named(run)
-    with _log_of(named) as (transport, names):
+    named = meant(run, option)
+    with log_at(named, site=False) as (transport, names):
         entries = decided(transport, names)
     shown = entries if last is None else entries[-last:]
     told = {
@@ -164,30 +182,12 @@ def history(
     answer(told, as_json, lambda out: _listed(out, told, named))
 
 
-@contextmanager
-def _log_of(named: str) -> Iterator[tuple[Transport, Names]]:
-    """The log of a run's folder, or of the run of that name on the services at hand."""
-    from experiments.cli.logs import log_of
-    from experiments.folder import RunFolder
-    from experiments.operators import services
-    from schemas.topics import Names
-
-    folder = RunFolder(Path(named))
-    if "/" in named or folder.exists:
-        with log_of(folder) as log:
-            yield log, folder.names()
-        return
-    names = Names(named)
-    with services(site=False) as transport:
-        yield transport, names
-
-
-def _listed(out: Console, told: dict[str, Any], named: str) -> None:
+def _listed(out: Console, told: dict[str, Any], named: Path) -> None:
     table(
         out,
         ("line", ">number", "when", "by", "what"),
         (
-            (each["line"], str(each["number"]), _when(each["at"]), each["by"], each["what"])
+            (each["line"], str(each["number"]), moment(each["at"]), each["by"], each["what"])
             for each in told["decisions"]
         ),
     )
@@ -196,38 +196,11 @@ def _listed(out: Console, told: dict[str, Any], named: str) -> None:
     next_step(out, command("show", named))
 
 
-def _when(at: float | None) -> str:
-    """In this machine's time."""
-    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _named(run: str | None) -> str:
-    """The federation that was named, here or in the environment."""
-    from infra.settings import read_settings
-
-    return run or read_settings().run
-
-
-def federation_of(run: Path) -> str | None:
-    """The live federation that RUN names: by its name, or by the folder of its programs' words.
-
-    None for a run's folder, and where nobody names a broker.
-    """
-    from experiments.folder import OPENING, RunFolder
-    from infra.settings import read_settings
-    from schemas.errors import ServiceError
-    from schemas.topics import NAME
-
-    if RunFolder(run).exists:
-        return None
-    named = run.name if (run / OPENING).exists() else str(run)
-    if not NAME.fullmatch(named):
-        return None
-    try:
-        _ = read_settings().kafka
-    except ServiceError:
-        return None
-    return named
+def _federation(words: list[str], option: Path | None) -> str:
+    """The federation that was named: before anything else, by --run, or by FEDTWIN_RUN."""
+    if len(words) > 1:
+        raise ConfigurationError(f"one federation at a time, not {' and '.join(words)}")
+    return name_of(meant(Path(words[0]) if words else None, option))
 
 
 def show(run: str, as_json: bool) -> None:
@@ -285,7 +258,7 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
             for each in told["versions"]
         ),
     )
-    back = command("rollback", "VERSION", "--run", told["run"])
+    back = command("rollback", told["run"], "VERSION")
     next_step(out, f"{back} where one was better")
 
 

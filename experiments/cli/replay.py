@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.cli.logs import log_of
+from experiments.cli.logs import log_at, meant
 from experiments.cli.words import SCHEMA, AsJson, Run, Workers, answer, command, facts, next_step
 from schemas.errors import RunFailed
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    run: Run,
+    run: Run = None,
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Also repeat every training (keep_samples=true).")
     ] = False,
@@ -28,21 +28,21 @@ def replay(
 ) -> None:
     """Make a run's decisions and sums anew from its log, and compare every model's hash.
 
-    Sums are redone where the updates were kept: -o keep_rounds=all. A run over Kafka is replayed
-    from its topics. Exit code 1 where anything comes out otherwise.
+    Sums are redone where the updates were kept: -o keep_rounds=all. A run over Kafka, and a live
+    federation, is replayed from its topics. Exit code 1 where anything comes out otherwise.
 
     \b
     Examples:
       fedtwin replay runs/smoke-fedka-2021
+      fedtwin replay spring
       fedtwin run tiny -o keep_rounds=all -o keep_samples=true
       fedtwin replay runs/tiny-fedka-2021 --retrain --json
     """
-    from experiments.folder import RunFolder
     from experiments.replay import Replay
 
-    folder = RunFolder(run)
-    with log_of(folder) as transport:
-        folded = Replay(transport, folder.names())
+    run = meant(run)
+    with log_at(run) as (transport, names):
+        folded = Replay(transport, names)
         found = folded.fold()
         if retrain:
             _retrain(folded, found, workers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from experiments.cli import tables
+from experiments.cli.logs import by_name, meant
 from experiments.cli.words import (
     BEGUN,
     AsJson,
@@ -174,7 +175,7 @@ def run(
 
 def resume(
     ctx: typer.Context,
-    run: Run,
+    run: Run = None,
     data: DataDir = None,
     workers: Workers = None,
     quiet: Quiet = False,
@@ -193,6 +194,12 @@ def resume(
     from experiments import api
     from experiments.summary import glance
 
+    run = meant(run)
+    if by_name(run):
+        raise DataError(
+            f"no folder of a run {run} is here: a run over Kafka goes on where its runner's folder"
+            " is, and a live federation when its programs are started again"
+        )
     folder = data_dir(data) if data else None
     was_done = glance(run)["status"] == "done"
     ctx.meta[BEGUN] = run

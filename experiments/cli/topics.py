@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from experiments.cli.logs import meant, name_of
 from experiments.cli.words import (
     SCHEMA,
     AsJson,
     DataDir,
     InSync,
     Replication,
+    Run,
     answer,
     data_dir,
     next_step,
@@ -169,14 +171,15 @@ def apply(
 
 
 @group.command()
-def ls(run: Name, cluster: Only = None, as_json: AsJson = False) -> None:
+def ls(run: Run = None, cluster: Only = None, as_json: AsJson = False) -> None:
     """List a run's topics: where they begin and end, what they take, and in how many copies.
 
     \b
     Examples:
       fedtwin topics ls smoke-fedka-2021
     """
-    names = _names(run)
+    name = name_of(meant(run))
+    names = _names(name)
     found = {
         each.name: {
             "name": each.name,
@@ -190,8 +193,8 @@ def ls(run: Name, cluster: Only = None, as_json: AsJson = False) -> None:
         for each in administration.ls(names)
     }
     if not found:
-        raise DataError(f"Kafka holds no topic of a run {run}: `fedtwin ls` shows runs by name")
-    told = {"schema": SCHEMA, "run": run, "topics": [found[name] for name in sorted(found)]}
+        raise DataError(f"Kafka holds no topic of a run {name}: `fedtwin ls` shows runs by name")
+    told = {"schema": SCHEMA, "run": name, "topics": [found[name] for name in sorted(found)]}
     answer(told, as_json, lambda out: _listed(out, told))
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experiments.cli.words import SCHEMA, AsJson, answer, console
+from experiments.cli.logs import meant
+from experiments.cli.words import SCHEMA, AsJson, Run, answer, console
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,10 +27,7 @@ FAILED, UNREACHABLE = 1, 3
 
 
 def watch(
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Its name or folder; otherwise FEDTWIN_RUN."),
-    ] = None,
+    run: Run = None,
     once: Annotated[bool, typer.Option("--once", help="Look once, within ten seconds.")] = False,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.0, metavar="N", help="Look for so long.")
@@ -64,25 +62,25 @@ def watch(
         raise typer.Exit(code)
 
 
-def _looking(run: str | None) -> Looking:
+def _looking(run: Path | None) -> Looking:
     """Raises ConfigurationError where nobody names a run, ServiceError where nobody names Kafka."""
     from experiments.folder import RunFolder
     from experiments.watch import Looking, Source, on_kafka
     from infra.settings import read_settings
     from schemas.topics import Names
 
-    folder = RunFolder(Path(run)) if run else None
-    if folder is not None and folder.exists:
+    run = meant(run)
+    folder = RunFolder(run)
+    if folder.exists:
         names = folder.names()
         if folder.read_manifest().get("transport") != "kafka":
             return Looking(
                 names, [Source(f"the log in {run}", folder.opened)], lambda: folder.running
             )
         return on_kafka(read_settings(), names)
-    if run and "/" in run:
+    if "/" in str(run):
         raise DataError(f"there is no run in {run}: `fedtwin ls` lists folders")
-    settings = read_settings()
-    return on_kafka(settings, Names(run or settings.run))
+    return on_kafka(read_settings(), Names(str(run)))
 
 
 def _first_look(looking: Looking) -> View:

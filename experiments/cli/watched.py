@@ -23,6 +23,8 @@ def told(seen: View, entities: int | None = None) -> Iterator[Text]:
 
     yield Text(headline(seen), style="bold")
     yield Text(accuracy(seen))
+    if seen.worse:
+        yield Text(f"WORSE {seen.worse.words}", style="bold yellow")
     if seen.round:
         yield Text(_round(seen))
     for failed in seen.failed:
@@ -202,6 +204,7 @@ class Lines:
         self._last = ""
         self._failed: dict[str, str] = {}
         self._letters = 0
+        self._worse: int | None = None
         self._missing = False
 
     def tell(self, seen: View, there: bool | None) -> bool:
@@ -216,6 +219,7 @@ class Lines:
         if now != self._last:
             self._say(now)
             self._last = now
+        self._tell_of_a_worse_model(seen)
         if seen.dead_letters > self._letters:
             self._say(letters(seen))
             self._letters = seen.dead_letters
@@ -238,6 +242,14 @@ class Lines:
         for part in self._failed.keys() - now.keys():
             self._say(f"well again: {part}")
         self._failed = now
+
+    def _tell_of_a_worse_model(self, seen: View) -> None:
+        worse = seen.worse.version if seen.worse else None
+        if seen.worse and worse != self._worse:
+            self._say(f"WORSE {seen.worse.words}")
+        if worse is None and self._worse is not None and seen.held_out is not None:
+            self._say(f"no longer worse: version {seen.held_out.version}")
+        self._worse = worse
 
     def _say(self, text: str) -> None:
         self._out.print(text, soft_wrap=True)

@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.numbers import counted
+from experiments.numbers import NOTHING, counted
 from infra.places import usual_data_dir
 from schemas.errors import ConfigurationError
 
@@ -69,7 +70,22 @@ InSync = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No estimate, no progress.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")]
+Run = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN",
+        show_default=False,
+        help="A run's folder, or the name of a run or live federation on Kafka; otherwise"
+        " FEDTWIN_RUN.",
+    ),
+]
+Needed = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run's folder, or the name of a run or live federation on Kafka."
+    ),
+]
+AsOption = Annotated[Path | None, typer.Option("--run", metavar="RUN", help="RUN, as an option.")]
 
 
 def data_dir(asked: Path | None) -> Path:
@@ -192,6 +208,11 @@ def _as_yaml(value: object) -> str:
 def next_step(out: Console, text: str) -> None:
     """The last line of every answer to a person."""
     out.print(f"\nnext: {text}", soft_wrap=True)
+
+
+def moment(at: float | None) -> str:
+    """A time in seconds since 1970, in this machine's time."""
+    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def in_a_line(text: str) -> str:

@@ -17,7 +17,7 @@ from experiments.system import SITE
 from infra.kafka import KafkaSettings
 from infra.native.kafka import Broker
 from infra.native.programs import HOST, running
-from infra.pulse import STOPPED
+from infra.stopping import STOPPED
 from infra.transport.group import SESSION
 from schemas.messages import RoundClosed, RoundOpened
 from tests.distributed.federation import (

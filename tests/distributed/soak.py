@@ -234,7 +234,7 @@ def _with_answers(standing: Standing) -> int:
 
 def longest(standing: Standing) -> int:
     """For how many versions in a row the accuracy was below the best by more than the margin."""
-    lost = {each.version for each in standing.held_out.losses(standing.line)}
+    lost = {each.version for each in standing.held_out.losses()}
     most = row = 0
     for version in standing.held_out.versions:
         row = row + 1 if version in lost else 0
@@ -277,9 +277,10 @@ def page(scenario: Path, played: Played, seconds: float) -> str:
     lines += ["", "| version | held out at the sites |", "|---|---|"]
     held = played.standing.held_out
     for version in held.versions:
-        share = held.share(version)
+        found = held.of(version)
         lines.append(
-            f"| {version} | {share.percent or 0:.1f} % of {share.images},"
+            f"| {version} | {found.percent if found else 0:.1f} %"
+            f" of {found.images if found else 0},"
             f" {len(held.entities(version))} entities |"
         )
     return "\n".join([*lines, "", "```text", *played.told, "```", ""])

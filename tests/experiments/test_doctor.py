@@ -8,6 +8,7 @@ import pytest
 
 from experiments import doctor
 from experiments.check import Check
+from tests.experiments.hands import fedtwin, told
 
 
 def named(checks: list[Check], name: str) -> Check:
@@ -57,3 +58,21 @@ def test_an_old_torch_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         fine[version] = named(list(doctor.checks(Path())), "torch").fine
 
     assert fine == {"2.5.1": False, "2.10.0": True}
+
+
+def test_a_service_that_has_an_address_and_cannot_be_reached_ends_with_3(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was configured is meant to be there; where nobody names a service nothing is missed."""
+    fine = 'print(\'{"version": "2.6.0+cpu", "threads": 2, "instructions": "AVX2"}\')'
+    monkeypatch.setattr(doctor, "ASK_TORCH", fine)
+    monkeypatch.chdir(tmp_path)
+    none = told("doctor")
+    monkeypatch.setenv("FEDTWIN_REDIS", "127.0.0.1:1")
+    refused = fedtwin("doctor")
+
+    assert (none["fit"], none["away"]) == (True, [])
+    assert refused.exit_code == 3
+    (line,) = (line for line in refused.stdout.splitlines() if line.startswith("AWAY"))
+    assert line.split() == ["AWAY", "redis", "127.0.0.1:1"]
+    assert refused.stdout.splitlines()[-1].startswith("next: start what is AWAY")

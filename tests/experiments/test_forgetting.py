@@ -149,8 +149,8 @@ def test_a_runs_folder_is_refused_and_so_is_a_name_where_nobody_names_a_broker(
 ) -> None:
     """The folder is no federation (2); whether the name is one, only a broker could say (3)."""
     monkeypatch.chdir(tmp_path)
-    for name in ("FEDTWIN_KAFKA", "FEDTWIN_SITE_KAFKA", "FEDTWIN_REDIS"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in ("FEDTWIN_KAFKA", "FEDTWIN_SITE_KAFKA", "FEDTWIN_REDIS"):
+        monkeypatch.delenv(variable, raising=False)
     (tmp_path / "run").mkdir()
 
     folder = fedtwin("forget", tmp_path / "run", "--entity", "ward")

@@ -20,6 +20,7 @@ from tests.experiments.hands import fedtwin, ran, told
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive
 from tests.flows.federation import Told, put_together, small
 from tests.schemas.specimens import every_kind
+from tests.schemas.test_live_line import STAGE, closes, line, opens
 from twins.apart import is_tenth
 
 APART = sum(is_tenth("camera", number) for number in range(60))
@@ -216,3 +217,14 @@ def test_every_decision_has_words(decision: Decision) -> None:
     """Of every kind, and other ones than its name."""
     assert words(decision) != decision.kind()
     assert author(decision)
+
+
+def test_versions_are_told_by_where_they_come_from() -> None:
+    """Weights that were drawn, a head that grew, rounds."""
+    more = [opens(5, 0, 1, 2), closes(6, 0, 1, 3)]
+    assert operators.origins(line(*STAGE, *more)) == {
+        0: "the first weights",
+        1: "stage 0 grows by 0, 1",
+        2: "round 0.0",
+        3: "round 0.1",
+    }

@@ -65,7 +65,11 @@ def test_the_example_is_a_scenario_of_at_most_three_minutes() -> None:
             ("join: icu", "join: nobody"),
             "at 6 s: no entity is called 'nobody'; there are ward, icu",
         ),
-        (("kill: twins", "kill: kafka"), "kill names a role: aggregator, producers, proxy, twins"),
+        (("kill: twins", "kill: kafka"), "kill names a role: aggregator, proxy, twins"),
+        (
+            ("kill: twins", "kill: producers"),
+            "at 8 s: no program of producers runs, for who follows",
+        ),
         (("kill: twins", "kill: twins, leave: icu"), "one of inject, join, leave and kill"),
         (("entity: ward, inject", "inject"), "`entity` says who gets what `inject` tells"),
         (("minutes: 1", "minutes: 0"), "minutes: Input should be greater than 0"),

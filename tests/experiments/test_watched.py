@@ -42,6 +42,37 @@ def test_a_view_as_lines() -> None:
     assert lines[-1] == "dead letters: 0"
 
 
+def scored(now: Told, version: int, right: int) -> None:
+    """Of fifty images of each class so many are known by a version."""
+    counts = [[right, 50 - right], [50 - right, right]]
+    values = {"model": model(version).sha256, "classes": ["0", "1"], "counts": counts}
+    now.say(METRICS, Measured(run="", name=f"held-out/{NORTH}/{version}", values=values))
+
+
+def test_a_model_that_is_worse_is_told_under_the_accuracy_and_once_line_by_line() -> None:
+    """Version 3 has lost ten points; version 4 has them back."""
+    rounds = f"fedtwin.{NAMES.run}.rounds"
+    out = io.StringIO()
+    now, lines = Told(*STAGE, opens(5, 0, 1, 2), closes(6, 0, 1, 3)), Lines(Console(file=out))
+    scored(now, 2, 45)
+    scored(now, 3, 40)
+    now.everybody()
+    worse = shown(now)
+    for _ in range(2):
+        lines.tell(now.seen(), True)
+    for each in (opens(7, 0, 2, 3), closes(8, 0, 2, 4)):
+        now.say(rounds, each)
+    scored(now, 4, 46)
+    lines.tell(now.seen(), True)
+
+    told = "WORSE version 3 has lost 10.0 points held out at the sites: 80.0 % where version 2 has"
+    assert worse[1].startswith("accuracy held out at the sites: 80.0 % of 100 images (version 3")
+    assert worse[2] == f"{told} 90.0 %"
+    assert out.getvalue().count("WORSE") == 1
+    assert "no longer worse: version 4" in out.getvalue()
+    assert not any("WORSE" in line for line in shown(now))
+
+
 def test_a_dash_where_nobody_has_measured() -> None:
     """No number that was not measured."""
     assert shown(Told())[1] == "accuracy held out at the sites: -"
@@ -107,8 +138,13 @@ def test_a_run_that_is_not_there_is_said_once() -> None:
 def test_a_version_that_few_have_scored_is_told_of_behind_the_one_that_counts() -> None:
     """Two twins have scored version 1, one version 2 so far."""
     now = Told(*STAGE)
-    for version, entity, counts in ((1, NORTH, [[3]]), (1, SOUTH, [[1]]), (2, NORTH, [[1, 2]])):
-        values = {"model": model(version).sha256, "classes": ["0"], "counts": counts}
+    for version, entity, counts in (
+        (1, NORTH, [[3]]),
+        (1, SOUTH, [[1]]),
+        (2, NORTH, [[1, 2], [0, 0]]),
+    ):
+        classes = ["0", "1"][: len(counts)]
+        values = {"model": model(version).sha256, "classes": classes, "counts": counts}
         name = f"held-out/{entity}/{version}"
         now.say(METRICS, Measured(run="", name=name, values=values))
 

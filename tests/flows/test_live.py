@@ -210,6 +210,27 @@ def test_a_pause_ends_with_the_word_that_ends_it() -> None:
     assert [who for who, _ in run.rounds()[6:]] == [(EAST, NORTH, SOUTH, WEST)] * 3
 
 
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_while_everybody_rests_no_head_grows(rounds: int) -> None:
+    """What was found meanwhile, before a first stage or behind one with rounds, waits for the end
+    of the pause; then it grows at once, for it has been collected for long enough."""
+    run = begun() if rounds else Alive()
+    run.settle()
+    run.decide(Paused, entity=None, rests=True)
+    run.settle()
+    paused = run.kinds()
+    for entity in (NORTH, EAST):
+        run.stream(entity, "78", 24)
+    run.after(600)
+    assert run.kinds() == paused
+    assert run.verdicts.line(NORTH).pending is not None
+
+    run.decide(Paused, entity=None, rests=False)
+    run.after(1)
+    assert {"7", "8"} <= run.line.rows.keys()
+    assert len(run.line.stages) == (2 if rounds else 1)
+
+
 def test_who_leaves_takes_no_part_until_it_streams_again() -> None:
     """It says so behind its last image, and its twin decides it."""
     run = begun()
@@ -316,9 +337,12 @@ def test_a_stage_whose_twins_are_gone_does_not_hold_up_the_next() -> None:
     for entity in (NORTH, EAST):
         run.stream(entity, "012")
     run.settle()
+    run.now += 11
+    while "HeadGrown" not in run.kinds():
+        run.system.step()
     run.decide(Paused, entity=None, rests=True)
-    run.after(11)
-    assert run.kinds() == ["RunOpened", "Paused", "StageOpened", "HeadGrown"]
+    run.settle()
+    assert run.kinds() == ["RunOpened", "StageOpened", "HeadGrown", "Paused"]
     run.leave(EAST)
     run.settle()
     run.decide(Paused, entity=None, rests=False)

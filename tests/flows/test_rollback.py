@@ -147,14 +147,20 @@ def test_a_version_that_was_let_go_and_one_that_never_was() -> None:
     reader, newest = operator(run), run.line.model
     assert newest is not None
 
-    with pytest.raises(ConfigurationError, match=r"version 2 was let go: .* there are ") as told:
+    with pytest.raises(ConfigurationError, match=r"version 2 was let go\. .* there are ") as told:
         rollback(reader, 2)
     there = [int(each) for each in str(told.value).rsplit("there are ", 1)[1].split(", ")]
     assert {each.version for each in run.line.stages[1].models} <= set(there)
     with pytest.raises(ConfigurationError, match="there was no version 99"):
         rollback(reader, 99)
-    with pytest.raises(ConfigurationError, match="is the newest model already"):
+    with pytest.raises(ConfigurationError, match="is the newest model already") as current:
         rollback(reader, newest.version)
+    with pytest.raises(ConfigurationError, match="version 0 is the first weights") as first:
+        rollback(reader, 0)
+    kept = f"there are {', '.join(map(str, there))}"
+    assert str(current.value).endswith(kept)
+    assert str(first.value).endswith(kept)
+    assert not {0, newest.version} & set(there)
     assert run.line.model == newest
     assert rollback(reader, there[0]).to.version == there[0]
 

@@ -115,8 +115,9 @@ def test_a_run_is_told_of() -> None:
     hear(told, FIRST, *STAGE)
     beat(told)
     hear(told, opens(5, 0, 1, 2))
-    values = {"model": model(2).sha256, "counts": [[2, 1], [0, 1]]}
+    values = {"model": model(2).sha256, "classes": ["0", "1"], "counts": [[2, 1], [0, 1]]}
     told.measured(Measured(run="", name=f"held-out/{NORTH}/2", values=values), 0)
+    beat(told)
     clock.now += 4
     with served(told, HERE, 0) as port:
         found = samples(port)
@@ -126,6 +127,7 @@ def test_a_run_is_told_of() -> None:
     assert (found["fedtwin_model_version"], found["fedtwin_head_classes"]) == (2, 2)
     assert found["fedtwin_held_out_accuracy_ratio"] == 0.75
     assert found["fedtwin_held_out_images"] == 4
+    assert found["fedtwin_held_out_lost_ratio"] == 0
     assert found["fedtwin_round_seconds_count"] == 0
     assert SOUTH
 
@@ -194,7 +196,7 @@ def test_what_was_measured_before_a_program_began_still_counts() -> None:
     """It reads `metrics` again, as far as it is kept near the end; and nobody works for that."""
     clock = Clock(step=0.5)
     with closing(Log()) as log:
-        values = {"model": model(2).sha256, "counts": [[3, 1]]}
+        values = {"model": model(2).sha256, "classes": ["0", "1"], "counts": [[3, 1], [0, 0]]}
         measured = Measured(run="", name=f"held-out/{NORTH}/2", values=values)
         log.append(NAMES.federation("metrics"), records(measured, source="twins")[1])
         told = Vitals("spring", "aggregator", "aggregator-1", log, clock)

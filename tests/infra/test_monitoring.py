@@ -29,6 +29,7 @@ LABELS = re.compile(r"(\w+)\s*=~?\s*\"|by \(([^)]*)\)|\{\{ \$labels\.(\w+) \}\}|
 OF_PROMETHEUS = {"job", "instance", "alertname", "alertstate", "severity", "le"}
 PROMISED = {
     "FedtwinRoleDown", "FedtwinNoProgress", "FedtwinDeadLetters", "FedtwinAccuracyLost",
+    "FedtwinModelWorse",
     "FedtwinLag", "FedtwinBrokerAway", "FedtwinRedisAway", "FedtwinMemory", "FedtwinFailed",
 }  # fmt: skip
 
@@ -66,7 +67,7 @@ def told() -> dict[str, set[str]]:
     log.away = Absence("kafka at k:1", "it does not answer", 0.0)  # type: ignore[assignment]
     vitals = Vitals("spring", "aggregator", "aggregator-1", log)
     hear(vitals, FIRST, *STAGE)
-    values = {"model": model(2).sha256, "counts": [[1]]}
+    values = {"model": model(2).sha256, "classes": ["0"], "counts": [[1]]}
     vitals.measured(Measured(run="", name=f"held-out/{NORTH}/2", values=values), 0)
     away = (Away(service="redis", why="it does not answer", seconds=1.0),)
     beat(vitals, in_work=("learn a 1",), lag={"samples": 1}, away=away)

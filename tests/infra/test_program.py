@@ -13,10 +13,11 @@ import pytest
 from infra import program
 from infra.program import NoWorkers, arguments, ended, life, run_opened, serve, stoppable
 from infra.promises import Answer, Arrived, Result, Say
-from infra.pulse import STOPPED, Stopped
+from infra.pulse import Stopped
 from infra.serve import Session, Surroundings, System
 from infra.settings import Settings
 from infra.shelf import Shelf
+from infra.stopping import STOPPED
 from infra.transport.embedded import Embedded as Log
 from schemas.codec import records
 from schemas.errors import DataError, Stalled

@@ -10,6 +10,7 @@ from infra.promises import Arrived, Place
 from infra.transport.base import Absence
 from infra.transport.embedded import Embedded as Log
 from infra.vitals import ROUNDS, WELL, Failure, Vitals, kind_of
+from schemas.heldout import Loss
 from schemas.messages import Away, Heartbeat, Measured, Message
 from tests.infra.test_program import NAMES, Clock
 from tests.infra.test_pulse import Far
@@ -155,11 +156,33 @@ def test_the_accuracy_is_of_the_newest_model_that_was_scored() -> None:
     told = vitals()
     hear(told, FIRST, *STAGE)
     for offset, (version, entity, counts) in enumerate(
-        ((1, NORTH, [[9]]), (2, NORTH, [[2, 1], [0, 1]]), (2, SOUTH, [[0, 4]]))
+        ((1, NORTH, [[9]]), (2, NORTH, [[2, 1], [0, 1]]), (2, SOUTH, [[0, 4], [0, 0]]))
     ):
-        values = {"model": model(version).sha256, "counts": counts}
+        classes = ["0", "1"][: len(counts)]
+        values = {"model": model(version).sha256, "classes": classes, "counts": counts}
         name = f"held-out/{entity}/{version}"
         told.measured(Measured(run="", name=name, values=values), offset)
+    beat(told)
 
     assert told.accuracy is not None
     assert (told.accuracy.version, told.accuracy.percent) == (2, 37.5)
+
+
+def test_a_model_that_has_lost_more_than_it_may_is_told_until_one_is_well_again() -> None:
+    """90 %, 80 %, 88 % of versions 2, 3 and 4, where five points are the margin."""
+    told = vitals()
+    hear(told, FIRST, *STAGE)
+    found = []
+    for version, right in ((2, 45), (3, 40), (4, 44)):
+        if version > 2:
+            number = 2 * version - 1
+            hear(told, opens(number, 0, version - 2, version - 1),
+                 closes(number + 1, 0, version - 2, version))  # fmt: skip
+        counts = [[right, 50 - right], [50 - right, right]]
+        values = {"model": model(version).sha256, "classes": ["0", "1"], "counts": counts}
+        name = f"held-out/{NORTH}/{version}"
+        told.measured(Measured(run="", name=name, values=values), version)
+        beat(told)
+        found.append(told.loss)
+
+    assert found == [None, Loss(3, 2, 10.0, 80.0, 90.0), None]

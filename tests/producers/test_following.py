@@ -366,6 +366,46 @@ def test_what_has_a_number_and_is_gone_leaves_that_number_empty(tmp_path: Path) 
     assert here.stream == {0: (None, GONE), 1: ("0", 10)}
 
 
+def test_a_refused_file_that_is_replaced_is_sent_under_its_name(tmp_path: Path) -> None:
+    """It was no image and has its number without content; the good one under its name gets the
+    next, also behind a new begin. What was refused and stays as it is gets no other, and neither
+    does one that was sent and is replaced."""
+    here = Followed(tmp_path)
+    here.image("0/sent.png", 10)
+    for name in ("0/bad.png", "0/worse.png"):
+        (here.root / name).write_bytes(b"no image")
+    here.goes_on(GIVE_UP + 5)
+    refused = dict(here.stream)
+    waits = here.following._feed.waits()
+    here.again()
+    here.goes_on(GIVE_UP + 5)
+    assert here.stream == refused
+    here.image("0/bad.png", 20)
+    here.image("0/sent.png", 30)
+    here.goes_on(GIVE_UP + 5)
+    here.again()
+    here.goes_on(3)
+
+    assert [(uid, type(what)) for uid, what in refused.values()] == [
+        ("0", int), (None, str), (None, str),
+    ]  # fmt: skip
+    assert here.stream == refused | {3: ("0", 20)}
+    assert len(here.told) == 2
+    assert waits == ["new files; 2 files were refused, and its log says which and why"]
+    assert here.following._feed.waits()[0].startswith("new files; 1 file was refused")
+
+
+def test_a_refused_file_of_an_older_journal_is_looked_at_once_more(tmp_path: Path) -> None:
+    """That did not note how it was then."""
+    here = Followed(tmp_path)
+    here.image("0/a.png", 10)
+    here.journal.number([("0/a.png", None, "it was no image")])
+    here.again()
+    here.goes_on(3)
+
+    assert here.stream == {0: (None, "it was no image"), 1: ("0", 10)}
+
+
 def test_a_journal_that_is_older_than_the_stream_is_refused(tmp_path: Path) -> None:
     """Numbers that were given already would be given to other files, which no twin would take."""
     here = Followed(tmp_path)
