@@ -22,7 +22,7 @@ from aggregator.live import (
 )
 from aggregator.rollback import rolled_back
 from aggregator.rounds import RoundSums, members_of, participants_of, prototypes_of, rate_of
-from aggregator.standing import is_due, kept_models, reached, standing
+from aggregator.standing import is_due, kept_models, newest_models, reached, standing
 from infra.promises import (
     Answer,
     Arrived,
@@ -502,7 +502,7 @@ class Aggregator:
 
     def _close_stage(self, stage: Stage) -> StageClosed:
         assert self.line.model is not None
-        models = stage.models
+        models = newest_models(self.line, stage)
         if not models:  # of a live run: nobody could train, and what was found since must grow
             models = [self.line.model]
         scored = models[self._configuration.warm_up_of(len(models)) :]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from schemas.line import RoundsLine
+from schemas.line import RoundsLine, Stage
 from schemas.messages import Member, ModelName, Standing, TeacherChosen
 from schemas.verdicts import VerdictLines
 
 EVERY = 1000
 """Decisions behind the last Standing, after which another is due."""
+NEWEST = 50
+"""Models of a live stage that are kept and may teach: it may have rounds for months."""
 
 
 def is_due(line: RoundsLine) -> bool:
@@ -54,8 +56,15 @@ def standing(
     )
 
 
+def newest_models(line: RoundsLine, stage: Stage) -> list[ModelName]:
+    """The models of a stage; of a live run the newest."""
+    return stage.models[-NEWEST:] if line.live else stage.models
+
+
 def kept_models(line: RoundsLine, chosen: Sequence[TeacherChosen]) -> set[ModelName]:
     """Versions of this stage and the one before, of every earlier one the best and the last.
+
+    Of a live run's stage the newest, and the first, by whose features prototypes are chosen.
 
     The stage before is kept whole so that whoever reports on a run never comes too late.
     """
@@ -64,8 +73,8 @@ def kept_models(line: RoundsLine, chosen: Sequence[TeacherChosen]) -> set[ModelN
     for stage in line.stages:
         if stage.index >= len(line.stages) - 2:
             kept |= {stage.grown.model} if stage.grown else set()
-            kept |= {*stage.models}
-            kept |= {each.opened.base for each in stage.rounds}
+            kept |= {*newest_models(line, stage), *stage.models[:1]}
+            kept |= {each.opened.base for each in stage.rounds[-NEWEST if line.live else 0 :]}
         if stage.closed:
             kept.add(stage.closed.last)
     if line.opened.configuration.slotted:

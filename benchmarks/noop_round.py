@@ -49,6 +49,7 @@ MOST = 1.5
 ROUNDS = 4
 """The first of them warms everything up and is not counted."""
 TOPICS = ("rounds", "models", "updates")
+Tasks = Mapping[str, Callable[[Tensors, Task], Result]]
 
 
 def main() -> None:
@@ -180,7 +181,7 @@ def host() -> None:
         opened = run_opened(transport, names)
         around = surroundings(opened.configuration, opened.data, transport, names)
         twins = Twins(names, SITE, around.shelf)
-        workers = Quick(update(opened.configuration, opened.data.channels))
+        workers = Quick(update(opened.configuration, opened.data.channels), TASKS)
         serve(twins, around, workers, names, process="twins-1", patience=600.0)
 
 
@@ -203,13 +204,14 @@ class Quick:
 
     free = 2
 
-    def __init__(self, answer: Tensors) -> None:
+    def __init__(self, answer: Tensors, tasks: Tasks) -> None:
         self._answer = answer
+        self._tasks = tasks
         self._done: deque[tuple[object, Result]] = deque()
 
     def submit(self, id: object, task: Task) -> None:
         """Have it done."""
-        self._done.append((id, TASKS[task.name](self._answer, task)))
+        self._done.append((id, self._tasks[task.name](self._answer, task)))
 
     def finished(self, wait: float) -> list[tuple[object, Result]]:
         done = list(self._done)
@@ -230,7 +232,7 @@ def learn(answer: Tensors, task: Task) -> Result:
     return Result({"measured": {"samples": 1.0}}, {"send/model": answer})
 
 
-TASKS: Mapping[str, Callable[[Tensors, Task], Result]] = {"judge": judge, "learn": learn}
+TASKS: Tasks = {"judge": judge, "learn": learn}
 
 
 # --- kafka-python alone ---------------------------------------------------------------------------

@@ -115,8 +115,8 @@ class KafkaSettings:
     """Seconds after which a record that is not acknowledged is given up, and sent by another
     connection; at least `request_timeout`."""
     keep_bytes: int = 64 * 1024 * 1024
-    """Of what was read last: for several readers of a topic, and for messages in pieces, which are
-    read a second time when the last piece is there."""
+    """At most, of what was read last: for several readers of a topic, and for messages in pieces,
+    which are read a second time when the last piece is there. Small messages need far less."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for what cannot be meant, or would wait for ever."""

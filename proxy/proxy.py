@@ -519,8 +519,16 @@ class Proxy:
             kept = set(self._kept())
             kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
             yield Keep(only=frozenset(kept))
+            if self.line.live:  # a recipe shows them in its report, and ends
+                self._let_go(self._settled_stages())
         if self.line.opened is not None:
             yield from self._trim(self._settled_stages())
+
+    def _let_go(self, answered: int) -> None:
+        """What was made of the gradients of the first so many stages."""
+        for held in (self.rebuilt, self._scores, self._gradients, self._withheld, self._late):
+            for stage in [stage for stage in held if stage < answered]:
+                del held[stage]
 
     def _trim(self, answered: int) -> Iterator[Answer]:
         """Gradients of the first so many stages go, also those that a copy sends late."""

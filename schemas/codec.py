@@ -28,7 +28,8 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from schemas.errors import Reason, Refused
-from schemas.messages import KINDS, Content, Groups, Message, NotUnderstood
+from schemas.lean import lean
+from schemas.messages import KINDS, Content, Decision, Groups, Message, NotUnderstood
 from schemas.tensors import DTYPES, MAX_DIMENSIONS, dtype_of, pack_tensor, unpack_tensor
 
 MAGIC = b"FTP1"
@@ -202,9 +203,10 @@ def unpack(payload: Bytes, max_bytes: int) -> Message:
     elif groups:
         raise Refused("unreadable", f"{kind.kind()} carries tensors")
     try:
-        return kind.model_validate(body)
+        message = kind.model_validate(body)
     except ValidationError as error:
         raise Refused("unreadable", f"{kind.kind()}{_complaint(error)}") from None
+    return lean(message) if isinstance(message, Decision) else message
 
 
 def record_headers(message: Message, packed: Packed, index: int, source: str) -> dict[str, str]:

@@ -167,6 +167,9 @@ class Configuration(Frozen):
     """Seconds in which the classes that live twins find are collected, to be grown together."""
     n_min: Positive = 64
     """Images not judged yet that make a live twin judge."""
+    keep_images: Positive = 50_000
+    """Newest images of its stream that a live twin trains on; of older ones it remembers as many of
+    each class as of an old one. It holds up to half as many again, and what came since."""
     alarm_points: Annotated[float, Field(ge=0.0, le=100.0)] = 5.0
     """Percent of the images held out at the sites that a live model may lose against the best one
     before it, before that is reported."""

@@ -511,6 +511,8 @@ class TwinState(Message):
     """Source and number of each exemplar, best first."""
     settled: dict[Uid, Number]
     """Images of the class before this position are done with: exemplars or nothing."""
+    since: Number = 0
+    """Of a live twin: of all images before this position the same is true, whatever their class."""
     sources: dict[Uid, Number]
     """Next number of each source when the log was trimmed below this state."""
     marks: tuple[tuple[Number, Uid, Number], ...]
@@ -544,7 +546,8 @@ class ExemplarImage(Content):
     image: Number
     label: Uid
     apart: Number | None = None
-    """Of an image that is kept apart: number of the first TwinState that names it."""
+    """Of a live twin's image: number of the first TwinState that names it. It may be written when
+    earlier images of its class are done with, and is not one of those."""
 
     @property
     def identity(self) -> str:

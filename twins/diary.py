@@ -79,14 +79,22 @@ class Diary:
         return self.state.settled if self.state else {}
 
     @property
+    def since(self) -> int:
+        """Images before this position are done with, whatever their class."""
+        return self.state.since if self.state else 0
+
+    @property
     def apart_to(self) -> int:
         """Images before this position are kept apart if the state names them, and else not."""
         return self.state.apart_to if self.state else 0
 
     def remembered(self) -> list[Remembered]:
-        """Each exemplar with its class, in the order in which the classes were learned."""
-        learned = self.state.learned if self.state else ()
-        return [Remembered(uid, each) for uid in learned for each in self.exemplars.get(uid, ())]
+        """Each exemplar with its class, in the order in which the classes were learned.
+
+        A live twin may have let go early images of its current classes: then it has some of those.
+        """
+        known = (*self.state.learned, *self.state.current) if self.state else ()
+        return [Remembered(uid, each) for uid in known for each in self.exemplars.get(uid, ())]
 
     def named(self) -> dict[str, tuple[Exemplar, ...]]:
         """Class → exemplars, as a state names them."""
@@ -229,7 +237,7 @@ class Diary:
     ) -> Say:
         """The record of one image; its pixels are (C, H, W).
 
-        `apart` is the number of the state that names it, where it is no exemplar.
+        `apart` is the number of the state that names it, of a live twin.
         """
         exemplar = ExemplarImage(
             run=self._shared.line.run,

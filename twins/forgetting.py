@@ -101,11 +101,13 @@ class Remains:
                 return
             yield image
 
-    def let_go(self, settled: Mapping[str, int], forgotten: Forgettings) -> Iterator[Forget]:
-        """Those that are forgotten, or that their class has no use for any more."""
+    def let_go(
+        self, settled: Mapping[str, int], since: int, forgotten: Forgettings
+    ) -> Iterator[Forget]:
+        """Those that are forgotten, or that nobody has any use for: of their class, or of all."""
         for known, remain in list(self._images.items()):
             label = remain.image.label
-            done_with = remain.image.position < settled.get(label, 0)
+            done_with = remain.image.position < max(since, settled.get(label, 0))
             if done_with or forgotten.hold(*known, label):
                 del self._images[known]
                 self._ordered = None

@@ -1,7 +1,8 @@
 """What the decisions have made of a twin, one change after the other.
 
-A twin changes in two ways: a stage begins for which it found new classes, so that its current
-classes become old ones; and a round counts an update with which its strategy keeps something.
+A twin changes in three ways: a stage begins for which it found new classes, so that its current
+classes become old ones; a round counts an update with which its strategy keeps something; and a
+live round looks so far into its stream that the oldest images are let go.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ class Change(NamedTuple):
     """What a decision in `rounds` made of a twin."""
 
     number: int
-    """Of the decision with which its classes began (StageOpened, HeadGrown or RoundOpened), or of a
-    RoundClosed."""
+    """Of the decision with which its classes began (StageOpened, HeadGrown or RoundOpened), of a
+    RoundClosed, or of the RoundOpened of a live run that looks far enough."""
     stage: int
     """The stage that it stands in since."""
     current: tuple[str, ...]
@@ -27,12 +28,14 @@ class Change(NamedTuple):
     """Classes that became old, in the order in which they did."""
     kept: str | None
     """Hash of the counted update whose StrategyKept the strategy goes on from."""
+    since: int = 0
+    """Images before this position of its stream are done with."""
 
 
 class History:
     """The changes of one twin so far. Each decision is read once."""
 
-    __slots__ = ("_changes", "_entity", "_rounds", "_shared", "_stage")
+    __slots__ = ("_changes", "_entity", "_opened", "_rounds", "_shared", "_stage")
 
     def __init__(self, entity: str, shared: Shared) -> None:
         self._entity = entity
@@ -42,7 +45,9 @@ class History:
         self._stage = -1
         """The stage that was read last, as far as it is decided."""
         self._rounds = 0
-        """Its rounds that were read."""
+        """Its rounds that were read to their end."""
+        self._opened = -1
+        """Number of the RoundOpened that was read last."""
 
     def after(self, number: int) -> Change | None:
         """The first change that a decision behind this number made, as far as is known."""
@@ -57,8 +62,8 @@ class History:
             if stage.index > self._stage:
                 self._stage, self._rounds = stage.index, 0
                 self._begin(stage)
-            if self._changes and self._shared.strategy.groups is not None:
-                self._count_rounds(stage)
+            if self._changes:
+                self._read_rounds(stage)
 
     def _begin(self, stage: Stage) -> None:
         """A stage began: what the twin found new for it is current, what was current is old."""
@@ -68,20 +73,34 @@ class History:
             before = self._changes[-1] if self._changes else Change(-1, 0, (), (), None)
             learned = (*before.learned, *before.current)
             self._changes.append(
-                Change(began.number, stage.index, verdict.classes, learned, before.kept)
+                before._replace(
+                    number=began.number,
+                    stage=stage.index,
+                    current=verdict.classes,
+                    learned=learned,
+                )
             )
 
-    def _count_rounds(self, stage: Stage) -> None:
-        """Rounds of a stage closed: what the strategy keeps is that of the update they counted."""
-        for closed, dropped in (
-            (each.closed, each.dropped) for each in stage.rounds[self._rounds :]
-        ):
-            if closed is None and dropped is None:
+    def _read_rounds(self, stage: Stage) -> None:
+        """The rounds of a stage: how far they look, and what they count."""
+        for each in stage.rounds[self._rounds :]:
+            if each.opened.number > self._opened:
+                self._opened = each.opened.number
+                self._let_go(self._opened)
+            if each.closed is None and each.dropped is None:
                 return
             self._rounds += 1
-            if closed is None:
-                continue
-            kept = self._shared.counted[closed.number].get(self._entity)
-            if kept is not None:
-                change = self._changes[-1]._replace(number=closed.number, kept=kept)
-                self._changes.append(change)
+            if each.closed is not None and self._shared.strategy.groups is not None:
+                self._count(each.closed.number)
+
+    def _let_go(self, opened: int) -> None:
+        """A live round opened: of images far behind what it looks at only a few are needed."""
+        since = self._shared.since.get(self._entity, {}).get(opened, 0)
+        if since > self._changes[-1].since:
+            self._changes.append(self._changes[-1]._replace(number=opened, since=since))
+
+    def _count(self, closed: int) -> None:
+        """A round closed: what the strategy keeps is that of the update that it counted."""
+        kept = self._shared.counted[closed].get(self._entity)
+        if kept is not None:
+            self._changes.append(self._changes[-1]._replace(number=closed, kept=kept))

@@ -84,18 +84,20 @@ class Knowledge:
 
     def raw_images(self, up_to: int) -> list[Image]:
         """Images before a position that it may train on: of known classes, and not settled."""
-        return list(self.unsettled(up_to, set(self.line.known), self.diary.settled))
+        known, diary = set(self.line.known), self.diary
+        return list(self.unsettled(up_to, known, diary.settled, diary.since))
 
     def unsettled(
-        self, up_to: int, classes: Collection[str], settled: Mapping[str, int]
+        self, up_to: int, classes: Collection[str], settled: Mapping[str, int], since: int
     ) -> Iterator[Image]:
-        """Images of these classes before a position; of each class from where it is settled on.
+        """Images of these classes from one position up to another; of each class from where it is
+        settled on.
 
         None that is kept apart: nobody trains on those, remembers them or compares with them.
         """
         apart = self._apart()
         for image in self.stream.images():
-            start = settled.get(image.label, 0)
+            start = max(since, settled.get(image.label, 0))
             wanted = image.label in classes and start <= image.position < up_to
             if wanted and image.position not in apart:
                 yield image
@@ -147,11 +149,12 @@ class Knowledge:
 
     def window(self, up_to: int) -> list[Image]:
         """Images not judged yet, and earlier ones whose class is still unknown (method.md 3.4)."""
-        known, start = set(self.line.known), self.judged_to
+        known, start, since = set(self.line.known), self.judged_to, self.diary.since
         return [
             image
             for image in self.stream.images()
-            if image.position < up_to and (image.position >= start or image.label not in known)
+            if since <= image.position < up_to
+            and (image.position >= start or image.label not in known)
         ]
 
     def pixels(self, library: Library, images: Sequence[Known]) -> NDArray[np.uint8]:

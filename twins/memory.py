@@ -2,8 +2,9 @@
 
 A stage with new classes settles the images of those before: of each current class the best few
 become exemplars, each an entry in the diary, and the rest is never needed again. A state names what
-is left; that of a live twin also what is kept apart. Which images and how many is decided here;
-what is in the log already, the diary knows.
+is left; that of a live twin also what is kept apart. Likewise with the oldest images of a live
+stream that goes on: of current classes the best few stay, and are chosen from again. Which images
+and how many is decided here; what is in the log already, the diary knows.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 
 from infra.promises import Answer, Do, Library, Result, Task
 from learning.memory import budget, truncated
-from schemas.messages import RoundClosed, TwinState
+from schemas.messages import ModelName, RoundClosed, RoundOpened, TwinState
 from twins.buffer import Image
-from twins.exemplars import Exemplar
+from twins.exemplars import Exemplar, Remembered
 from twins.history import Change
-from twins.knowledge import Knowledge
+from twins.knowledge import Knowledge, Known
 from twins.slots import last_base
 
 _NO_HERD: Mapping[str, NDArray[Any]] = {
@@ -54,10 +55,10 @@ class Memory:
             yield from self._keep(change)
             return
         self._begun = change.number
-        if any(self._to_settle(change.stage).values()) or self._fresh_apart(change.stage):
+        if any(self._to_settle(change).values()) or self._fresh_apart(change):
             yield Do(
                 ("herd", self._knows.entity, change.number),
-                lambda library: self._task(library, change.stage),
+                lambda library: self._task(library, change),
                 wanted=lambda: self.next_change() == change,
             )
         else:
@@ -84,37 +85,61 @@ class Memory:
             changed = {**change._asdict(), "exemplars": diary.named(), "apart": diary.named_apart()}
             yield diary.say_state(diary.state.model_copy(update=changed))
 
-    def _to_settle(self, stage: int) -> dict[str, list[Image]]:
-        """The images of each class that becomes old now, if the strategy remembers some of them."""
+    def _lets_go(self, change: Change) -> RoundOpened | None:
+        """The round because of which a live twin only lets go its oldest images, if it is one."""
+        decision = self._knows.shared.line.decisions[change.number]
+        live = self._knows.shared.line.live
+        return decision if live and isinstance(decision, RoundOpened) else None
+
+    def _up_to(self, change: Change) -> int:
+        """The position before which a change settles what its classes have."""
+        lets_go = self._lets_go(change)
+        return change.since if lets_go else self._knows.began(change.stage).position
+
+    def _model(self, change: Change) -> ModelName | None:
+        """Whose features choose."""
+        opened = self._lets_go(change)
+        return opened.base if opened else self._knows.shared.line.judges(change.stage)
+
+    def _to_settle(self, change: Change) -> dict[str, list[Known]]:
+        """The images of each class that becomes old now, if the strategy remembers some of them.
+
+        With them those that remain of earlier ones; where only the oldest go, of classes of which
+        there are any.
+        """
         knows, state = self._knows, self._knows.diary.state
         remembers = knows.shared.strategy.memory == "exemplars" or knows.shared.signals
         if state is None or not remembers:
             return {}
-        found: dict[str, list[Image]] = {uid: [] for uid in state.current}
-        for image in knows.raw_images(knows.began(stage).position):
+        found: dict[str, list[Known]] = {uid: [] for uid in state.current}
+        for image in knows.raw_images(self._up_to(change)):
             if image.label in found:
                 found[image.label].append(image)
+        if self._lets_go(change):
+            found = {uid: images for uid, images in found.items() if images}
+        for uid, images in found.items():
+            images += [Remembered(uid, each) for each in knows.diary.exemplars.get(uid, ())]
         return found
 
-    def _fresh_apart(self, stage: int) -> list[Image]:
+    def _fresh_apart(self, change: Change) -> list[Image]:
         """Images that were kept apart since the last change: this one names them."""
         knows = self._knows
-        return knows.kept_apart(knows.began(stage).position) if knows.shared.line.live else []
+        return knows.kept_apart(self._up_to(change)) if knows.shared.line.live else []
 
-    def _task(self, library: Library, stage: int) -> Task:
+    def _task(self, library: Library, change: Change) -> Task:
         knows, shared = self._knows, self._knows.shared
         groups = {f"class/{uid}": {"images": knows.pixels(library, images)}
-                  for uid, images in self._to_settle(stage).items() if images}  # fmt: skip
+                  for uid, images in self._to_settle(change).items() if images}  # fmt: skip
         if groups:  # the first model of all may be gone, and then nobody has classes to choose of
-            model = shared.line.judges(stage)
+            model = self._model(change)
             assert model is not None
             groups["model"] = library.model(model)
         quirks = shared.configuration.quirks
-        if apart := self._fresh_apart(stage):
+        if apart := self._fresh_apart(change):
             groups["apart"] = {"images": knows.pixels(library, apart)}
         values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
         if shared.signals:
-            when, base = last_base(shared.line, stage - 1)
+            when, base = last_base(shared.line, change.stage - 1)
             values |= {"entity": knows.entity, "before": when}
             groups["before"] = library.model(base)
         return shared.task("herd", values, groups)
@@ -125,16 +150,17 @@ class Memory:
         if change is None or change.number != number or number != self._begun:
             return  # also what this twin asked for before it left this process and came back
         self._said = number
-        images, exemplars = self._to_settle(change.stage), diary.named()
+        images, exemplars = self._to_settle(change), diary.named()
         if images:
             exemplars = truncated(exemplars, most(self._knows))
         for uid, its in images.items():
             herd = result.groups[f"class/{uid}"] if its else _NO_HERD
-            exemplars[uid] = tuple((its[i].source, its[i].number) for i in herd["chosen"])
+            exemplars[uid] = tuple(_named(its[i]) for i in herd["chosen"])
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
                 if not diary.holds_pixels(uid, image):
-                    yield diary.say_exemplar(uid, image, content)
-        for each, content in zip(self._fresh_apart(change.stage), _apart_of(result), strict=True):
+                    first = number if uid in diary.settled else None
+                    yield diary.say_exemplar(uid, image, content, apart=first)
+        for each, content in zip(self._fresh_apart(change), _apart_of(result), strict=True):
             image = each.source, each.number
             if not diary.holds_pixels(each.label, image):
                 yield diary.say_exemplar(each.label, image, content, apart=number)
@@ -144,8 +170,9 @@ class Memory:
         self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]], entropy: float | None
     ) -> TwinState:
         knows = self._knows
-        settled = self._settled(change)
-        offset, trimmed, sources = knows.stream.needed_from(self._needed(settled))
+        settled, apart_to = self._settled(change), knows.diary.apart_to
+        needed = self._needed(settled, change.since)
+        offset, trimmed, sources = knows.stream.needed_from(needed)
         marks = sorted((s, *mark) for s, mark in knows.stream.marks.items() if s > change.stage)
         return TwinState(
             run=knows.shared.line.run,
@@ -156,16 +183,16 @@ class Memory:
             sources=sources,
             marks=tuple(marks),
             entropy=entropy,
-            apart=self._apart(change.stage),
-            apart_to=knows.began(change.stage).position if knows.shared.line.live else 0,
+            apart=self._apart(change),
+            apart_to=max(apart_to, self._up_to(change)) if knows.shared.line.live else 0,
             trimmed=trimmed,
             offset=offset,
         )
 
-    def _apart(self, stage: int) -> dict[str, tuple[Exemplar, ...]]:
+    def _apart(self, change: Change) -> dict[str, tuple[Exemplar, ...]]:
         """All that is kept apart, of the stream so far."""
         apart = self._knows.diary.named_apart()
-        for image in self._fresh_apart(stage):
+        for image in self._fresh_apart(change):
             apart[image.label] = (*apart.get(image.label, ()), (image.source, image.number))
         return dict(sorted(apart.items()))
 
@@ -173,18 +200,27 @@ class Memory:
         """Up to where the images of each class are done with, after a change."""
         knows = self._knows
         settled = dict(knows.diary.settled)
-        if knows.shared.strategy.memory != "everything":
+        if self._lets_go(change):
+            own = (*change.learned, *change.current)
+            settled |= {uid: max(change.since, settled.get(uid, 0)) for uid in own}
+        elif knows.shared.strategy.memory != "everything":
             began, verdicts = knows.began(change.stage), knows.line.verdicts
-            before = [each.position for each in verdicts.values() if each.stage < began.stage]
-            settled |= done_with(knows, max(before, default=0), began.position)
+            earlier = [each.position for each in verdicts.values() if each.stage < began.stage]
+            settled |= done_with(knows, max(earlier, default=0), began.position)
         return settled
 
-    def _needed(self, settled: Mapping[str, int]) -> Iterator[Image]:
+    def _needed(self, settled: Mapping[str, int], since: int) -> Iterator[Image]:
         """Images of the stream that are still to be judged, or to be trained on."""
         known = set(self._knows.line.known)
         for image in self._knows.stream.images():
-            if image.label not in known or image.position >= settled.get(image.label, 0):
+            start = max(since, settled.get(image.label, 0) if image.label in known else 0)
+            if image.position >= start:
                 yield image
+
+
+def _named(image: Known) -> Exemplar:
+    """As a state names it."""
+    return image.image if isinstance(image, Remembered) else (image.source, image.number)
 
 
 def _apart_of(result: Result) -> NDArray[np.uint8]:
@@ -194,10 +230,15 @@ def _apart_of(result: Result) -> NDArray[np.uint8]:
 
 def most(knows: Knowledge) -> int:
     """Exemplars for each class once the current classes are old; none without a memory."""
-    state, shared = knows.diary.state, knows.shared
-    if state is None or shared.strategy.memory != "exemplars":
-        return 0
-    return budget(shared.configuration.memory, len(state.learned) + len(state.current))
+    state = knows.diary.state
+    return _share(knows, len(state.learned) + len(state.current)) if state else 0
+
+
+def _share(knows: Knowledge, classes: int) -> int:
+    """Exemplars for each of so many classes."""
+    shared = knows.shared
+    remembers = classes and shared.strategy.memory == "exemplars"
+    return budget(shared.configuration.memory, classes) if remembers else 0
 
 
 def done_with(knows: Knowledge, window: int, position: int) -> dict[str, int]:
@@ -215,15 +256,24 @@ def done_with(knows: Knowledge, window: int, position: int) -> dict[str, int]:
 def trainable(knows: Knowledge, fresh: tuple[str, ...], up_to: int) -> int:
     """How many images a twin would train on once the fresh classes have rows.
 
-    A verdict says it, so it foresees what the change that follows will remember and settle.
+    A verdict says it, so it foresees what the changes that follow will remember and settle.
     """
     state, settled, classes = knows.diary.state, knows.diary.settled, {*knows.line.known, *fresh}
-    raw = Counter(image.label for image in knows.unsettled(up_to, classes, settled))
+    since = knows.diary.since
+
+    def raw(position: int) -> Counter[str]:
+        found = knows.unsettled(position, classes, settled, since)
+        return Counter(image.label for image in found)
+
     kept = {uid: len(images) for uid, images in knows.diary.exemplars.items()}
+    learned, current = (state.learned, state.current) if state else ((), fresh)
+    if (lets_go := knows.shared.done_before(up_to)) > since:
+        counts, each = raw(lets_go), _share(knows, len(learned) + len(current))
+        kept |= {uid: min(kept.get(uid, 0) + counts[uid], each) for uid in current}
+        since = lets_go
     if fresh and state and knows.shared.strategy.memory != "everything":
-        each = most(knows)
+        counts, each = raw(up_to), most(knows)
         kept = {uid: min(count, each) for uid, count in kept.items()}
-        kept |= {uid: min(raw[uid], each) for uid in state.current}
+        kept |= {uid: min(kept.get(uid, 0) + counts[uid], each) for uid in current}
         settled = {**settled, **done_with(knows, knows.judged_to, up_to)}
-        raw = Counter(image.label for image in knows.unsettled(up_to, classes, settled))
-    return raw.total() + sum(kept.values())
+    return raw(up_to).total() + sum(kept.values())

@@ -66,7 +66,8 @@ class Moving:
     def _let_go(self) -> None:
         knows = self._knows
         if len(knows.remains):
-            gone = knows.remains.let_go(knows.diary.settled, knows.forgotten)
+            diary = knows.diary
+            gone = knows.remains.let_go(diary.settled, diary.since, knows.forgotten)
             knows.diary.add_chores(gone)
 
     # --- answering -------------------------------------------------------------------------------
@@ -96,9 +97,9 @@ class Moving:
 
     def _needed(self, batch: Batch) -> Iterator[Image]:
         """Images of a batch that are not settled, nor written down already."""
-        knows = self._knows
+        knows, diary = self._knows, self._knows.diary
         for image in knows.stream.images_of(batch):
-            unsettled = image.position >= knows.diary.settled.get(image.label, 0)
+            unsettled = image.position >= max(diary.since, diary.settled.get(image.label, 0))
             if unsettled and (image.source, image.number) not in knows.remains:
                 yield image
 

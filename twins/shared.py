@@ -48,6 +48,9 @@ class Shared:
         """Entities whose valid answer to that round is in the log."""
         self.counted: dict[int, Mapping[str, str]] = {}
         """Number of a RoundClosed → the hash of each update that it counted."""
+        self.since: dict[str, dict[int, int]] = {}
+        """Of a live run: entity → number of a RoundOpened → images before this position of its
+        stream are done with; only where that lies further than with the rounds before."""
         self.expected: Mapping[str, tuple[str, ...]] = {}
         """Prototypes that the HeadGrown read last lists: entity → classes, by their place."""
         self.expected_in_round: Mapping[str, Sequence[tuple[int, str]]] = {}
@@ -108,6 +111,15 @@ class Shared:
         }
         return Task(name, {**values, **run}, groups)
 
+    def done_before(self, position: int) -> int:
+        """Before which position a live twin is done with its stream that is asked to train up to
+        another; in steps of half of `keep_images`, so that it has little to do for it."""
+        if not self.line.live or self.strategy.memory == "everything":
+            return 0
+        kept = self.configuration.keep_images
+        step = max(1, kept // 2)
+        return max(0, position - kept) // step * step
+
     # --- what a decision asks of an entity -------------------------------------------------------
 
     def unread(self, entity: str) -> int | None:
@@ -156,6 +168,10 @@ class Shared:
     def _look_up_round(self, opened: RoundOpened) -> None:
         self.participants = {each.entity: each for each in opened.participants}
         self.answered = set()
+        for part in opened.participants:
+            last = next(reversed(self.since.get(part.entity, {}).values()), 0)
+            if (since := self.done_before(part.position)) > last:
+                self.since.setdefault(part.entity, {})[opened.number] = since
         if self.configuration.slotted:
             expected = defaultdict[str, list[tuple[int, str]]](list)
             for entity, place, uid in self.line.expected_in(opened.stage, opened.round):

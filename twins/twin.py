@@ -124,13 +124,16 @@ class Twin:
         line.decided(state.number)
         if knows.unread:
             raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
-        says = Change(state.number, state.stage, state.current, state.learned, state.kept)
+        says = Change(
+            state.number, state.stage, state.current, state.learned, state.kept, state.since
+        )
         if says != knows.history.after(state.number - 1):
             raise Refused("out-of-line", f"{state.identity} is not what that decision made of it")
 
     def _adopt(self, state: TwinState, arrived: Arrived) -> None:
         """Go on from a state, if it is newer: also in the stream, as far as the state read it."""
         if self.knows.diary.adopt(state, arrived):
+            self._judging.let_go()  # a copy that said the state may have trimmed what it looks at
             self.knows.stream.resume(state.offset, state.trimmed, state.sources)
             for stage, source, count in state.marks:
                 self.knows.stream.mark(source, count, stage, 0)

@@ -6,6 +6,7 @@ marks that forgetting writes (tombstones) are no records for anybody who reads.
 
 from __future__ import annotations
 
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
@@ -17,10 +18,12 @@ from kafka import KafkaConsumer, TopicPartition, errors
 from infra.kafka import refusal
 from infra.memory import give_back
 from infra.transport.base import Stored
-from schemas.codec import Record
+from schemas.codec import PIECE_BYTES, Record
 from schemas.errors import RunFailed
 
-HEAD_BYTES = 256  # of a record beside its value, roughly: what many small ones cost
+HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (measured)
+LEAST_KEPT = 8 * 1024 * 1024
+MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 
@@ -40,6 +43,8 @@ class Window:
         """Bytes that are kept."""
         self.asked = 0
         """When it was last asked for, by `Kept`'s count."""
+        self.largest = 0
+        """Bytes of the largest message of which a piece came, as that says."""
         self._kept: list[Stored] = []
         self._given = place
         """Up to where somebody has been given it."""
@@ -59,6 +64,7 @@ class Window:
             if each.value is not None:
                 self._kept.append(_stored(each))
                 self.size += _size(self._kept[-1])
+                self.largest = max(self.largest, _whole_size(self._kept[-1].record))
                 self.silent = self.next
 
     def take(self, place: int, max_bytes: int) -> list[Stored]:
@@ -109,11 +115,13 @@ class Kept:
     """What the feeds of a process keep together: at most so many bytes of what was given.
 
     A message in pieces is read a second time when its last piece is there, whichever feed brought
-    them. So neither has a share of its own that would be too small for a large one.
+    them. So neither has a share of its own that would be too small for a large one. Where messages
+    are small much room would serve nobody, and only be filled over hours: it goes by the largest.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._room = min(most, LEAST_KEPT)
         self._feeds: list[Feed] = []
         self._count = 0
         self._gone = 0
@@ -131,7 +139,9 @@ class Kept:
     def make_room(self) -> None:
         """Let go of what was given, where it was not asked for the longest."""
         windows = [each for feed in self._feeds for each in feed.windows.values() if each.size]
-        over = sum(each.size for each in windows) - self._most
+        wanted = MESSAGES * max((each.largest for each in windows), default=0)
+        self._room = max(self._room, min(self._most, wanted))
+        over = sum(each.size for each in windows) - self._room
         if over <= 0:
             return
         for window in sorted(windows, key=attrgetter("asked")):
@@ -141,7 +151,7 @@ class Kept:
             self._gone += before - window.size
             if over <= 0:
                 break
-        if self._gone >= self._most:
+        if self._gone >= self._room:
             self._gone = 0
             give_back()
 
@@ -274,7 +284,7 @@ def _partitions(topics: Iterable[str]) -> list[TopicPartition]:
 def _stored(each: Any) -> Stored:
     """A consumer's record in our form. Anybody may write: what is no text is shown as such."""
     key = _text(each.key or b"")
-    headers = {name: _text(value or b"") for name, value in each.headers}
+    headers = {sys.intern(name): _text(value or b"") for name, value in each.headers}
     at = each.timestamp / 1000 if each.timestamp > 0 else None
     return Stored(each.offset, Record(key, each.value, headers), at)
 
@@ -285,3 +295,9 @@ def _text(value: bytes) -> str:
 
 def _size(stored: Stored) -> int:
     return len(stored.record.value) + HEAD_BYTES
+
+
+def _whole_size(record: Record) -> int:
+    """Bytes of the message that it is a piece of. Only a hint: who lies gets more kept."""
+    pieces = record.headers.get("fedtwin_pieces", "")
+    return int(pieces) * PIECE_BYTES if pieces.isdecimal() and len(pieces) < 7 else 0

@@ -4,8 +4,8 @@
 
 Kafka and Redis are this program's own. Beside the scenario a standby of the aggregator lives, the
 broker is killed and started again, and Redis is emptied. Nobody helps. It has to end with every
-injected class detected, no model worse for longer than two rounds, and a log that replays to the
-same bytes; the memory of each role's program is told with its slope in the second half.
+injected class detected, no model worse for longer than two rounds, memory that does not grow, and
+a log that replays to the same bytes. docs/soak.md says how each is judged.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,43 @@ WORSE = 2  # rounds for which a model may have lost more than `alarm_points`
 BROKER, EMPTIED = 0.45, 0.62
 """When the broker is killed and Redis emptied, as parts of the time."""
 KIBIBYTES = 1024.0
+JUDGED = 600.0  # seconds that a program must have lived before its memory is judged
+GROWN, SHARE = 5.0, 0.01
+"""Megabytes, or of what it holds, by which a program may grow in the second half of its life."""
+
+
+class Held(NamedTuple):
+    """What one program held while it lived."""
+
+    seconds: float
+    """How long it was seen."""
+    last: float
+    """Megabytes, as the two below."""
+    most: float
+    grown: float
+    """In the second half of its life, by the straight line that fits best."""
+
+    @property
+    def an_hour(self) -> float:
+        """The slope of that line, in megabytes an hour."""
+        return self.grown / (self.seconds / 2) * 3600
+
+    @property
+    def judged(self) -> bool:
+        """Whether it lived long enough: what fills at the beginning is full by its second half."""
+        return self.seconds >= JUDGED
+
+    @property
+    def flat(self) -> bool:
+        """Whether it grew by no more than a program does that only works."""
+        return self.grown <= max(GROWN, SHARE * self.last)
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if not self.judged:
+            return f"not judged: {self.seconds / 60:.1f} minutes"
+        return "flat" if self.flat else "**grows**"
 
 
 @dataclass
@@ -64,15 +102,16 @@ class Memory:
                 if held:
                     self.found.setdefault(f"{what} ({pid})", []).append((at, held))
 
-    def slopes(self) -> dict[str, tuple[float, float, float]]:
-        """Program → megabytes at last and at most, and megabytes an hour over its second half."""
+    def held(self) -> dict[str, Held]:
+        """Program → what it held; not of one that was seen a few times only."""
         told = {}
         for name, seen in self.found.items():
             half = seen[len(seen) // 2 :]
             if len(half) > 5:
                 seconds, held = (np.array(each) for each in zip(*half, strict=True))
-                slope = float(np.polyfit(seconds, held, 1)[0]) * 3600
-                told[name] = held[-1], max(each for _, each in seen), slope
+                lived = seen[-1][0] - seen[0][0]
+                grown = float(np.polyfit(seconds, held, 1)[0]) * lived / 2
+                told[name] = Held(lived, held[-1], max(each for _, each in seen), grown)
         return told
 
 
@@ -87,11 +126,12 @@ def _resident(pid: int) -> float:
 
 
 def _children(pid: int) -> list[int]:
+    """All that a process has started, and what those have."""
     found: list[int] = []
     with suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             found += map(int, (task / "children").read_text().split())
-    return found
+    return [each for child in found for each in (child, *_children(child))]
 
 
 @dataclass
@@ -223,6 +263,11 @@ def broken(played: Played) -> list[str]:
         found.append(f"a model was worse than the best before it for {worse} rounds")
     if played.standby is not None:
         found.append(f"the standby ended with {played.standby}")
+    found += [
+        f"{name} grew by {held.grown:.0f} MB in the second half of {held.seconds / 60:.0f} minutes"
+        for name, held in sorted(played.memory.held().items())
+        if held.judged and not held.flat
+    ]
     return found
 
 
@@ -268,11 +313,13 @@ def page(scenario: Path, played: Played, seconds: float) -> str:
         "broken": "; ".join(bad) or "nothing",
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {told} |" for name, told in rows.items())]
-    lines += ["", "| program (process) | MB at last | at most | MB an hour, second half |"]
-    lines += ["|---|---|---|---|"]
+    lines += ["", "| program (process) | minutes | MB at last | at most | grown in the second half"]
+    lines[-1] += " | MB an hour there | memory |"
+    lines += ["|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {held:.0f} | {most:.0f} | {slope:+.1f} |"
-        for name, (held, most, slope) in sorted(played.memory.slopes().items())
+        f"| {name} | {held.seconds / 60:.1f} | {held.last:.0f} | {held.most:.0f}"
+        f" | {held.grown:+.1f} | {held.an_hour:+.0f} | {held.verdict} |"
+        for name, held in sorted(played.memory.held().items())
     ]
     lines += ["", "| version | held out at the sites |", "|---|---|"]
     held = played.standing.held_out

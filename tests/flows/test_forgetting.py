@@ -346,3 +346,40 @@ def test_copies_in_any_order_forget_the_same_and_lose_nothing_else(seed: int) ->
     replayed = Replay(run.log, NAMES).fold()
     assert replayed.different == []
     assert replayed.summed > 10
+
+
+def test_a_twin_that_holds_only_the_newest_of_a_long_stream_forgets_what_is_left() -> None:
+    """Of 1,200 images of two classes EAST holds the newest 200 or somewhat more, and exemplars of
+    the others. What it can still have is forgotten, what it has let go is not missed, and it goes
+    on to let go of what was moved."""
+    seen = Seen()
+    run = Alive(
+        lively(keep_images=200, rounds_per_stage=2),
+        entities=(NORTH, EAST),
+        functions=seen.functions,
+    )
+    run.settle()
+    sent: list[bytes] = []
+    for turn in range(12):
+        run.stream(NORTH, "01", 50)
+        sent += [image.tobytes() for image in run.stream(EAST, "01", 50)]
+        run.after(11)
+        if turn == 7:
+            there = [n for n, image in enumerate(sent) if image in held(run, EAST)]
+            gone = {
+                there[0],
+                *range(700, 720),
+            }  # an exemplar or one held out, and some of the stream
+            forget(run, EAST, there[0], there[0] + 1)
+            forget(run, EAST, 700, 720)
+            run.settle()
+            assert {n for n in there if sent[n] in held(run, EAST)} == {*there} - gone
+            seen.by.clear()
+
+    last = held(run, EAST)
+    assert not {sent[n] for n in gone} & seen.trained()
+    assert not any(sent[n] in last for n in gone)
+    trains = {n for n in range(720, 1200) if not is_tenth("camera", n)}
+    assert {sent[n] for n in trains} <= seen.trained()
+    early = [n for n in range(800) if sent[n] in last and not is_tenth("camera", n)]
+    assert len(early) <= run.configuration.memory

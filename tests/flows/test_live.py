@@ -73,6 +73,44 @@ def test_new_classes_close_a_stage_and_the_old_ones_teach() -> None:
     assert len(run.rounds(1)) == 3
 
 
+def test_what_the_proxy_rebuilt_goes_once_a_teacher_is_chosen() -> None:
+    """Over three stages it holds nothing of those that have a teacher, and it chooses on."""
+    run = begun()
+    for uid in "789":
+        run.stream(EAST, uid, 24)
+        run.after(11)
+    proxy = run.roles["proxy-0"]
+    assert isinstance(proxy, Proxy)
+
+    assert [each.stage for each in run.teachers] == [1, 2, 3]
+    assert all(each.used and each.scores for each in run.teachers)
+    assert proxy.rebuilt == {}
+
+
+def test_of_a_stage_that_goes_on_for_long_the_newest_models_are_kept_and_may_teach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten rounds, five of which are remembered: the log holds the first, those five and their
+    base; of five the last two are scored, behind a warm-up of three."""
+    monkeypatch.setattr(standing, "NEWEST", 5)
+    run = Alive(lively(rounds_per_stage=10))
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH, WEST):
+        run.stream(entity, "012")
+    run.after(11)
+    run.settle()
+    versions = {model.version for model in run.shelf.names()}
+    run.stream(EAST, "7", 24)
+    run.after(11)
+    first = run.line.stages[0]
+
+    assert [each.version for each in first.models[:10]] == [*range(2, 12)]
+    assert {*range(7, 12)} <= versions <= {1, 2, *range(6, 12)}
+    assert first.closed is not None
+    assert list(first.closed.candidates) == first.models[-2:]
+    assert [each.stage for each in run.teachers] == [1]
+
+
 def test_a_stage_rests_until_new_images_come() -> None:
     """Three rounds, then nothing for an hour; new images of known classes bring three more."""
     run = begun()

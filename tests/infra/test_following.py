@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,11 @@ from kafka import TopicPartition
 
 from infra.memory import give_back
 from infra.transport import following
-from infra.transport.following import HEAD_BYTES, Feed, Kept
+from infra.transport.following import HEAD_BYTES, LEAST_KEPT, Feed, Kept
+from schemas.codec import PIECE_BYTES, Record, records
+from schemas.messages import Heartbeat
 
+MEBIBYTE = 2**20
 RECORD = 1000 + HEAD_BYTES
 
 
@@ -22,10 +27,14 @@ class Broker:
     def __init__(self) -> None:
         self._ready: dict[TopicPartition, list[Any]] = defaultdict(list)
 
-    def has(self, topic: str, count: int) -> None:
-        """So many records of 1000 bytes lie in a topic, from offset 0 on."""
+    def has(self, topic: str, count: int, *, size: int = 1000, pieces: int = 1) -> None:
+        """So many records lie in a topic, from offset 0 on, each of so many bytes and of a message
+        of so many pieces."""
+        headers = [("fedtwin_pieces", str(pieces).encode())]
         self._ready[TopicPartition(topic, 0)] = [
-            SimpleNamespace(offset=offset, key=b"", value=bytes(1000), headers=[], timestamp=-1)
+            SimpleNamespace(
+                offset=offset, key=b"", value=bytes(size), headers=headers, timestamp=-1
+            )
             for offset in range(count)
         ]
 
@@ -72,6 +81,68 @@ def test_what_was_not_asked_for_the_longest_goes_first_whichever_feed_has_it() -
 
     assert visited.windows["old"].start == 4
     assert (followed.windows["newer"].start, visited.windows["newest"].start) == (0, 0)
+
+
+@pytest.mark.parametrize(("pieces", "room"), [(1, LEAST_KEPT), (6, 24 * PIECE_BYTES), (50, 64e6)])
+def test_how_much_is_kept_goes_by_the_largest_message(pieces: int, room: float) -> None:
+    """Of 64 MB at most: four messages of six pieces, or of fifty as much as there is room for;
+    small ones fill eight mebibytes and no more, however long they come."""
+    kept, broker = Kept(64_000_000), Broker()
+    followed = Feed(broker, kept)
+
+    for number in range(10):
+        window = followed.open(f"topic-{number}", 0)
+        broker.has(f"topic-{number}", 10, size=MEBIBYTE, pieces=pieces)
+        followed.poll(0)
+        followed.take(window, 0, 10 * MEBIBYTE)
+    followed.poll(0)
+    broker.has("another", 1)
+    followed.open("another", 0)
+    followed.poll(0)
+
+    held = sum(window.size for window in followed.windows.values())
+    assert room - 1.1 * MEBIBYTE < held <= room + RECORD
+
+
+def test_what_a_record_costs_beside_its_value_is_what_is_counted() -> None:
+    """A thousand heartbeats with their headers: within a tenth of what `HEAD_BYTES` says."""
+    beat = Heartbeat(run="", process="a", role="twins", at=1.0, in_work=(), waits=(), up=1.0)
+    record = records(beat, source="twins")[1][0]
+    feed = Feed(Spoken(record), Kept(64_000_000))
+    feed.open("metrics", 0)
+    gc.collect()
+    tracemalloc.start()
+
+    feed.poll(0)
+
+    gc.collect()
+    each = tracemalloc.get_traced_memory()[0] / 1000 - len(record.value)
+    tracemalloc.stop()
+    assert each == pytest.approx(HEAD_BYTES, rel=0.1)
+
+
+class Spoken(Broker):
+    """Gives a record a thousand times, each time made of bytes of its own, as the client does."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self._record = record
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        """All of them."""
+        return {TopicPartition("metrics", 0): [self._copy(offset) for offset in range(1000)]}
+
+    def _copy(self, offset: int) -> Any:
+        headers = [
+            (name.encode().decode(), text.encode()) for name, text in self._record.headers.items()
+        ]
+        return SimpleNamespace(
+            offset=1000 + offset,
+            key=self._record.key.encode(),
+            value=bytes(bytearray(self._record.value)),
+            headers=headers,
+            timestamp=1_700_000_000_000 + offset,
+        )
 
 
 def test_free_memory_is_given_back_each_time_that_as_much_was_let_go_as_is_kept(

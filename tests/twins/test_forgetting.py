@@ -79,9 +79,10 @@ def test_what_remains_of_a_stream_is_given_until_it_is_settled_or_forgotten() ->
 
     assert [image.number for image in remains.before(8)] == [5, 7]
     forgotten.note(asked(camera=(9, 10)))
-    gone = list(remains.let_go({"a": 6}, forgotten))
+    gone = list(remains.let_go({"a": 6}, 0, forgotten))
     assert sorted(each.key for each in gone) == ["stream/camera/5", "stream/camera/9"]
     assert [image.number for image in remains.before(100)] == [7]
+    assert [each.key for each in remains.let_go({}, 8, forgotten)] == ["stream/camera/7"]
 
 
 def test_pixels_that_were_written_again_lie_at_the_later_place() -> None:
