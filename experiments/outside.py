@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from infra.transport.base import Transport
 from infra.transport.clusters import connect
 from infra.workers import Inline
 from schemas.configuration import Configuration, nearest
-from schemas.errors import ConfigurationError, DataError
+from schemas.errors import ConfigurationError, DataError, Forbidden
 from schemas.messages import RunOpened
 from schemas.topics import NAME, Names, parted, table_row
 
@@ -73,7 +73,7 @@ class Outside:
             opened.configuration, opened.data, transport, names
         )
         lines = [each for each in self.standing.topics if table_row(each).name in LINES]
-        listener = Listener(self.standing.hear, lines)
+        listener = Listener(self.standing.hear, _readable(transport, lines))
         self._reader = System([listener], self.around, Inline({}))
         self.look()
 
@@ -115,6 +115,22 @@ class Outside:
         if self.configuration.live:
             return tuple(sorted(self.standing.verdicts.of))
         return self.standing.line.entities
+
+
+def _readable(transport: Transport, topics: Sequence[str]) -> list[str]:
+    """Those that we may read: a site's account sees no other's. Raises Forbidden if of no site."""
+    found: list[str] = []
+    refused: Forbidden | None = None
+    for topic in topics:
+        try:
+            transport.read(topic, 0, 1)
+        except Forbidden as error:
+            refused = refused or error
+        else:
+            found.append(topic)
+    if refused and not any(table_row(topic).scope == "site" for topic in found):
+        raise refused
+    return found
 
 
 @contextmanager

@@ -199,7 +199,10 @@ def _listed(out: Console, told: dict[str, Any], named: Path) -> None:
 def _federation(words: list[str], option: Path | None) -> str:
     """The federation that was named: before anything else, by --run, or by FEDTWIN_RUN."""
     if len(words) > 1:
-        raise ConfigurationError(f"one federation at a time, not {' and '.join(words)}")
+        raise ConfigurationError(
+            f"one federation at a time, not {' and '.join(words)};"
+            " an entity is named with its site, as in north/ward"
+        )
     return name_of(meant(Path(words[0]) if words else None, option))
 
 

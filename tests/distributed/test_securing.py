@@ -57,8 +57,8 @@ def test_the_page_on_securing_does_what_it_says(tmp_path: Path) -> None:
     logs = {each.name: each.read_text() for each in tmp_path.glob("*.log")}
     assert done.returncode == 0, f"{done.stdout}{done.stderr}{logs}"
     assert not left
-    assert len(blocks) == 9
-    part = dict(zip(range(10), done.stdout.split("## "), strict=True))
+    assert len(blocks) == 10
+    part = dict(zip(range(11), done.stdout.split("## "), strict=True))
     assert "account: .native/accounts/fedtwin-proxy.env" in part[2]
     assert "User:fedtwin-site-north" in part[3]
     assert re.search(r"granted +\d{3} rights", part[4])
@@ -68,8 +68,10 @@ def test_the_page_on_securing_does_what_it_says(tmp_path: Path) -> None:
     assert "fedtwin.federation.updates.south" in part[7]
     assert "opens federation, sites north, south" in logs["aggregator.log"]
     assert "504 were new" in logs["cameras-north.log"]
-    assert "taken away: 19 topics of federation" in part[9]
-    assert re.search(r"withdrawn: \d{3} rights", part[9])
+    assert "of which it held 1 image" in part[8]
+    assert "in segments that were closed and cleaned" in part[8]
+    assert "taken away: 19 topics of federation" in part[10]
+    assert re.search(r"withdrawn: \d{3} rights", part[10])
     others = ("aggregator.log", "proxy.log", "north.log", "south.log", "cameras-north.log")
     assert not [name for name in others if "no right" in logs[name] or "Traceback" in logs[name]]
     assert (tmp_path / ".native" / "accounts" / "fedtwin-proxy").stat().st_mode & 0o077 == 0
