@@ -118,8 +118,10 @@ compose-up:
 
 compose-down:
 	@$(STACK) $(EVERYBODY) down --remove-orphans $(if $(KEEP),,--volumes) $(if $(IMAGES),--rmi all)
-	@echo "make compose-down: containers, network$(if $(KEEP),, and volumes) are gone;" \
+	@echo "make compose-down: containers and network are gone; volumes $(if $(KEEP),stay,too);" \
 		"images $(if $(IMAGES),too,stay until IMAGES=1)."
+	@test -z "$(IMAGES)" || echo "make compose-down: what builds have left goes with" \
+		"docker image rm fedtwin-base; docker image prune; docker builder prune --all"
 
 compose-cli:
 	@$(STACK) run --rm --no-deps fedtwin fedtwin $(ARGS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from experiments.folder import Listener
+from experiments.forgetting import told
+from experiments.numbers import counted
 from infra.promises import Arrived
 from infra.serve import Surroundings, System
 from infra.shelf import Shelf
@@ -20,6 +22,7 @@ from schemas.messages import (
     EntityJoined,
     EntityLeft,
     HeadGrown,
+    Measured,
     Paused,
     RolledBack,
     RoundClosed,
@@ -45,7 +48,7 @@ class Entry:
     """One decision."""
 
     line: str
-    """`rounds`, `teachers`, or the entity whose line it is."""
+    """`rounds`, `teachers`, the entity whose line it is, or `forgotten`."""
     number: int
     at: float | None
     """When its record was appended, in seconds since 1970; None where the log does not keep it."""
@@ -111,7 +114,26 @@ def history(transport: Transport, names: Names) -> list[Entry]:
 
     sites = [names.of_site("classes", site) for site in line.opened.all_sites]
     _read(log, names, [*sites, names.federation("teachers")], heard)
+    if line.live:
+        found += _forgotten(log, names)
     return sorted(found, key=lambda entry: entry.at or 0.0)
+
+
+def _forgotten(log: _Timed, names: Names) -> list[Entry]:
+    """What sites were asked to forget: no decision, but said where everybody reads."""
+    found: dict[tuple[str, str], Entry] = {}
+
+    def heard(arrived: Arrived) -> None:
+        asked = told(arrived.message) if isinstance(arrived.message, Measured) else None
+        if asked:  # the last word about a request counts: a broker keeps no other
+            at = log.at[arrived.place.topic, arrived.place.offsets[0]]
+            words = f"{asked.entity} forgets {asked.asked}: {counted(asked.images, 'image')}"
+            found.pop((asked.entity, asked.request), None)
+            entry = Entry("forgotten", 0, at, f"site of {asked.entity}", "Forgotten", words)
+            found[asked.entity, asked.request] = entry
+
+    _read(log, names, [names.federation("metrics")], heard)
+    return [replace(entry, number=i) for i, entry in enumerate(found.values())]
 
 
 def _read(
@@ -171,10 +193,10 @@ def words(decision: Decision) -> str:
 
 
 def _closed(closed: RoundClosed) -> str:
-    counted = f"round {closed.stage}.{closed.round} counts {len(closed.counted)}"
+    counts = f"round {closed.stage}.{closed.round} counts {len(closed.counted)}"
     withheld = f", {len(closed.withheld)} without content" if closed.withheld else ""
     missing = f", without {few(list(closed.missing))}" if closed.missing else ""
-    return f"{counted}{withheld}{missing}: version {closed.model.version}"
+    return f"{counts}{withheld}{missing}: version {closed.model.version}"
 
 
 def _of_others(decision: Decision) -> str:

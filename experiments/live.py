@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from aggregator.aggregator import Opening
 from aggregator.opening import differences, live_opening, write_opening
 from experiments.folder import LOGS, OPENING, Listener
+from experiments.forgetting import told as of_request
 from experiments.processes import Processes
 from experiments.replay import Replay
 from experiments.scenario import Event, Scenario
@@ -79,6 +80,8 @@ class Standing:
     letters: dict[tuple[str, int], DeadLetter] = field(default_factory=dict)
     held_out: HeldOut = field(init=False)
     """How good each model is at the sites."""
+    forgotten: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Entity and request → how many images its site was asked to forget by it."""
     told: list[Decision] = field(default_factory=list)
     """Decisions that nobody was told of yet."""
 
@@ -99,8 +102,10 @@ class Standing:
         match arrived.message:
             case DeadLetter() as letter:
                 self.letters.setdefault((letter.topic, letter.offset), letter)
-            case Measured(name=name, values=values):
+            case Measured(name=name, values=values) as measured:
                 self.held_out.hear(name, values, arrived.place.offsets[-1])
+                if asked := of_request(measured):
+                    self.forgotten[asked.entity, asked.request] = asked.images
             case TwinDecision() as verdict:
                 self.verdicts.hear(arrived.place.topic.rsplit(".", 1)[1], verdict)
                 self.told.append(verdict)

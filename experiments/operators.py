@@ -185,6 +185,9 @@ def _entity(standing: Standing, entity: str) -> Json:
         "paused": entity in standing.line.resting,
         "classes": list(own.known),
         "judged_images": newest.position if newest else 0,
+        "forgotten_images": sum(
+            images for (whose, _), images in standing.forgotten.items() if whose == entity
+        ),
     }
 
 

@@ -17,8 +17,8 @@ from schemas.messages import Groups, Message, ModelName, Tensors
 
 __all__ = [
     "Answer", "Arrived", "Author", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place",
-    "Result", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Telling", "Timed", "Trim",
-    "Workers",
+    "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Telling", "Timed",
+    "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -175,6 +175,17 @@ class Do:
 
 
 @dataclass(frozen=True, slots=True)
+class Retell:
+    """Say again, in other words, what was read before: at once, and without a worker.
+
+    `say` raises LookupError when that was let go meanwhile: then nobody needs it any more, and it
+    is passed over.
+    """
+
+    say: Callable[[Library], Iterable[Say]]
+
+
+@dataclass(frozen=True, slots=True)
 class SetAside:
     """A message turned out not to be valid after it had to wait."""
 
@@ -182,7 +193,7 @@ class SetAside:
     refused: Refused
 
 
-Answer = Say | Forget | Trim | Seek | Keep | Score | Do | SetAside
+Answer = Say | Forget | Trim | Seek | Keep | Score | Do | Retell | SetAside
 
 
 class Role(Protocol):

@@ -26,6 +26,7 @@ from infra.promises import (
     NotYet,
     Place,
     Result,
+    Retell,
     Role,
     Say,
     Score,
@@ -501,6 +502,8 @@ class Session:
                 self._keep(answer)
             case Score():
                 self._score(answer)
+            case Retell():
+                self._retell(answer)
             case SetAside(arrived, refused):
                 self._refuse(arrived, refused)
 
@@ -580,6 +583,13 @@ class Session:
                 for name in store.list():
                     if name not in keep.only:
                         store.forget(name)
+
+    def _retell(self, retell: Retell) -> None:
+        try:
+            said = list(retell.say(self))
+        except LookupError:
+            return
+        self._carry_out(said)
 
     def _score(self, score: Score) -> None:
         if self._around.store is not None:

@@ -39,6 +39,7 @@ TOGETHER = 250  # topics in a request: a broker makes no more than 10,000 entrie
 GOES = {
     "segment.ms": str(10 * MINUTE),
     "segment.bytes": str(SEGMENT_BYTES),
+    "file.delete.delay.ms": "1000",  # who reads a file just then goes on: it has it open
 }
 """What is trimmed leaves the disk with its segment, at the next record after ten minutes."""
 COMPACTED = {
@@ -317,7 +318,7 @@ class Administration:
                 ],
                 raise_on_unknown=False,  # the client asks any broker, which may not know it yet
             )
-            _complain_of(told.get("topic", {}))
+            complain_of(told.get("topic", {}))
         return list(differing)
 
 
@@ -370,7 +371,7 @@ def _complain(told: Iterable[Mapping[str, Any]], besides: type[errors.BrokerResp
             raise errors.for_code(each["error_code"])(f"{each['name']}: {reason}")
 
 
-def _complain_of(told: Mapping[str, str]) -> None:
+def complain_of(told: Mapping[str, str]) -> None:
     """Raise the first error that the client gave instead of raising it: topic → `OK` or words."""
     for name, words in told.items():
         if words != "OK":

@@ -14,7 +14,14 @@ from producers.entity import batches, image_batch
 from schemas.codec import piece, records, unpack
 from schemas.errors import ConfigurationError, Refused
 from schemas.limits import LEAST_BYTES
-from schemas.messages import ImageBatch, Message, StreamEnded, StreamMarked, TwinState
+from schemas.messages import (
+    ImageBatch,
+    Message,
+    StreamEnded,
+    StreamMarked,
+    StreamMoved,
+    TwinState,
+)
 from schemas.topics import Names
 
 READ_BYTES = 4 * 1024 * 1024
@@ -154,6 +161,6 @@ def _note(said: Message, counts: dict[str, int]) -> None:
     match said:
         case ImageBatch(source=source, first=first, classes=classes):
             counts[source] = max(first + len(classes), counts.get(source, 0))
-        case TwinState(sources=sources):
+        case TwinState(sources=sources) | StreamMoved(sources=sources):
             for source, count in sources.items():
                 counts[source] = max(count, counts.get(source, 0))

@@ -6,6 +6,7 @@ the hash of the run's RunOpened, so that two runs share nothing even under one n
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -565,6 +566,75 @@ class StrategyKept(Content):
         return f"StrategyKept/{self.entity}/{self.opened}/{self.update}"
 
 
+# --- forgetting on request: in a twin's own topic -------------------------------------------------
+
+
+class Forgotten(Message):
+    """Whoever answers for a site → an entity's twin: images that no load gives any more, for ever.
+
+    Only in a live run, whose stages wait for no image.
+    """
+
+    entity: Entity
+    label: Uid | None = None
+    """Only images of this class; None for images of any."""
+    images: Annotated[dict[Uid, tuple[Number, Number]], Field(min_length=1)]
+    """Source → number of its first image, and the number behind the last."""
+    before: Number = 0
+    """Place in the samples topic before which nothing is to stay."""
+
+    @property
+    def key(self) -> str:
+        """The key of its record: what is to be forgotten, without telling it."""
+        what = (self.label, sorted(self.images.items()))
+        return f"forgotten/{sha256(repr(what).encode()).hexdigest()[:16]}"
+
+    @property
+    def identity(self) -> str:
+        return f"Forgotten/{self.entity}/{self.key.partition('/')[2]}"
+
+
+class StreamImage(Content):
+    """Twin → itself: an image that it still needs of a part of its stream that was let go.
+
+    The group `images` holds one tensor `images`, uint8 (1, C, H, W).
+    """
+
+    entity: Entity
+    source: Uid
+    image: Number
+    label: Uid
+    position: Number
+    """Images that its twin had taken before it, from all sources."""
+
+    @property
+    def identity(self) -> str:
+        return f"StreamImage/{self.entity}/{self.source}/{self.image}"
+
+
+class StreamMoved(Message):
+    """Twin → itself: before this place its stream is let go, for something there is forgotten.
+
+    What of it is still needed stands before this record, as StreamImages.
+    """
+
+    entity: Entity
+    offset: Number
+    """Place in the samples topic where the stream goes on."""
+    position: Number
+    """Images taken before that, from all sources."""
+    sources: dict[Uid, Number]
+    """Next number of each source there."""
+    marks: dict[Uid, Number] = Field(default={})
+    """Source → the furthest count of a mark that names no stage, as far as was read."""
+    ends: dict[Uid, Number] = Field(default={})
+    """Source → the furthest count behind which its entity leaves, likewise."""
+
+    @property
+    def identity(self) -> str:
+        return f"StreamMoved/{self.entity}/{self.offset}"
+
+
 # --- beside the run -----------------------------------------------------------------------------
 
 
@@ -653,6 +723,6 @@ KINDS: dict[str, type[Message]] = {
         RolledBack, Standing,
         GlobalModel, ModelUpdate,
         PrototypeGradient, TeacherChosen, TwinState, ExemplarImage, StrategyKept, Measured,
-        Heartbeat, DeadLetter,
+        Heartbeat, DeadLetter, Forgotten, StreamImage, StreamMoved,
     )
 }  # fmt: skip

@@ -5,9 +5,9 @@ with `hospital-a` is also `hospital-ab`'s.
 
 Who reads a topic and who writes it stands in the table. Besides, who owns one that is trimmed may
 let its records go, for which Kafka has one word with taking the topic away; a site's twins may be
-members of its group; an operator makes topics, mends them, takes them away and looks at them, but
-sees nothing that is sealed or an entity's own. Nobody may change the list itself: that is for the
-super users, whom the broker's own settings name.
+members of its group, and see to it that forgotten images leave the disk; an operator makes topics,
+mends them, takes them away and looks at them, but sees nothing that is sealed or an entity's own.
+Nobody may change the list itself: that is for the super users, whom the broker's own settings name.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ CLUSTER = "kafka-cluster"
 ROLES: tuple[Role, ...] = get_args(Role)
 KEEPING: tuple[Operation, ...] = ("alter-configs", "create", "delete", "describe-configs")
 """What an operator may do with each topic."""
+ERASING: tuple[Operation, ...] = ("alter-configs", "describe-configs", "write")
+"""What makes that what was let go leaves the disk: a record begins a new segment there."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -160,6 +162,8 @@ class _Crew:
                     yield who, "read"
                 if role == row.owner and row.kept == "trimmed":
                     yield who, "delete"
+                if role == row.owner and row.erased:
+                    yield from ((who, each) for each in ERASING)
         yield from ((self.principals.operator, each) for each in self._operations(row))
 
     def _operations(self, row: Topic) -> Iterator[Operation]:

@@ -49,16 +49,20 @@ class Topic:
     """Nobody sees what it holds but its readers: not who wrote it, and no operator."""
     commanded: bool = False
     """An operator's commands write here, too."""
+    erased: bool = False
+    """It holds images, which somebody may want forgotten: who owns it may also begin a new segment,
+    and say how soon an old one leaves the disk."""
 
 
 TOPICS = (
     Topic(
         "samples", "entity", "site", "producers", ("twins",), "twins", "trimmed",
-        ("ImageBatch", "StreamMarked", "StreamEnded"),
+        ("ImageBatch", "StreamMarked", "StreamEnded"), erased=True,
     ),
     Topic(
         "twin-state", "entity", "site", "twins", ("twins",), "twins", "compacted",
-        ("TwinState", "ExemplarImage", "StrategyKept"),
+        ("TwinState", "ExemplarImage", "StrategyKept", "Forgotten", "StreamImage", "StreamMoved"),
+        erased=True,
     ),
     Topic(
         "classes", "site", "federation", "twins", ("aggregator", "twins"), "aggregator", "all",

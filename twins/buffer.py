@@ -7,9 +7,9 @@ behind it is a repeat. Its *position* counts the images taken so far from all so
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from twins.apart import is_tenth
 
 NO_IMAGE = 2**32 - 1
 """Label code of a number whose image could not be sent."""
+MOVED = -1
+"""Offset of an image that lies in its twin's own topic, for its stream was let go."""
 
 
 class Labels:
@@ -54,6 +56,17 @@ class Image(NamedTuple):
     """Its row among the images of its batch that have content."""
     tenth: bool = False
     """Whether it is one of those that a live twin keeps apart, unless it has enough of them."""
+    gone: bool = False
+    """Whether it is forgotten."""
+
+
+Forgets = Callable[[str, int, str | None], bool]
+"""Whether an image is forgotten, by its source, number and class."""
+
+
+class _Aside(Protocol):
+    def before(self, position: int) -> Iterable[Image]: ...
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +82,11 @@ class Batch:
     labels: array[int]
     tenths: frozenset[int] = frozenset()
     """Which of them, from 0, are every tenth image of a live stream."""
+    gone: frozenset[int] = frozenset()
+    """Which of them are forgotten."""
 
     def images(self, labels: Labels) -> Iterator[Image]:
-        """Its images that have content."""
+        """Its images that have content, forgotten ones among them."""
         row = self.skipped
         for i, code in enumerate(self.labels):
             if code != NO_IMAGE:
@@ -83,19 +98,41 @@ class Batch:
                     self.offset,
                     row,
                     i in self.tenths,
+                    i in self.gone,
                 )
                 row += 1
+
+
+def _nothing(source: str, number: int, label: str | None) -> bool:
+    return False
+
+
+class _Nowhere:
+    """No image lies elsewhere."""
+
+    def before(self, position: int) -> Iterable[Image]:
+        return ()
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NONE = _Nowhere()
 
 
 class Stream:
     """The stream of one entity as far as its twin has read it."""
 
     __slots__ = (
-        "_labels", "batches", "ends", "last_offset", "live_marks", "marks", "position", "sources",
+        "_aside", "_forgets", "_labels", "batches", "ends", "last_offset", "live_marks", "marks",
+        "position", "read_to", "sources", "tainted",
     )  # fmt: skip
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, forgets: Forgets = _nothing, aside: _Aside = _NONE) -> None:
+        """`aside` are images that lie elsewhere, for the part of the stream before was let go."""
         self._labels = labels
+        self._forgets = forgets
+        self._aside = aside
         self.position = 0
         self.sources: dict[str, int] = {}
         self.marks: dict[int, tuple[str, int]] = {}
@@ -106,11 +143,20 @@ class Stream:
         """Source → the furthest count behind which its entity leaves."""
         self.batches: list[Batch] = []
         self.last_offset = 0
+        self.read_to = 0
+        """Behind the last record that was read."""
+        self.tainted = 0
+        """Behind the last record that holds pixels of a forgotten image, as far as was seen."""
+
+    @property
+    def begins(self) -> int:
+        """The position of the first image of the stream that is not aside."""
+        return self.batches[0].start if self.batches else self.position
 
     @property
     def buffered(self) -> int:
-        """Images from the first batch that is held up to its position."""
-        return self.position - self.batches[0].start if self.batches else 0
+        """Images from the first batch that is held up to its position, and those aside."""
+        return self.position - self.begins + len(self._aside)
 
     def take(self, batch: ImageBatch, offset: int, *, live: bool = False) -> bool:
         """Take the images of a batch that are next in their source; says whether there were any.
@@ -118,6 +164,7 @@ class Stream:
         Of a live run every tenth is marked.
         """
         self.last_offset = max(self.last_offset, offset)
+        self._look_for_taint(batch, offset)
         due = self.sources.get(batch.source, 0)
         if not batch.first <= due < batch.first + len(batch.classes):
             return False
@@ -126,10 +173,33 @@ class Stream:
         skipped = sum(uid is not None for uid in batch.classes[:repeats])
         codes = array("I", (self._labels.code(uid) for uid in fresh))
         tenths = frozenset(i for i in range(len(fresh)) if live and is_tenth(batch.source, due + i))
-        self.batches.append(Batch(offset, batch.source, due, skipped, self.position, codes, tenths))
+        taken = Batch(offset, batch.source, due, skipped, self.position, codes, tenths)
+        self.batches.append(self._struck(taken))
         self.sources[batch.source] = due + len(fresh)
         self.position += len(fresh)
         return True
+
+    def _look_for_taint(self, batch: ImageBatch, offset: int) -> None:
+        """Whether a record holds a forgotten image, be it taken or a repeat."""
+        for i, uid in enumerate(batch.classes):
+            if uid is not None and self._forgets(batch.source, batch.first + i, uid):
+                self.tainted = max(self.tainted, offset + 1)
+
+    def _struck(self, batch: Batch) -> Batch:
+        """The same batch, where forgotten images are marked as such."""
+        gone = frozenset(
+            i
+            for i, code in enumerate(batch.labels)
+            if code != NO_IMAGE
+            and self._forgets(batch.source, batch.first + i, self._labels.uid(code))
+        )
+        return replace(batch, gone=gone) if gone else batch
+
+    def strike(self) -> None:
+        """More is forgotten now than when these batches were taken."""
+        self.batches = [self._struck(batch) for batch in self.batches]
+        held = (batch.offset + 1 for batch in self.batches if batch.gone)
+        self.tainted = max(self.tainted, max(held, default=0))
 
     def mark(self, source: str, count: int, stage: int | None, offset: int) -> None:
         """Note that so many images of a source belong to a stage; its first mark counts."""
@@ -156,12 +226,23 @@ class Stream:
         for batch in self.batches:
             if batch.source == source and batch.first < count <= batch.first + len(batch.labels):
                 return max(judged, batch.start + count - batch.first)
-        return judged  # all of them were settled, and their batches let go
+        aside = (each for each in self._aside.before(self.begins) if each.source == source)
+        moved = (each.position + 1 for each in aside if each.number < count)
+        return max(judged, *moved, 0)  # the others were settled, and their batches let go
 
     def images(self) -> Iterator[Image]:
-        """All images that the log still holds, in order of position."""
+        """All images that the log still holds and nobody wants forgotten, in order of position."""
+        return (image for image in self.seen() if not image.gone)
+
+    def seen(self) -> Iterator[Image]:
+        """Forgotten ones as well, as long as their batches are held."""
+        yield from self._aside.before(self.begins)
         for batch in self.batches:
             yield from batch.images(self._labels)
+
+    def images_of(self, batch: Batch) -> Iterator[Image]:
+        """Those of one batch that are not forgotten."""
+        return (image for image in batch.images(self._labels) if not image.gone)
 
     def let_go(self, offset: int) -> None:
         """Forget batches whose records lie below an offset."""
@@ -169,7 +250,11 @@ class Stream:
 
     def needed_from(self, needed: Iterable[Image]) -> tuple[int, int, dict[str, int]]:
         """Offset, position and next numbers from which a successor has to read the log again."""
-        offset = min((image.offset for image in needed), default=self.last_offset)
+        offsets = (image.offset for image in needed if image.offset != MOVED)
+        return self.goes_on(min(offsets, default=self.last_offset))
+
+    def goes_on(self, offset: int) -> tuple[int, int, dict[str, int]]:
+        """The same for who reads on at an offset."""
         kept = [batch for batch in self.batches if batch.offset >= offset]
         sources = dict(self.sources)
         for batch in reversed(kept):
@@ -187,7 +272,7 @@ class Stream:
 
 
 def pixels(library: Library, samples: str, images: Iterable[Image]) -> np.ndarray:
-    """Load images from the log, in the order given: uint8 (N, C, H, W). Raises LookupError."""
+    """Load images from a stream, in the order given: uint8 (N, C, H, W). Raises LookupError."""
     wanted = list(images)
     found: dict[int, np.ndarray] = {}
     for offset in dict.fromkeys(image.offset for image in wanted):

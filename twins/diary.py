@@ -8,7 +8,7 @@ first state of a number counts. What the newest one has settled and does not nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from schemas.images import check_images
 from schemas.messages import ExemplarImage, Groups, ModelUpdate, StrategyKept, TwinState
 from schemas.tensors import groups_sha256
 from twins.exemplars import Album, Exemplar, Images, Remembered
+from twins.forgetting import Forgettings
 from twins.shared import Shared
 
 
@@ -36,19 +37,23 @@ class Diary:
     """The newest state of one twin, and where lies what it names."""
 
     __slots__ = (
-        "_albums", "_chores", "_entity", "_kept", "_key", "_samples", "_shared", "_to_be_named",
-        "apart", "exemplars", "state", "topic",
+        "_albums", "_chores", "_entity", "_forgotten", "_kept", "_key", "_samples", "_shared",
+        "_to_be_named", "apart", "exemplars", "state", "topic",
     )  # fmt: skip
 
-    def __init__(self, entity: str, shared: Shared) -> None:
+    def __init__(self, entity: str, shared: Shared, forgotten: Forgettings) -> None:
         self.topic = shared.names.of_entity("twin-state", entity)
         self.state: TwinState | None = None
         """Without the images that it names, which take less room below."""
         self.exemplars: dict[str, Images] = {}
-        """Class → the exemplars that the state names, best first."""
+        """Class → the exemplars that the state names and nobody wants forgotten, best first."""
         self.apart: dict[str, Images] = {}
-        """Class → the images that the state keeps apart, in the order in which they came."""
+        """Class → the images that the state keeps apart, in the order in which they came.
+
+        Forgotten ones are among them, without pixels: in their place no other is kept apart.
+        """
         self._entity = entity
+        self._forgotten = forgotten
         self._shared = shared
         self._samples = shared.names.of_entity("samples", entity)
         self._key: tuple[str, int] | None = None
@@ -132,7 +137,7 @@ class Diary:
         """
         check_images(message.groups, 1, self._shared.data)
         image = (message.source, message.image)
-        if self._is_done_with(message, image):
+        if self._forgotten.hold(*image, message.label) or self._is_done_with(message, image):
             self._chores.append(Forget(self.topic, _image_key(image), len(place.offsets)))
             return
         if message.apart is not None and message.apart > self.number:
@@ -177,6 +182,7 @@ class Diary:
             self._chores.append(Forget(self.topic, *self._key))
         self.state, self._key = state.model_copy(update={"exemplars": {}, "apart": {}}), key
         self.exemplars = {uid: Images(images) for uid, images in state.exemplars.items()}
+        self._strike_exemplars()
         self.apart = {uid: Images(images) for uid, images in state.apart.items()}
         self._chores.append(Seek(self._samples, state.offset))
         self._chores += self._let_go(state)
@@ -198,6 +204,26 @@ class Diary:
                 yield Forget(self.topic, _kept_key(hash), len(kept.place.offsets))
         if not self._shared.configuration.keep_samples:
             yield Trim(self._samples, state.offset)
+
+    def strike(self) -> None:
+        """More is forgotten now than when this was read: its pixels are let go at once."""
+        self._strike_exemplars()
+        for uid, album in self._albums.items():
+            for image in [image for image in album if self._forgotten.hold(*image, uid)]:
+                self._to_be_named.pop(image, None)
+                self._chores.append(Forget(self.topic, _image_key(image), len(album.pop(image))))
+
+    def _strike_exemplars(self) -> None:
+        hold = self._forgotten.hold
+        if len(self._forgotten):
+            self.exemplars = {
+                uid: Images(image for image in images if not hold(*image, uid))
+                for uid, images in self.exemplars.items()
+            }
+
+    def add_chores(self, chores: Iterable[Answer]) -> None:
+        """More to be let go."""
+        self._chores += chores
 
     def chores(self) -> list[Answer]:
         """What is to be let go, and where its stream goes on; each is given once."""

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import ModelName, WindowJudged
 from schemas.seeds import generator
-from twins.buffer import pixels
 from twins.knowledge import Knowledge
 from twins.memory import trainable
 from twins.novelty import judged
@@ -71,6 +70,11 @@ class Judging:
     def let_go(self) -> None:
         """What it asked last is not answered, and is asked again when there is somebody to ask."""
         self._asked = None
+
+    def again(self, key: int) -> None:
+        """This judging came to nothing, and begins again if it is still to be done."""
+        if self._asked and self._asked.key == key:
+            self._asked = None
 
     # --- what is due -----------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class Judging:
             {"virtual": knows.shared.virtual_rows(stage)},
             {
                 "model": library.model(question.model),
-                "window": {"images": pixels(library, knows.samples, window)},
+                "window": {"images": knows.pixels(library, window)},
                 "reference": {"images": knows.pixels(library, references)},
             },
         )

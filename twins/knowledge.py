@@ -15,9 +15,10 @@ from schemas.messages import WindowJudged
 from schemas.topics import parted
 from schemas.verdicts import VerdictLine
 from twins.apart import first_of_each
-from twins.buffer import Image, Stream, pixels
+from twins.buffer import MOVED, Image, Stream, pixels
 from twins.diary import Diary
 from twins.exemplars import Remembered
+from twins.forgetting import Forgettings, Remains
 from twins.history import History
 from twins.shared import Shared
 
@@ -28,15 +29,21 @@ Known = Image | Remembered
 class Knowledge:
     """Of one twin; the things that it does read it and change nothing in it."""
 
-    __slots__ = ("diary", "entity", "history", "samples", "shared", "stream")
+    __slots__ = (
+        "diary", "entity", "forgotten", "history", "remains", "samples", "shared", "stream",
+    )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
         self.entity = entity
         self.shared = shared
         self.samples = shared.names.of_entity("samples", entity)
         """The topic of its stream."""
-        self.stream = Stream(shared.labels)
-        self.diary = Diary(entity, shared)
+        self.forgotten = Forgettings()
+        """Images that it may use for nothing any more."""
+        self.diary = Diary(entity, shared, self.forgotten)
+        self.remains = Remains(self.diary.topic)
+        """Images of its stream that lie in its own topic now."""
+        self.stream = Stream(shared.labels, self.forgotten.hold, self.remains)
         self.history = History(entity, shared)
 
     def topic(self, name: str) -> str:
@@ -97,9 +104,9 @@ class Knowledge:
 
     def kept_apart(self, up_to: int | None = None) -> list[Image]:
         """Images of the stream that a live twin keeps apart and its state does not name yet."""
-        state = self.diary
-        found = first_of_each(self.stream.images(), state.apart, state.apart_to)
-        return [image for image in found if up_to is None or image.position < up_to]
+        state = self.diary  # forgotten ones count: in their place no other is kept apart
+        found = first_of_each(self.stream.seen(), state.apart, state.apart_to)
+        return [i for i in found if not i.gone and (up_to is None or i.position < up_to)]
 
     def _apart(self) -> Collection[int]:
         """Positions of all images of the stream that are kept apart."""
@@ -118,7 +125,12 @@ class Knowledge:
     def held_out(self) -> list[Known]:
         """What a model is scored on: images that are kept apart, of classes that have a row."""
         rows, apart = self.shared.line.rows, self.diary.apart
-        named = [Remembered(uid, each) for uid, images in apart.items() for each in images]
+        named = [
+            Remembered(uid, each)
+            for uid, images in apart.items()
+            for each in images
+            if not self.forgotten.hold(*each, uid)
+        ]
         found: list[Known] = [*self.kept_apart(), *named]
         return [image for image in found if image.label in rows]
 
@@ -146,8 +158,15 @@ class Knowledge:
         ]
 
     def pixels(self, library: Library, images: Sequence[Known]) -> NDArray[np.uint8]:
-        """Pixels of images of the stream, and behind them of exemplars. Raises LookupError."""
-        raw = [image for image in images if isinstance(image, Image)]
+        """Pixels of images of the stream, and behind them of exemplars. Raises LookupError.
+
+        Of the stream's those come first that lie in the twin's own topic: they are the oldest.
+        """
+        stream = [image for image in images if isinstance(image, Image)]
+        moved = [image for image in stream if image.offset == MOVED]
+        raw = stream[len(moved) :]
         kept = [image for image in images if isinstance(image, Remembered)]
-        seen = [pixels(library, self.samples, raw)] if raw or not kept else []
-        return np.concatenate([*seen, *(self.diary.pixels(library, each) for each in kept)])
+        aside = [self.remains.pixels(library, each) for each in moved]
+        seen = [pixels(library, self.samples, raw)] if raw or not (moved or kept) else []
+        named = (self.diary.pixels(library, each) for each in kept)
+        return np.concatenate([*aside, *seen, *named])

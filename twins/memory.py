@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from infra.promises import Answer, Do, Library, Result, Task
 from learning.memory import budget, truncated
 from schemas.messages import ModelName, RoundClosed, RoundOpened, TwinState
-from twins.buffer import Image, pixels
+from twins.buffer import Image
 from twins.exemplars import Exemplar, Remembered
 from twins.history import Change
 from twins.knowledge import Knowledge, Known
@@ -63,6 +63,11 @@ class Memory:
             )
         else:
             yield from self.done(change.number, Result({}, {}))
+
+    def again(self, number: int) -> None:
+        """This choice came to nothing, and begins again if it is still to be made."""
+        if self._begun == number:
+            self._begun = -1
 
     def waits(self, change: Change) -> Iterator[str]:
         """What the next change still lacks, in words."""
@@ -131,7 +136,7 @@ class Memory:
             groups["model"] = library.model(model)
         quirks = shared.configuration.quirks
         if apart := self._fresh_apart(change):
-            groups["apart"] = {"images": pixels(library, knows.samples, apart)}
+            groups["apart"] = {"images": knows.pixels(library, apart)}
         values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
         if shared.signals:
             when, base = last_base(shared.line, change.stage - 1)

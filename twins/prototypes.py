@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import Groups, PrototypeGradient, RoundClosed, RoundOpened, Tensors
-from twins.buffer import Image, pixels
+from twins.buffer import Image
 from twins.knowledge import Knowledge
 
 Answered = tuple[float | None, str | None]
@@ -48,6 +48,11 @@ class Prototypes:
             wanted=lambda: not self._late(closed.stage),
         )
 
+    def again(self, stage: int) -> None:
+        """These prototypes came to nothing, and are begun again if they are still expected."""
+        if self._begun == stage:
+            self._begun = stage - 1
+
     def _late(self, stage: int) -> bool:
         """Whether the teacher was chosen that a stage's prototypes are for."""
         return self._knows.shared.teachers.of(stage + 1) is not None
@@ -60,7 +65,7 @@ class Prototypes:
         groups = {"model": library.model(closed.model)}
         for place, uid in enumerate(uids):
             if images[uid]:
-                groups[f"place/{place}"] = {"images": pixels(library, knows.samples, images[uid])}
+                groups[f"place/{place}"] = {"images": knows.pixels(library, images[uid])}
         values = {
             "entity": knows.entity,
             "stage": closed.stage,

@@ -50,6 +50,11 @@ class Training:
             yield from round_prototypes(knows, opened, nothing, {})
             yield self._withhold(opened, NOTHING_TO_TRAIN_ON)
 
+    def again(self, number: int) -> None:
+        """This training came to nothing, and begins again if it is still asked for."""
+        if self._begun == number:
+            self._begun = -1
+
     def waits(self) -> Iterator[str]:
         """Its answer to the open round, once it was said."""
         opened = self._knows.shared.line.open_round

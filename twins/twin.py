@@ -2,42 +2,49 @@
 
 Everything that it does follows from sets: the decisions read so far, its own line, its stream and
 its diary. So it may hear them in any order, and a second copy elsewhere comes to the same bytes.
-Here is what it hears and when it answers; what it does is told in four stories, each in a file:
-judging, memory, training and prototypes.
+Here is what it hears and when it answers; what it does is told in five stories, each in a file:
+judging, memory, training, prototypes, and what becomes of a stream of which something is forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from infra.promises import Answer, Arrived, NotYet, Result, Say
+from infra.promises import Answer, Arrived, Do, Library, NotYet, Result, Say, Task
 from schemas.errors import Refused
-from schemas.images import check_batch
+from schemas.images import check_batch, check_images
 from schemas.messages import (
     EntityJoined,
     EntityLeft,
     ExemplarImage,
+    Forgotten,
     ImageBatch,
     StrategyKept,
     StreamEnded,
+    StreamImage,
     StreamMarked,
+    StreamMoved,
     TwinState,
 )
 from twins.history import Change
 from twins.judging import Judging
 from twins.knowledge import Knowledge
 from twins.memory import Memory
+from twins.moving import Moving
 from twins.prototypes import Prototypes
 from twins.shared import Shared
 from twins.training import Training
+
+OfItsOwn = TwinState | ExemplarImage | StrategyKept | Forgotten | StreamImage | StreamMoved
 
 
 class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_judging", "_memory", "_prototypes", "_told", "_training", "entity", "knows", "own",
-        "samples",
+        "_begun", "_judging", "_memory", "_moving", "_passed_over", "_prototypes", "_told",
+        "_training", "entity", "knows", "own", "samples",
     )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
@@ -49,6 +56,11 @@ class Twin:
         """The topic of its diary."""
         self._told = -1
         """Number of the last EntityJoined or EntityLeft that it said."""
+        self._begun: dict[tuple[str | int, ...], int] = {}
+        """Work that was prepared, and how much had been forgotten by then."""
+        self._passed_over: set[tuple[str | int, ...]] = set()
+        """Work whose images were gone when it was prepared: a copy has moved them, perhaps."""
+        self._moving = Moving(self.knows)
         self._judging = Judging(self.knows)
         self._memory = Memory(self.knows)
         self._training = Training(self.knows)
@@ -61,6 +73,7 @@ class Twin:
     ) -> None:
         """Take images or a mark. Raises Refused for a batch that its reader cannot use."""
         offset, stream = arrived.place.offsets[0], self.knows.stream
+        stream.read_to = max(stream.read_to, offset + 1)
         if isinstance(message, StreamMarked):
             stream.mark(message.source, message.count, message.stage, offset)
             return
@@ -70,8 +83,8 @@ class Twin:
         check_batch(message, len(arrived.place.offsets), self.knows.shared.data)
         stream.take(message, offset, live=self.knows.shared.line.live)
 
-    def hear_own(self, arrived: Arrived, message: TwinState | ExemplarImage | StrategyKept) -> None:
-        """Take what this twin, or a copy of it, wrote about itself.
+    def hear_own(self, arrived: Arrived, message: OfItsOwn) -> None:
+        """Take what this twin, or a copy of it, wrote about itself, or what it is to forget.
 
         Raises Refused for what cannot be its own, and NotYet for a state that names a decision
         which was not read yet.
@@ -86,6 +99,24 @@ class Twin:
             case TwinState():
                 self._check(message)
                 self._adopt(message, arrived)
+            case Forgotten() | StreamImage() | StreamMoved():
+                self._forget(message, arrived)
+
+    def _forget(self, message: Forgotten | StreamImage | StreamMoved, arrived: Arrived) -> None:
+        """Something is forgotten, and what is not lies elsewhere. Raises Refused in a recipe."""
+        if not self.knows.shared.line.live:
+            raise Refused("out-of-line", "a recipe's stages wait for every image of their schedule")
+        match message:
+            case Forgotten():
+                self._moving.hear_request(message)
+            case StreamImage():
+                check_images(message.groups, 1, self.knows.shared.data)
+                self._moving.hear_image(message, arrived)
+            case StreamMoved():
+                self._moving.hear_moved(message)
+                passed_over, self._passed_over = self._passed_over, set()
+                for id in passed_over:
+                    self._again(id)
 
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
@@ -106,15 +137,34 @@ class Twin:
             self.knows.stream.resume(state.offset, state.trimmed, state.sources)
             for stage, source, count in state.marks:
                 self.knows.stream.mark(source, count, stage, 0)
+            self._moving.settled()
 
     # --- answering -------------------------------------------------------------------------------
 
     def answers(self) -> Iterator[Answer]:
         """What is to be done now; each thing is given once."""
+        return (self._noting(each) if isinstance(each, Do) else each for each in self._answers())
+
+    def _noting(self, do: Do) -> Do:
+        """The same work, of which is noted what was forgotten when its images were loaded."""
+
+        def prepare(library: Library) -> Task:
+            try:
+                task = do.prepare(library)
+            except LookupError:
+                self._passed_over.add(do.id)
+                raise
+            self._begun[do.id] = len(self.knows.forgotten)
+            return task
+
+        return replace(do, prepare=prepare)
+
+    def _answers(self) -> Iterator[Answer]:
         knows = self.knows
         yield from knows.diary.chores()
         if knows.shared.line.opened is None:
             return
+        yield from self._moving.answers()
         yield from self._join()
         if self._told > knows.line.number:
             return  # that has the next number, and whatever else it decides the one behind it
@@ -148,7 +198,13 @@ class Twin:
         yield Say(self.knows.topic("classes"), said)
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
-        """What follows from a finished task, unless a copy of this twin was quicker."""
+        """What follows from a finished task, unless a copy of this twin was quicker.
+
+        One that may have seen what is forgotten by now is dropped, and begun again without it.
+        """
+        if self._begun.pop(id, 0) < len(self.knows.forgotten):
+            self._again(id)
+            return
         match id[0]:
             case "judge":
                 if self._told > self.knows.line.number:  # its line goes on with that first
@@ -162,6 +218,19 @@ class Twin:
             case "prototypes":
                 yield from self._prototypes.done(int(id[2]), result)
 
+    def _again(self, id: tuple[str | int, ...]) -> None:
+        """Work came to nothing, and is begun again if it is still to be done."""
+        kind, key = id[0], int(id[2])
+        match kind:
+            case "judge":
+                self._judging.again(key)
+            case "herd":
+                self._memory.again(key)
+            case "learn":
+                self._training.again(key)
+            case "prototypes":
+                self._prototypes.again(key)
+
     @property
     def buffered(self) -> int:
         """Images of its stream that it still holds, by reference: not judged, or not settled."""
@@ -174,6 +243,7 @@ class Twin:
     def _waits(self) -> Iterator[str]:
         """In the order in which `answers` asks for it."""
         knows, line = self.knows, self.knows.line
+        yield from self._moving.waits()
         if line.stopped:
             yield f"a later program (its line stops at {line.stopped.detail})"
         elif line.number < 0:

@@ -11,6 +11,7 @@ from schemas.errors import Refused
 from schemas.messages import (
     Decision,
     ExemplarImage,
+    Forgotten,
     ImageBatch,
     Message,
     ModelUpdate,
@@ -18,7 +19,9 @@ from schemas.messages import (
     RunOpened,
     StrategyKept,
     StreamEnded,
+    StreamImage,
     StreamMarked,
+    StreamMoved,
     TeacherChosen,
     TwinDecision,
     TwinState,
@@ -27,7 +30,7 @@ from schemas.topics import Names, parted
 from schemas.updates import checked_update
 from twins.scoring import Scoring
 from twins.shared import Shared
-from twins.twin import Twin
+from twins.twin import OfItsOwn, Twin
 
 
 class Twins:
@@ -85,11 +88,10 @@ class Twins:
                 twin = self._by_topic[arrived.place.topic]
                 twin.hear_sample(arrived, sample)
                 self._stirred.add(twin.entity)
-            case TwinState() | ExemplarImage() | StrategyKept() as own:
-                self._of_this_run(own.run)
-                twin = self._by_topic[arrived.place.topic]
-                twin.hear_own(arrived, own)
-                self._stirred.add(twin.entity)
+            case TwinState() | ExemplarImage() | StrategyKept() | Forgotten() as own:
+                self._hear_own(arrived, own)
+            case StreamImage() | StreamMoved() as own:
+                self._hear_own(arrived, own)
             case TwinDecision() as verdict:
                 self._shared.verdicts.hear(self._site, verdict, arrived)
                 self._stirred.add(verdict.entity)
@@ -101,6 +103,12 @@ class Twins:
             case Decision() as decision:
                 if self._shared.line.hear(decision, arrived.hash):
                     self._went_on(decision)
+
+    def _hear_own(self, arrived: Arrived, own: OfItsOwn) -> None:
+        self._of_this_run(own.run)
+        twin = self._by_topic[arrived.place.topic]
+        twin.hear_own(arrived, own)
+        self._stirred.add(twin.entity)
 
     def _of_this_run(self, run: str) -> None:
         line = self._shared.line

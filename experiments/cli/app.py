@@ -18,6 +18,7 @@ from experiments.cli import (
     data,
     dlq,
     doctor,
+    forget,
     inject,
     live,
     looks,
@@ -198,6 +199,7 @@ looks.add_to(app)
 inject.add_to(app)
 live.add_to(app)
 operate.add_to(app)
+forget.add_to(app)
 watch.add_to(app)
 replay.add_to(app)
 topics.add_to(app)

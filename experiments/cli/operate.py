@@ -159,7 +159,8 @@ def history(
     """List the decisions of a federation or of a run: when, by whom, and what.
 
     Each stands in a line, where its number is its name: `rounds` is the aggregator's and the
-    operators', `teachers` the proxy's, and each entity's is its twin's.
+    operators', `teachers` the proxy's, and each entity's is its twin's. Under `forgotten` stands
+    what sites were asked to forget.
 
     \b
     Examples:
@@ -227,12 +228,13 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
     out.print()
     table(
         out,
-        ("entity", ">classes", ">images judged", "state"),
+        ("entity", ">classes", ">images judged", ">forgotten", "state"),
         (
             (
                 each["entity"],
                 str(len(each["classes"])),
                 str(each["judged_images"]),
+                str(each["forgotten_images"]),
                 "paused" if each["paused"] else "here" if each["here"] else "has left",
             )
             for each in told["entities"]

@@ -167,6 +167,8 @@ class Broker:
             "share.coordinator.state.topic.min.isr": insync,
             "group.initial.rebalance.delay.ms": 0,
             "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+            # How soon a segment of what was let go leaves the disk; Kafka's own is 5 minutes.
+            "log.retention.check.interval.ms": 10_000,
             # A killed node waits for its own old session to end: with Kafka's 9 s it is back after
             # twice the time.
             "broker.session.timeout.ms": 3000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +82,10 @@ class Alive:
         copies: int = 1,
         functions: Mapping[str, Function] = FAKES,
         order: Callable[[Sequence[Session]], Sequence[Session]] = list,
+        path: Path | None = None,
     ) -> None:
         self._quiet = QUIET if copies == 1 else 10 * QUIET
-        self.log = Log()
+        self.log = Log(path)
         """As it is; roles may see it otherwise."""
         log = over(self.log)
         self.now = 1000.0

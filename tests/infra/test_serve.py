@@ -33,6 +33,7 @@ from infra.promises import (
     NotYet,
     Place,
     Result,
+    Retell,
     Role,
     Say,
     Score,
@@ -1228,6 +1229,27 @@ def test_what_a_task_gives_is_told_to_its_own_role() -> None:
 
     assert [list(copy.results) for copy in copies] == [[("learn",)], [("learn",)]]
     assert keys(log, METRICS) == [f"{measured('done/learn').identity}/0"] * 2
+
+
+def test_what_was_read_is_said_again_at_once_or_not_at_all() -> None:
+    """Without a worker, before what the role says next; where a part of it is gone, nothing of
+    that is said."""
+    log = Embedded()
+    write(log, CLASSES, joined(0), joined(1))
+
+    def again(*offsets: int) -> Retell:
+        def say(library: Library) -> Iterator[Say]:
+            for offset in offsets:
+                yield Say(METRICS, measured(library.message(Place(CLASSES, (offset,))).identity))
+
+        return Retell(say)
+
+    role = Made(topics=[CLASSES], until=lambda role: len(role.heard) == 2 and not role.todo)
+    role.todo = [again(1, 0), again(0, 7), Say(METRICS, measured("next"))]
+    system(log, role).run()
+
+    said = ["EntityJoined/local/north/1", "EntityJoined/local/north/0", "next"]
+    assert keys(log, METRICS) == [f"{measured(name).identity}/0" for name in said]
 
 
 # --- all of it together ---------------------------------------------------------------------------

@@ -16,6 +16,7 @@ ENTITIES = ["hospital-a/ct", "hospital-ab/ct", "hospital-ab/mr"]
 
 A, AB = "hospital-a", "hospital-ab"
 READ, WRITE, BOTH, LET_GO = "read", "write", "read write", "read delete"
+ERASE = "read write alter-configs describe-configs"
 MAY = {
     "aggregator": {
         "rounds": BOTH, "models": BOTH, "metrics": BOTH, "dead-letters": BOTH, "teachers": READ,
@@ -31,8 +32,8 @@ MAY = {
             "rounds": READ, "models": READ, "teachers": READ, "metrics": BOTH,
             f"classes.{site}": BOTH, f"updates.{site}": BOTH, f"prototypes.{site}": WRITE,
             f"metrics.{site}": BOTH, f"dead-letters.{site}": BOTH,
-            **{f"samples.{site}.{each}": LET_GO for each in theirs},
-            **{f"twin-state.{site}.{each}": BOTH for each in theirs},
+            **{f"samples.{site}.{each}": f"{ERASE} delete" for each in theirs},
+            **{f"twin-state.{site}.{each}": ERASE for each in theirs},
         }
         for site, theirs in ((A, ["ct"]), (AB, ["ct", "mr"]))
     },
