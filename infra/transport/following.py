@@ -24,6 +24,7 @@ from schemas.errors import RunFailed
 HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (measured)
 LEAST_KEPT = 8 * 1024 * 1024
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
+GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 
@@ -151,7 +152,7 @@ class Kept:
             self._gone += before - window.size
             if over <= 0:
                 break
-        if self._gone >= self._room:
+        if self._gone >= self._room / GIVEN_BACK:
             self._gone = 0
             give_back()
 

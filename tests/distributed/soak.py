@@ -42,8 +42,10 @@ BROKER, EMPTIED = 0.45, 0.62
 """When the broker is killed and Redis emptied, as parts of the time."""
 KIBIBYTES = 1024.0
 JUDGED = 600.0  # seconds that a program must have lived before its memory is judged
-GROWN, SHARE = 5.0, 0.01
+GROWN, SHARE = 8.0, 0.01
 """Megabytes, or of what it holds, by which a program may grow in the second half of its life."""
+FLOOR = 60.0  # seconds of which the least counts: what a program works with comes and goes
+FEWEST = 3  # of those that a line is put through; of who lived shortly they are shorter
 
 
 class Held(NamedTuple):
@@ -55,7 +57,7 @@ class Held(NamedTuple):
     """Megabytes, as the two below."""
     most: float
     grown: float
-    """In the second half of its life, by the straight line that fits best."""
+    """In the second half of its life, by the straight line that fits each minute's least best."""
 
     @property
     def an_hour(self) -> float:
@@ -106,12 +108,17 @@ class Memory:
         """Program → what it held; not of one that was seen a few times only."""
         told = {}
         for name, seen in self.found.items():
-            half = seen[len(seen) // 2 :]
-            if len(half) > 5:
-                seconds, held = (np.array(each) for each in zip(*half, strict=True))
-                lived = seen[-1][0] - seen[0][0]
-                grown = float(np.polyfit(seconds, held, 1)[0]) * lived / 2
-                told[name] = Held(lived, held[-1], max(each for _, each in seen), grown)
+            lived, (last, held) = seen[-1][0] - seen[0][0], seen[-1]
+            minute = min(FLOOR, lived / 2 / FEWEST) or FLOOR
+            floor: dict[int, float] = {}
+            for at, megabytes in seen:
+                back = int((last - at) // minute)  # counted from the end, where the last is whole
+                if (back + 1) * minute <= lived / 2 + 1e-6:
+                    floor[back] = min(megabytes, floor.get(back, megabytes))
+            if len(floor) >= FEWEST:
+                back_to, least = np.array(list(floor)), np.array(list(floor.values()))
+                grown = -float(np.polyfit(back_to * minute, least, 1)[0]) * lived / 2
+                told[name] = Held(lived, held, max(each for _, each in seen), grown)
         return told
 
 

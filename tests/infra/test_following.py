@@ -145,20 +145,21 @@ class Spoken(Broker):
         )
 
 
-def test_free_memory_is_given_back_each_time_that_as_much_was_let_go_as_is_kept(
+def test_free_memory_is_given_back_each_time_that_a_quarter_of_what_is_kept_was_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Room for twenty: of a hundred that come ten at a time eighty go, so it happens four times."""
+    """Room for forty: of a hundred and forty that come five at a time a hundred go, so it happens
+    ten times."""
     times: list[None] = []
     monkeypatch.setattr(following, "give_back", lambda: times.append(None))
-    kept = Kept(20 * RECORD)
+    kept = Kept(40 * RECORD)
     broker = Broker()
     followed = Feed(broker, kept)
 
-    for number in range(10):
-        read(followed, broker, f"topic-{number}", 10)
+    for number in range(28):
+        read(followed, broker, f"topic-{number}", 5)
 
-    assert len(times) == 4
+    assert len(times) == 10
 
 
 def test_giving_memory_back_changes_nothing() -> None:
