@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import struct
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -179,8 +180,10 @@ def _forked(
             line.close()
             prepare()
             work(functions, os.fdopen(into, "rb"), os.fdopen(out, "wb"))
-        finally:
-            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     os.close(into)
     os.close(out)
     return pid

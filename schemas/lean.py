@@ -36,8 +36,9 @@ def _known(value: object) -> object:
         return tuple(map(_known, value))
     if not isinstance(value, ModelName | Participant):
         return value
-    if value not in _values:
+    known = _values.get(value)
+    if known is None:
         if len(_values) >= MOST:
             _values.clear()
-        _values[value] = _rebuilt(value)
-    return _values[value]
+        known = _values[value] = _rebuilt(value)
+    return known

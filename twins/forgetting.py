@@ -8,7 +8,7 @@ the moment on at which the request was read, whatever has been let go by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +102,18 @@ class Remains:
             yield image
 
     def let_go(
-        self, settled: Mapping[str, int], since: int, forgotten: Forgettings
+        self,
+        settled: Mapping[str, int],
+        since: int,
+        forgotten: Forgettings,
+        only: Sequence[Exemplar] = (),
     ) -> Iterator[Forget]:
-        """Those that are forgotten, or that nobody has any use for: of their class, or of all."""
-        for known, remain in list(self._images.items()):
+        """Those that are forgotten, or that nobody has any use for: of their class, or of all.
+
+        With `only`, of these alone: who hears of thousands one by one looks at each once.
+        """
+        for known in list(only or self._images):
+            remain = self._images[known]
             label = remain.image.label
             done_with = remain.image.position < max(since, settled.get(label, 0))
             if done_with or forgotten.hold(*known, label):

@@ -10,15 +10,16 @@ and how many is decided here; what is in the log already, the diary knows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.promises import Answer, Do, Library, Result, Task
 from learning.memory import budget, truncated
-from schemas.messages import ModelName, RoundClosed, RoundOpened, TwinState
+from schemas.messages import RoundClosed, RoundOpened, Tensors, TwinState
 from twins.buffer import Image
 from twins.exemplars import Exemplar, Remembered
 from twins.history import Change
@@ -31,10 +32,17 @@ _NO_HERD: Mapping[str, NDArray[Any]] = {
 }
 
 
+class Given(NamedTuple):
+    """What a change settles."""
+
+    settled: dict[str, list[Known]]
+    apart: list[Image]
+
+
 class Memory:
     """From a change to the state that says it."""
 
-    __slots__ = ("_begun", "_knows", "_said")
+    __slots__ = ("_begun", "_knows", "_prepared", "_said")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
@@ -42,6 +50,8 @@ class Memory:
         """The number of the last change that began, and needs not begin again in this process."""
         self._said = -1
         """The number of the last change of which it said a state."""
+        self._prepared: Given | None = None
+        """What a choice was given that is in work: the stream may be moved meanwhile."""
 
     def next_change(self) -> Change | None:
         """The next one that is not in this twin's state."""
@@ -54,7 +64,7 @@ class Memory:
         if isinstance(self._knows.shared.line.decisions[change.number], RoundClosed):
             yield from self._keep(change)
             return
-        self._begun = change.number
+        self._begun, self._prepared = change.number, None
         if any(self._to_settle(change).values()) or self._fresh_apart(change):
             yield Do(
                 ("herd", self._knows.entity, change.number),
@@ -96,10 +106,20 @@ class Memory:
         lets_go = self._lets_go(change)
         return change.since if lets_go else self._knows.began(change.stage).position
 
-    def _model(self, change: Change) -> ModelName | None:
-        """Whose features choose."""
-        opened = self._lets_go(change)
-        return opened.base if opened else self._knows.shared.line.judges(change.stage)
+    def _model(self, library: Library, change: Change) -> Tensors | None:
+        """The one whose features choose. Raises LookupError.
+
+        A twin that comes to it late may find the round's own base gone, of which the newest are
+        kept; of each stage the last model always is, and while it goes on the first.
+        """
+        opened, line = self._lets_go(change), self._knows.shared.line
+        if opened is None:
+            judges = line.judges(change.stage)
+            return library.model(judges) if judges else None
+        with suppress(LookupError):
+            return library.model(opened.base)
+        stage = line.stages[opened.stage]
+        return library.model(stage.closed.last if stage.closed else stage.models[0])
 
     def _to_settle(self, change: Change) -> dict[str, list[Known]]:
         """The images of each class that becomes old now, if the strategy remembers some of them.
@@ -128,15 +148,17 @@ class Memory:
 
     def _task(self, library: Library, change: Change) -> Task:
         knows, shared = self._knows, self._knows.shared
+        given = Given(self._to_settle(change), self._fresh_apart(change))
         groups = {f"class/{uid}": {"images": knows.pixels(library, images)}
-                  for uid, images in self._to_settle(change).items() if images}  # fmt: skip
+                  for uid, images in given.settled.items() if images}  # fmt: skip
         if groups:  # the first model of all may be gone, and then nobody has classes to choose of
-            model = self._model(change)
+            model = self._model(library, change)
             assert model is not None
-            groups["model"] = library.model(model)
+            groups["model"] = model
         quirks = shared.configuration.quirks
-        if apart := self._fresh_apart(change):
-            groups["apart"] = {"images": knows.pixels(library, apart)}
+        if given.apart:
+            groups["apart"] = {"images": knows.pixels(library, given.apart)}
+        self._prepared = given
         values: dict[str, object] = {"most": most(knows), "replace": 14 in quirks}
         if shared.signals:
             when, base = last_base(shared.line, change.stage - 1)
@@ -150,24 +172,31 @@ class Memory:
         if change is None or change.number != number or number != self._begun:
             return  # also what this twin asked for before it left this process and came back
         self._said = number
-        images, exemplars = self._to_settle(change), diary.named()
-        if images:
+        given = self._prepared or Given(self._to_settle(change), self._fresh_apart(change))
+        self._prepared = None
+        exemplars = diary.named()
+        if given.settled:
             exemplars = truncated(exemplars, most(self._knows))
-        for uid, its in images.items():
+        for uid, its in given.settled.items():
             herd = result.groups[f"class/{uid}"] if its else _NO_HERD
             exemplars[uid] = tuple(_named(its[i]) for i in herd["chosen"])
             for image, content in zip(exemplars[uid], herd["images"], strict=True):
                 if not diary.holds_pixels(uid, image):
                     first = number if uid in diary.settled else None
                     yield diary.say_exemplar(uid, image, content, apart=first)
-        for each, content in zip(self._fresh_apart(change), _apart_of(result), strict=True):
+        for each, content in zip(given.apart, _apart_of(result), strict=True):
             image = each.source, each.number
             if not diary.holds_pixels(each.label, image):
                 yield diary.say_exemplar(each.label, image, content, apart=number)
-        yield diary.say_state(self._state(change, exemplars, result.values.get("entropy")))
+        entropy = result.values.get("entropy")
+        yield diary.say_state(self._state(change, exemplars, given.apart, entropy))
 
     def _state(
-        self, change: Change, exemplars: dict[str, tuple[Exemplar, ...]], entropy: float | None
+        self,
+        change: Change,
+        exemplars: dict[str, tuple[Exemplar, ...]],
+        fresh: Sequence[Image],
+        entropy: float | None,
     ) -> TwinState:
         knows = self._knows
         settled, apart_to = self._settled(change), knows.diary.apart_to
@@ -183,16 +212,16 @@ class Memory:
             sources=sources,
             marks=tuple(marks),
             entropy=entropy,
-            apart=self._apart(change),
+            apart=self._apart(fresh),
             apart_to=max(apart_to, self._up_to(change)) if knows.shared.line.live else 0,
             trimmed=trimmed,
             offset=offset,
         )
 
-    def _apart(self, change: Change) -> dict[str, tuple[Exemplar, ...]]:
-        """All that is kept apart, of the stream so far."""
+    def _apart(self, fresh: Sequence[Image]) -> dict[str, tuple[Exemplar, ...]]:
+        """All that is kept apart, with what came since the last change."""
         apart = self._knows.diary.named_apart()
-        for image in self._fresh_apart(change):
+        for image in fresh:
             apart[image.label] = (*apart.get(image.label, ()), (image.source, image.number))
         return dict(sorted(apart.items()))
 

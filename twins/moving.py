@@ -42,9 +42,9 @@ class Moving:
 
     def hear_image(self, message: StreamImage, arrived: Arrived) -> None:
         """Note where an image lies that the stream does not hold any more, or soon does not."""
-        tenth = is_tenth(message.source, message.image)
-        self._knows.remains.note(message, arrived.place, tenth=tenth)
-        self._let_go()
+        known = message.source, message.image
+        self._knows.remains.note(message, arrived.place, tenth=is_tenth(*known))
+        self._let_go(known)
 
     def hear_moved(self, message: StreamMoved) -> None:
         """The stream goes on at this place; what of it was needed before was read by now."""
@@ -63,11 +63,12 @@ class Moving:
         """A newer state was adopted: it may have no use for some of them."""
         self._let_go()
 
-    def _let_go(self) -> None:
+    def _let_go(self, *only: Exemplar) -> None:
+        """See which of them go: of all, or of these alone."""
         knows = self._knows
         if len(knows.remains):
             diary = knows.diary
-            gone = knows.remains.let_go(diary.settled, diary.since, knows.forgotten)
+            gone = knows.remains.let_go(diary.settled, diary.since, knows.forgotten, only)
             knows.diary.add_chores(gone)
 
     # --- answering -------------------------------------------------------------------------------

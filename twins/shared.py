@@ -116,6 +116,8 @@ class Shared:
         another; in steps of half of `keep_images`, so that it has little to do for it."""
         if not self.line.live or self.strategy.memory == "everything":
             return 0
+        if not bounded(self.configuration):
+            return 0
         kept = self.configuration.keep_images
         step = max(1, kept // 2)
         return max(0, position - kept) // step * step
@@ -177,3 +179,11 @@ class Shared:
             for entity, place, uid in self.line.expected_in(opened.stage, opened.round):
                 expected[entity].append((place, uid))
             self.expected_in_round = dict(expected)
+
+
+def bounded(configuration: Configuration) -> bool:
+    """Whether the opening of a run speaks of `keep_images`.
+
+    One of an older program does not: its twins have kept all, and its states were made so.
+    """
+    return "keep_images" in configuration.model_fields_set

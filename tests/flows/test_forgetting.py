@@ -383,3 +383,39 @@ def test_a_twin_that_holds_only_the_newest_of_a_long_stream_forgets_what_is_left
     assert {sent[n] for n in trains} <= seen.trained()
     early = [n for n in range(800) if sent[n] in last and not is_tenth("camera", n)]
     assert len(early) <= run.configuration.memory
+
+
+def test_a_stream_is_moved_while_a_choice_is_in_work() -> None:
+    """Of a class with more tenths than are held out one of those is forgotten, as a stage begins.
+
+    While its twin chooses what it remembers it hears that its stream was moved: from here on
+    another image would be held out in its place. What was chosen is of the images it was given.
+    """
+    told: list[int] = []
+
+    def herd(task: Task) -> Result:
+        if not told and len(task.groups.get("apart", {}).get("images", ())) > 20:
+            for _ in range(5):
+                east.step()  # it reads on while a worker works
+            told.append(run.log.first(NAMES.of_entity("samples", EAST)))
+        return FAKES["herd"](task)
+
+    run = Alive(lively(), entities=(NORTH, EAST), functions={**FAKES, "herd": herd})
+    east = next(each for each in run.system.sessions if each.role is run.roles[EAST])
+    run.settle()
+    run.stream(NORTH, "012", 20)
+    run.stream(EAST, "0", 800)
+    first, steps = tenths(800)[0], east.step
+
+    def step() -> bool:
+        if not asked and "StageOpened" in run.kinds():
+            asked.append(None)
+            forget(run, EAST, first, first + 1)
+        return steps()
+
+    asked: list[None] = []
+    east.step = step  # type: ignore[method-assign]  # just before it hears that a stage begins
+    run.after(11)
+
+    assert told
+    assert run.line.stages[-1].rounds

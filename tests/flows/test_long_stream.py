@@ -9,12 +9,16 @@ from functools import cache
 import pytest
 
 from infra.transport.unkind import Unkind
-from schemas.messages import ExemplarImage, ImageBatch, ModelUpdate, RoundOpened, TwinState
+from schemas.messages import (
+    ExemplarImage, GlobalModel, ImageBatch, ModelUpdate, RoundOpened, TwinState,
+)  # fmt: skip
+from schemas.configuration import Configuration
 from schemas.topics import parted
-from tests.flows.alive import EAST, NAMES, NORTH, Alive, lively, whim
+from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, Alive, lively, whim
 from tests.flows.federation import messages
 from tests.flows.learner import FAKES
 from tests.flows.test_held_out import Seen, diary, tenths
+from twins.shared import bounded
 from twins.twins import Twins
 
 KEPT = 400
@@ -217,3 +221,54 @@ def test_copies_over_an_unkind_log_let_go_the_same(seed: int) -> None:
         assert state.since > 0
         assert {uid: len(its) for uid, its in state.exemplars.items()} == {"0": 4, "1": 4, "2": 4}
         assert held(run, entity) <= 150 + 60 + 60
+
+
+def test_a_twin_goes_on_whose_rounds_model_is_gone_when_it_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It died between a round that lets images go and its state; meanwhile the others went on for
+    more rounds than models are kept. It chooses by another model of the stage, and takes part."""
+    monkeypatch.setattr("aggregator.standing.NEWEST", 3)
+    run = Alive(lively(keep_images=60, rounds_per_stage=2), entities=(NORTH, EAST, SOUTH))
+    run.settle()
+    for entity in (NORTH, EAST, SOUTH):
+        run.stream(entity, "012", 10)
+    run.after(11)
+    for entity in (NORTH, EAST, SOUTH):
+        run.stream(entity, "01", 60)
+    while not any(part.position > 100 for part in newest(run).participants if part.entity == EAST):
+        run.system.step()
+        run.now += 0.05
+    base = newest(run).base
+    gone = run.vanish(EAST)
+    for each in [each for each in run.system._queue if each[0] is gone]:
+        run.system._queue.remove(each)
+    assert not any(state.since for state in states(run, EAST))
+    for _ in range(8):
+        for entity in (NORTH, SOUTH):
+            run.stream(entity, "01", 30)
+        run.after(61)
+    models = [each for each, _ in messages(run.log, NAMES.federation("models"))]
+    assert base.version not in [each.version for each in models if isinstance(each, GlobalModel)]
+
+    run.join(Twins(NAMES, parted(EAST)[0], run.shelf, [EAST]))
+    for _ in range(3):
+        for entity in (NORTH, EAST, SOUTH):
+            run.stream(entity, "01", 30)
+        run.after(61)
+
+    assert states(run, EAST)[-1].since > 0
+    assert EAST in [part.entity for part in newest(run).participants]
+
+
+def newest(run: Alive) -> RoundOpened:
+    """The newest round."""
+    return run.line.stages[-1].rounds[-1].opened
+
+
+def test_a_run_that_an_older_program_opened_keeps_its_streams_whole() -> None:
+    """Its opening has no such key, and its states were made without: no default may change them."""
+    opened = lively().model_dump()
+    assert bounded(Configuration.model_validate(opened))
+    del opened["keep_images"]
+    assert not bounded(Configuration.model_validate(opened))
