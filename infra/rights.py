@@ -24,9 +24,9 @@ from kafka.admin import (
 )
 
 from infra.kafka import KafkaSettings, connected
-from infra.topics import PATIENCE, in_words
+from infra.topics import PATIENCE, in_words, whose
 from schemas.errors import ConfigurationError
-from schemas.rights import CLUSTER, Grant, Kind, Operation
+from schemas.rights import CLUSTER, Cluster, Grant, Kind, Operation
 from schemas.topics import Names
 
 KINDS: dict[Kind, ResourceType] = {
@@ -94,16 +94,21 @@ class AccessList:
             wider=sorted(_told(each) for each in there if _reaches(each, ours)),
         )
 
-    def rm(self, names: Names) -> list[str]:
+    def rm(self, names: Names, cluster: Cluster | None = None) -> list[str]:
         """Withdraw all that speaks of a run's topics and groups; gives what that was.
 
+        Where site and federation are one cluster, `cluster` says of whose alone.
         Nothing where brokers keep no list. Raises ServiceError where we have no right to.
         """
         prefix = f"{names.prefix}.{names.run}."
         try:
             with in_words("change the access list"):
                 there = self._there()
-                gone = [each for each in there if _is_about(each, prefix)]
+                gone = [
+                    each
+                    for each in there
+                    if _is_about(each, prefix) and cluster in (None, _cluster(each))
+                ]
                 self._delete(gone)
         except NoList:
             return []
@@ -200,3 +205,9 @@ def _told(entry: ACL) -> str:
 def _portions(entries: Sequence[ACL]) -> Iterator[Sequence[ACL]]:
     for start in range(0, len(entries), TOGETHER):
         yield entries[start : start + TOGETHER]
+
+
+def _cluster(entry: ACL) -> Cluster | None:
+    """In which cluster an entry belongs: twins are dealt where their streams are."""
+    kind, name, _ = _named(entry)
+    return "site" if kind == "group" else whose(name)

@@ -23,7 +23,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from infra.kafka import KafkaSettings, check_copies, connected, refusal
 from schemas.errors import ConfigurationError, ServiceError
-from schemas.topics import TOPICS, Kept, Names, Topic
+from schemas.topics import TOPICS, Kept, Names, Topic, table_row
 
 Cluster = Literal["federation", "site"]
 Configs = Mapping[str, str]
@@ -233,10 +233,13 @@ class Administration:
             if name in described
         ]
 
-    def rm(self, names: Names) -> list[str]:
-        """Take a run's topics away, and all that is in them; gives their names."""
+    def rm(self, names: Names, cluster: Cluster | None = None) -> list[str]:
+        """Take a run's topics away, and all that is in them; gives their names.
+
+        Where site and federation are one cluster, `cluster` says whose alone.
+        """
         with in_words("take topics away"):
-            there = self._under(names)
+            there = [each for each in self._under(names) if cluster in (None, whose(each))]
             for some in _portions(there):
                 told = self._admin.delete_topics(list(some), raise_errors=False)["topics"]
                 _complain(told, besides=errors.UnknownTopicOrPartitionError)
@@ -385,3 +388,11 @@ def _sizes_at(broker: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         for topic in folder["topics"]:
             for partition in topic["partitions"]:
                 yield topic["name"], int(partition["partition_size"])
+
+
+def whose(topic: str) -> Cluster | None:
+    """In which cluster a topic belongs; None for what is no topic of ours."""
+    try:
+        return table_row(topic).cluster
+    except ValueError:
+        return None

@@ -260,12 +260,22 @@ class HeldOut:
         return any(isinstance(g, HeadGrown) and g.model.version == version for g in grown)
 
     def _best(self, versions: Iterable[int]) -> dict[int, tuple[float, int]]:
-        """Size of a head → accuracy and version of the first that is the best of that size."""
+        """Size of a head → accuracy and version of the first that is the best of that size.
+
+        Of those that were scored on more than half as many images as any of that size: one lucky
+        entity would hide that the others have lost.
+        """
         best: dict[int, tuple[float, int]] = {}
-        for version in sorted(versions):
+        most: dict[int, int] = {}
+        listed = sorted(versions)
+        for scored in map(self._scored.__getitem__, listed):
+            most[scored.classes] = max(scored.share.images, most.get(scored.classes, 0))
+        for version in listed:
             scored = self._scored[version]
             percent = scored.share.percent
-            if percent is not None and percent > best.get(scored.classes, (-1.0, 0))[0]:
+            if percent is None or 2 * scored.share.images <= most[scored.classes]:
+                continue
+            if percent > best.get(scored.classes, (-1.0, 0))[0]:
                 best[scored.classes] = (percent, version)
         return best
 

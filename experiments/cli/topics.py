@@ -213,30 +213,18 @@ def rm(
     """
     names = _names(run)
     wanted = (cluster,) if cluster else BOTH
-    _check_apart(cluster)
     if not yes and not _confirmed(f"Everything that the run {run} sent is lost. Go on?"):
         raise ConfigurationError("nothing was taken away; --yes does not ask")
     gone: set[str] = set()
     withdrawn: set[str] = set()
     for _, administration, service in _clusters(wanted):
-        withdrawn |= {*_withdrawn(service, names)}  # first: what we were not let we have not done
-        gone |= {*administration.rm(names)}
+        # first: what we were not let we have not done
+        withdrawn |= {*_withdrawn(service, names, cluster)}
+        gone |= {*administration.rm(names, cluster)}
     told = {
         "schema": SCHEMA, "run": run, "removed": sorted(gone), "withdrawn": sorted(withdrawn),
     }  # fmt: skip
     answer(told, as_json, lambda out: _removed(out, told))
-
-
-def _check_apart(cluster: Cluster | None) -> None:
-    """Raises ConfigurationError where only one of two clusters is meant, and they are one."""
-    from infra.settings import read_settings
-
-    settings = read_settings()
-    if cluster and settings.kafka.address == settings.site_kafka.address:
-        raise ConfigurationError(
-            f"the site's and the federation's are one cluster here, {settings.kafka.address}:"
-            f" what is only the {cluster}'s cannot be taken away alone"
-        )
 
 
 def _confirmed(question: str) -> bool:
@@ -357,12 +345,12 @@ def _listed_rights(service: Service, rights: list[Grant]) -> dict[str, list[str]
     }
 
 
-def _withdrawn(service: Service, names: Names) -> list[str]:
+def _withdrawn(service: Service, names: Names, cluster: Cluster | None) -> list[str]:
     from infra.rights import AccessList
     from infra.transport.clusters import kafka_settings
 
     with closing(AccessList(kafka_settings(service))) as access:
-        return access.rm(names)
+        return access.rm(names, cluster)
 
 
 @contextmanager

@@ -9,10 +9,15 @@ from functools import cache
 import pytest
 
 from infra.transport.unkind import Unkind
-from schemas.messages import (
-    ExemplarImage, GlobalModel, ImageBatch, ModelUpdate, RoundOpened, TwinState,
-)  # fmt: skip
 from schemas.configuration import Configuration
+from schemas.messages import (
+    ExemplarImage,
+    GlobalModel,
+    ImageBatch,
+    ModelUpdate,
+    RoundOpened,
+    TwinState,
+)  # fmt: skip
 from schemas.topics import parted
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, Alive, lively, whim
 from tests.flows.federation import messages

@@ -226,6 +226,20 @@ def test_models_are_compared_on_the_entities_that_scored_both() -> None:
     assert found.losses() == []
 
 
+def test_a_version_that_one_lucky_entity_has_scored_hides_no_loss() -> None:
+    """Both knew 90 % of version 2. Of version 3 the ward alone has spoken, and knew all; of version
+    4 the ward still knows 96 %, the icu 30 %: that is measured against version 2."""
+    both = [(WARD, 2, FINE), (ICU, 2, FINE)]
+    fallen = [(WARD, 4, [[48, 2], [2, 48]]), (ICU, 4, [[15, 35], [35, 15]])]
+    found = held([*both, (WARD, 3, [[50, 0], [0, 50]]), *fallen])
+
+    loss = found.loss(4)
+
+    assert loss is not None
+    assert loss.before == 2
+    assert loss.points == pytest.approx(27.0)
+
+
 def test_a_head_that_has_just_grown_is_not_reported() -> None:
     """Nobody has trained it, and nobody would go back behind it."""
     found = held([(WARD, 0, [[50]]), (WARD, 1, [[0, 50], [0, 50]])])
