@@ -42,7 +42,7 @@ BROKER, EMPTIED = 0.45, 0.62
 """When the broker is killed and Redis emptied, as parts of the time."""
 KIBIBYTES = 1024.0
 JUDGED = 600.0  # seconds that a program must have lived before its memory is judged
-GROWN, SHARE = 8.0, 0.01
+GROWN, SHARE = 5.0, 0.01
 """Megabytes, or of what it holds, by which a program may grow in the second half of its life."""
 FLOOR = 60.0  # seconds of which the least counts: what a program works with comes and goes
 FEWEST = 3  # of those that a line is put through; of who lived shortly they are shorter

@@ -40,7 +40,7 @@ def seen(minutes: float, megabytes: Callable[[float], float]) -> Held:
 def test_half_an_hour_tells_what_grows_from_what_was_filled(
     megabytes: Callable[[float], float], verdict: str
 ) -> None:
-    """Eight megabytes, or a hundredth, are nothing; what goes on in the second half is told."""
+    """Five megabytes, or a hundredth, are nothing; what goes on in the second half is told."""
     assert seen(30, megabytes).verdict == verdict
 
 
