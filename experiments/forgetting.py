@@ -56,16 +56,14 @@ class Federation:
     """The hash of its RunOpened."""
 
     def entity(self, name: str, site: str) -> str:
-        """The full name of an entity: the site's, or else the only one that is called so.
+        """The full name of an entity of the site, or of another one where it is said in full.
 
-        Raises ConfigurationError, naming the nearest, for one that nobody has ever streamed to.
+        What is forgotten does not come back, so no other site's is guessed. Raises
+        ConfigurationError, naming the nearest, for one that nobody has ever streamed to.
         """
-        known = sorted(self._known())
         full = name if "/" in name else f"{site}/{name}"
         parted(full)
-        alike = [each for each in known if parted(each)[1] == name]
-        if full not in known and len(alike) == 1:
-            return alike[0]
+        known = sorted(self._known())
         if full not in known:
             raise ConfigurationError(
                 f"nothing was ever streamed to {full}{nearest(full, known)}; there are streams of"

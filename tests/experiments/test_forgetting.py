@@ -10,8 +10,11 @@ import pytest
 
 from experiments.forgetting import Done, Federation, Held, forget, held, request, told
 from infra.transport.base import Transport
+from infra.transport.embedded import Embedded
+from schemas.codec import Record
 from schemas.errors import ConfigurationError, RunFailed
 from schemas.messages import Forgotten, Measured
+from schemas.topics import Names
 from tests.experiments.hands import fedtwin
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, Alive
 from tests.flows.federation import messages
@@ -186,3 +189,15 @@ def test_a_class_means_what_has_come_of_it_by_now() -> None:
     assert asked == Forgotten(
         run=federation.run, entity=EAST, label="1", images={"camera": (0, 60), "scanner": (0, 5)}
     )
+
+
+def test_no_other_sites_entity_is_guessed() -> None:
+    """The only ward is at north: who is at south and says `ward` is asked if it is meant."""
+    log, names = Embedded(), Names("spring")
+    log.append(names.of_entity("samples", "north/ward"), [Record("a", b"1")])
+    federation = Federation(log, names, "0" * 64)
+
+    with pytest.raises(ConfigurationError, match=r"streamed to south/ward.*did you mean"):
+        federation.entity("ward", "south")
+    assert federation.entity("ward", "north") == "north/ward"
+    assert federation.entity("north/ward", "south") == "north/ward"
