@@ -516,7 +516,7 @@ class Aggregator:
 
     def _publish(self, groups: Groups, name: ModelName, run: str = "") -> list[Answer]:
         """The content that a decision names, unless a sound copy is in the log already."""
-        if self._models.has(name):
+        if self._models.at_hand(name):
             return []
         message = GlobalModel(run=run or self.line.run, version=name.version, groups=groups)
         return [Say(self._models_topic, message, name.key)]

@@ -100,6 +100,10 @@ class _Anew:
         """Only what was made: what is to be made now must not be found."""
         return name in self._made
 
+    def at_hand(self, name: ModelName) -> bool:
+        """The same."""
+        return self.has(name)
+
     def names(self) -> dict[ModelName, int]:
         """Nothing is let go by a replay."""
         return {}

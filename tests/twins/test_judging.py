@@ -279,6 +279,10 @@ class Story:
         """Nobody sends an update here."""
         return False
 
+    def at_hand(self, name: ModelName) -> bool:
+        """Nobody publishes a model here."""
+        return False
+
     def names(self) -> dict[ModelName, int]:
         """Nobody lets a model go here."""
         return {}
