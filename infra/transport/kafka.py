@@ -12,7 +12,7 @@ Nothing here is for several threads. After a fork a process makes its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
@@ -62,15 +62,13 @@ class Kafka:
         self._came = False
         """Whether something came while nobody waited."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         self._hook("append:before")
-        if not records:
-            return self.end(topic)
         self._must_be_there(topic)
-        first = self._sender.send(topic, [_outgoing(each) for each in records])
+        offsets = self._sender.send(topic, map(_outgoing, records))
         self._offsets.happened()
         self._hook("append:durable")
-        return first
+        return offsets
 
     def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
         return self._sender.last(topic, [_outgoing(each) for each in records], seconds)
@@ -137,6 +135,7 @@ class Kafka:
         self._offsets.happened()
         if not self._came:
             self._followed.poll(seconds)
+            self._next_look = time.monotonic() + PAUSE
         self._came = False
 
     def close(self) -> None:
