@@ -30,6 +30,7 @@ ANSWER = 3.0  # seconds for a question: less than a program may take to stop
 FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to be taken on
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
+FETCH_BYTES = 4 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
 PAUSE = 0.002  # seconds between two looks at what came: a loop reads hundreds of topics
 MADE = 5.0  # seconds in which a topic must be there that is written to
 
@@ -121,7 +122,9 @@ class Kafka:
             self._offsets.happened()
 
     def trim(self, topic: str, before: int) -> None:
-        before = min(before, self._offsets.end(topic))
+        window = self._followed.windows.get(topic)
+        if window is None or window.next < before:  # else it was read so far
+            before = min(before, self._offsets.end(topic))
         if self.first(topic) >= before:
             return
         self._hook("trim")
@@ -135,7 +138,6 @@ class Kafka:
         self._offsets.happened()
         if not self._came:
             self._followed.poll(seconds)
-            self._next_look = time.monotonic() + PAUSE
         self._came = False
 
     def close(self) -> None:
@@ -236,6 +238,7 @@ def _consumer(settings: KafkaSettings, fetch: float) -> KafkaConsumer:
         auto_offset_reset="none",  # a place that is gone is told, never skipped
         enable_auto_commit=False,
         fetch_max_wait_ms=round(1000 * fetch),
+        max_partition_fetch_bytes=FETCH_BYTES,
         max_poll_records=10_000,
         metrics_enabled=False,
         request_timeout_ms=round(1000 * ANSWER),
