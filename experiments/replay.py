@@ -104,7 +104,7 @@ class _Anew:
         """The same."""
         return self.has(name)
 
-    def names(self) -> dict[ModelName, int]:
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
         """Nothing is let go by a replay."""
         return {}
 

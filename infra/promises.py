@@ -89,8 +89,8 @@ class Models(Protocol):
         """The same, of what can be read without asking the log where it ends: a copy that was
         written just now may be missed."""
 
-    def names(self) -> dict[ModelName, int]:
-        """Every model that the log claims to hold, and of how many pieces."""
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
+        """Every model that the log claims to hold, or of those at hand, and of how many pieces."""
 
     def drop(self, name: ModelName) -> None:
         """The model was let go."""

@@ -66,9 +66,12 @@ class Shelf:
         claims = self._claims.get(name.key, [])
         return name in self._held or any(self._sound(name, each) is not None for each in claims)
 
-    def names(self) -> dict[ModelName, int]:
-        """Every model that the topic claims to hold, and of how many pieces."""
-        while self._read_on() or self._behind:
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
+        """Every model that the topic claims to hold, and of how many pieces.
+
+        With `at_hand` those that can be read at once: a moment later there may be more.
+        """
+        while self._read_on() or (not at_hand and self._behind):
             pass
         return {
             name: max(len(place.offsets) for place in places)

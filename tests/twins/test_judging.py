@@ -283,7 +283,7 @@ class Story:
         """Nobody publishes a model here."""
         return False
 
-    def names(self) -> dict[ModelName, int]:
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
         """Nobody lets a model go here."""
         return {}
 
