@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +71,20 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
 
 def dtype_of(tensor: Tensor) -> str:
     """The tensor's dtype as it travels, such as `<f4`. Raises ValueError if it does not travel."""
-    dtype = tensor.dtype.newbyteorder("<").str
+    dtype = _called(tensor.dtype)
     if dtype not in DTYPES:
         raise ValueError(f"tensors of {tensor.dtype} do not travel, only {', '.join(DTYPES)}")
     return dtype
+
+
+@cache
+def _called(dtype: np.dtype[Any]) -> str:
+    return _little(dtype).str
+
+
+@cache
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<")
 
 
 def model_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -338,7 +349,7 @@ def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+    little = np.ascontiguousarray(tensor, _little(tensor.dtype))
     return little.reshape(-1).view(np.uint8).data
 
 
@@ -433,11 +444,14 @@ def _expect(length: int, expected: int) -> None:
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    if len(shape) > MAX_DIMENSIONS or any(
-        type(length) is not int or length < 0 for length in shape
-    ):
+    if len(shape) > MAX_DIMENSIONS:
         return False
-    return math.prod(max(length, 1) for length in shape) <= MAX_NUMBERS
+    numbers = 1
+    for length in shape:
+        if type(length) is not int or length < 0:
+            return False
+        numbers *= length or 1
+    return numbers <= MAX_NUMBERS
 
 
 def _shrinks(spec: Spec) -> bool:
