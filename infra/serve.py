@@ -523,7 +523,7 @@ class Session:
             for each in said:
                 own = list(islice(offsets, each.pieces))
                 if (read_back := self.role.wrote(each.message)) is not None:
-                    self._wrote(topic, each.hash, own, read_back)
+                    self._wrote(topic, each, own, read_back)
 
     def _made(self, topic: str, says: Iterable[Say], said: list[Said]) -> Iterator[Record]:
         """The records of what is said, and notes it: one message is made while others are sent."""
@@ -537,16 +537,16 @@ class Session:
             yield from parts
 
     def _wrote(
-        self, topic: str, hash: str, offsets: Sequence[int], read_back: Callable[[], None]
+        self, topic: str, said: Said, offsets: Sequence[int], read_back: Callable[[], None]
     ) -> None:
         """What stands right behind all that was read need not be fetched: we know what it is."""
         place = self._places.get(topic, 0)
-        if offsets != list(range(place, place + len(offsets))):
-            self._own.setdefault(topic, {})[hash] = read_back
+        if offsets != list(range(place, place + said.pieces)):
+            self._own.setdefault(topic, {})[said.hash] = read_back
             return
         self._places[topic] = offsets[-1] + 1
         if topic in self._pieces:
-            self._pieces[topic].whole(hash, offsets[-1])
+            self._pieces[topic].whole(said.hash, offsets[-1])
         read_back()
 
     def _trim(self, topic: str, before: int) -> None:
