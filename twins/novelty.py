@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+import numpy as np
 
 from schemas.configuration import Configuration
 from schemas.schedule import sorted_uids
 
 Verdict = Literal["new", "known", "suspected"]
+REFERENCES = 512  # images of known data that the entropy of a window is compared with
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,10 @@ def judged(
         return Judgement("new", enough, jump)
     suspects = jump and reference is not None and configuration.detector == "hybrid"
     return Judgement("suspected" if suspects else "known", (), jump)
+
+
+def drawn(images: Sequence[Drawn], most: int, chance: np.random.Generator) -> Sequence[Drawn]:
+    """At most so many of the images, by a draw, in their order."""
+    if len(images) <= most:
+        return images
+    return [images[i] for i in sorted(chance.choice(len(images), most, replace=False))]
