@@ -60,6 +60,8 @@ class Stage(BaseModel):
     """All entities of the stage, in the order in which they joined."""
     sampled: tuple[tuple[str, ...], ...]
     """Round by round, the entities that train."""
+    image_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Round by round, how many images a training passes; without them `local_epochs` decide."""
 
     @cached_property
     def marked(self) -> tuple[str, ...]:
@@ -87,6 +89,10 @@ class Stage(BaseModel):
             _distinct(client.classes, f"{client.entity}: class")
             if foreign := set(client.classes) - classes:
                 raise ValueError(f"{client.entity} gets {sorted(foreign)}, not of this stage")
+        if len(self.image_steps) not in (0, len(self.sampled)):
+            raise ValueError(
+                f"{len(self.sampled)} rounds, but image steps of {len(self.image_steps)}"
+            )
         for number, entities in enumerate(self.sampled):
             _distinct(entities, f"round {number}: entity")
             if strangers := set(entities) - marked:
