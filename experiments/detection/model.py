@@ -178,6 +178,8 @@ def _taught(
         epochs=configuration.rounds_per_stage * configuration.local_epochs,
         weight_decay=configuration.weight_decay,
         clip_norm=configuration.clip_norm,
+        precision=configuration.precision,
+        device=configuration.device,
     )
     return learn(lesson).weights
 

@@ -20,13 +20,18 @@ CELL = "recall, false alarms per 10,000 samples, delay in samples"
 def measured(
     configuration: Configuration, data_dir: Path, seeds: int, told: Callable[[str], None]
 ) -> dict[str, Any]:
-    """A study with all that somebody needs to repeat it. Raises what `study` raises."""
+    """A study with all that somebody needs to repeat it.
+
+    Raises what `study` raises, and ConfigurationError for what this machine cannot do.
+    """
     from experiments.detection.rules import PEERS_NEED
     from experiments.detection.study import study
     from experiments.folder import software
     from experiments.recipes import departures
+    from experiments.runner import check_machine
     from learning.repeatable import repeatable
 
+    check_machine(configuration)
     repeatable(configuration.threads)
     begun = time.perf_counter()
     found = study(configuration, data_dir, range(FIRST_SEED, FIRST_SEED + seeds), told)

@@ -19,6 +19,7 @@ from experiments.detection.study import Case, best
 from experiments.recipes import recipe
 from schemas.errors import ConfigurationError
 from tests.experiments.hands import fedtwin, told
+from tests.test_floors import ROOT
 from twins.novelty import Judgement
 
 KNOWN = [False] * 6
@@ -224,6 +225,7 @@ def test_a_number_is_chosen_by_recall_then_delay_under_a_bound_of_false_alarms()
 
 # --- the command ----------------------------------------------------------------------------------
 
+STORED = ROOT / "experiments" / "results" / "detection.jsonl"
 QUICK = ("detection", "tiny", "--seeds", "1", "-o", "images_per_class=20", "-o", "width=4")
 
 
@@ -232,6 +234,7 @@ def test_without_the_extra_our_rules_are_scored_and_what_is_missing_is_named(
 ) -> None:
     """The table, the page and the object are of the same numbers, and equal at equal seeds."""
     monkeypatch.setattr(rules, "PEERS_NEED", ("no_such_package",))
+    monkeypatch.setattr("experiments.detection.study.STREAMS", 2)
     out = tmp_path / "found"
 
     first = told(*QUICK, "--out", out)
@@ -249,3 +252,14 @@ def test_without_the_extra_our_rules_are_scored_and_what_is_missing_is_named(
     label = first["lines"][0]["scores"]["all at once"]
     assert label["recall"] == 100
     assert label["false_alarms"] == 0
+
+
+def test_the_page_shows_what_is_stored() -> None:
+    """Each stored study is a table of docs/detection.md, and there is no other."""
+    written = (ROOT / "docs" / "detection.md").read_text()
+    stored = [json.loads(line) for line in STORED.read_text().splitlines()]
+
+    assert [each["data"] for each in stored] == ["digits", "cifar100", "npz:pbc-blood.npz"]
+    assert all(page(each) in written for each in stored)
+    assert written.count("| rule | number |") == len(stored)
+    assert all(len(each["seeds"]) == 3 and each["missing"] is None for each in stored)
