@@ -1,0 +1,201 @@
+"""A comparison as files: Markdown, CSV, pictures of the curves, and a page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from experiments.figures import LIGHT, png
+from experiments.folder import write_whole
+from experiments.numbers import NOTHING
+from experiments.paper.comparison import Cell, Compared, as_json
+from experiments.paper.results import METRICS, Result
+from experiments.paper.statistics import Difference, Spread, spread
+
+HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
+            "state")  # fmt: skip
+SIDE = (
+    "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy", "rank_correlation",
+)  # fmt: skip
+COLOURS = (
+    "#1f5fa8", "#c2571a", "#14866d", "#8a3ffc", "#b3261e", "#5b6875", "#0e7490", "#a16207",
+    "#be185d", "#4d7c0f", "#1d2733", "#7c3aed", "#0369a1", "#b45309", "#15803d", "#9f1239",
+    "#475569",
+)  # fmt: skip
+MARKERS = "osD^vP*X<>hdp8H|_"
+
+
+def mean_of(spread: Spread | None) -> str:
+    """`48.9 ± 0.7`, or without a deviation where there is one value."""
+    if spread is None:
+        return NOTHING
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around}"
+
+
+def interval_of(difference: Difference | None) -> str:
+    """`-1.9 (-2.5 to -1.3)`: the mean and what holds the true one 95 times in 100."""
+    if difference is None:
+        return NOTHING
+    around = ""
+    if difference.low is not None and difference.high is not None:
+        around = f" ({difference.low:+.2f} to {difference.high:+.2f})"
+    return f"{difference.mean:+.2f}{around}"
+
+
+def words_of(cell: Cell) -> tuple[str, ...]:
+    """A row of the table as a person reads it."""
+    printed = NOTHING if cell.printed is None else f"{cell.printed.average:.2f}"
+    theirs = NOTHING if cell.theirs is None else f"{cell.theirs:+.2f}"
+    return (
+        cell.row.label, cell.row.column or NOTHING, printed, mean_of(cell.ours),
+        str(len(cell.results)), theirs, interval_of(cell.against), cell.state,
+    )  # fmt: skip
+
+
+def markdown(found: Iterable[Compared]) -> str:
+    """Every table, a heading and a grid each."""
+    parts = []
+    for each in found:
+        lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
+        if any(cell.results for cell in each.cells):
+            lines += ["", *_grid(side_headings(), side_rows(each))]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(each: Compared) -> str:
+    """Name, what it is, scale, and on which images if not the test's."""
+    on = "" if each.evaluate_on == "test" else f", scored on {each.evaluate_on} images"
+    return f"{each.table.name}: {each.table.title} (scale {each.table.scale}{on})"
+
+
+def side_headings() -> tuple[str, ...]:
+    return ("method", "setting", *(name.replace("_", " ") for name in SIDE))
+
+
+def side_rows(each: Compared) -> list[tuple[str, ...]]:
+    """What stands beside accuracy in docs/method.md 8, of the rows that were run."""
+    return [
+        (cell.row.label, cell.row.column or NOTHING, *(_side(cell.results, name) for name in SIDE))
+        for cell in each.cells
+        if cell.results
+    ]
+
+
+def _side(results: Sequence[Result], name: str) -> str:
+    values = [each.line[METRICS.get(name, name)] for each in results]
+    known = [value for value in values if value is not None]
+    return mean_of(spread(known)) if known else NOTHING
+
+
+def _grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    bar = "|" + "---|" * len(headings)
+    return [_line(headings), bar, *map(_line, rows)]
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(word.replace("|", "/") for word in words) + " |"
+
+
+def as_csv(found: Iterable[Compared]) -> str:
+    """One line for each cell of all tables."""
+    held = io.StringIO()
+    keys = [
+        "table", "scale", "metric", "evaluate_on", "method", "setting", "printed", "mean",
+        "deviation", "pairs", "printed_difference", "difference", "difference_low",
+        "difference_high", "state",
+    ]  # fmt: skip
+    writer = csv.DictWriter(held, keys, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for each in found:
+        told = as_json(each)
+        for row in told["rows"]:
+            writer.writerow({**told, **row})
+    return held.getvalue()
+
+
+def curves(each: Compared) -> Figure | None:
+    """A metric after each stage, with its deviation; theirs dashed at the paper's scale."""
+    shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
+    if not any(cell.stages for cell in shown):
+        return None
+    theme = LIGHT
+    figure = Figure(figsize=(9.6, 4.6))
+    axes = figure.add_subplot()
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    for cell in shown:
+        place = each.cells.index(cell) % len(COLOURS)
+        name = " ".join(filter(None, (cell.row.label, cell.row.column)))
+        style: dict[str, Any] = {"color": COLOURS[place], "markersize": 4.5}
+        if cell.stages:
+            means = [stage.mean for stage in cell.stages]
+            bars = [stage.deviation or 0.0 for stage in cell.stages]
+            axes.errorbar(
+                range(len(means)),
+                means,
+                bars,
+                label=name,
+                marker=MARKERS[place],
+                capsize=2,
+                **style,
+            )
+        if each.table.scale == "paper" and cell.printed and cell.printed.stages:
+            axes.plot(cell.printed.stages, linestyle="--", label=f"{name}, paper", **style)
+    axes.set_xlabel("stage", color=theme.muted)
+    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=theme.muted)
+    axes.set_xticks(range(max(len(cell.stages) for cell in shown)))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def write(found: Sequence[Compared], out: Path) -> list[Path]:
+    """report.html, .md and .csv, and a PNG for each table with curves; gives their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    for each in found:
+        figure = curves(each)
+        if figure is not None:
+            pictures[f"{each.table.name}-{each.table.scale}"] = png(figure)
+    page = _page(found, pictures)
+    files = {
+        "report.html": page.encode(),
+        "report.md": markdown(found).encode(),
+        "report.csv": as_csv(found).encode(),
+        **{f"{name}.png": content for name, content in pictures.items()},
+    }
+    for name, content in files.items():
+        write_whole(out / name, content)
+    return [out / name for name in files]
+
+
+def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
+    environment = Environment(
+        loader=PackageLoader("experiments"), autoescape=select_autoescape(["html"])
+    )
+    shown = [
+        {
+            "heading": heading(each),
+            "headings": HEADINGS,
+            "rows": [words_of(cell) for cell in each.cells],
+            "side_headings": side_headings(),
+            "side": side_rows(each),
+            "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
+            "commands": sorted({
+                run.line["command"] for cell in each.cells for run in cell.results
+            }),
+        }
+        for each in found
+    ]  # fmt: skip
+    return environment.get_template("comparison.html").render(tables=shown)
+
+
+def _uri(content: bytes | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
