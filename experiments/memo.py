@@ -35,8 +35,8 @@ MEMORY = "FEDTWIN_TRAININGS"
 """Of the environment: the folder."""
 LEARN = "learn"
 COMMON = (
-    "seed", "threads", "local_epochs", "batch_size", "weight_decay", "clip_norm", "precision", "device",
-    "width", "wire", "agg_weight",
+    "seed", "threads", "local_epochs", "batch_size", "weight_decay", "clip_norm", "precision",
+    "device", "width", "wire", "agg_weight",
 )  # fmt: skip
 """What a training takes from the configuration besides its method."""
 
