@@ -225,7 +225,7 @@ def test_a_number_is_chosen_by_recall_then_delay_under_a_bound_of_false_alarms()
 
 # --- the command ----------------------------------------------------------------------------------
 
-STORED = ROOT / "experiments" / "results" / "detection.jsonl"
+STORED = ROOT / "experiments" / "results" / "detection" / "studies.jsonl"
 QUICK = ("detection", "tiny", "--seeds", "1", "-o", "images_per_class=20", "-o", "width=4")
 
 
