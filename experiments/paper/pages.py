@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from experiments.figures import LIGHT, png
 from experiments.folder import write_whole
 from experiments.numbers import NOTHING
-from experiments.paper.comparison import Cell, Compared, as_json
+from experiments.paper.comparison import Cell, Compared, as_json, compared, states
 from experiments.paper.results import METRICS, Result
 from experiments.paper.statistics import Difference, Spread, spread
+from experiments.paper.tables import TABLES, table
 
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
             "state")  # fmt: skip
@@ -199,3 +200,20 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
 
 def _uri(content: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
+
+
+def overview(known: Sequence[Result]) -> str:
+    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
+    rows = []
+    for name in TABLES:
+        if not name.startswith("table"):
+            continue
+        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
+        counted = [
+            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
+            for each in at
+        ]
+        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
+        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
+    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+    return "\n".join(_grid(headings, rows)) + "\n"

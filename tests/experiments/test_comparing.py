@@ -316,3 +316,10 @@ def test_the_object_holds_what_a_program_needs(shown: Compared) -> None:
     assert lga["model_sha256"] == {str(seed): f"lga-{seed}" for seed in (2021, 2022, 2023)}
     assert lga["difference_low"] == pytest.approx(0.95, abs=0.01)
     assert lga["printed_stages"] == []
+
+
+def test_the_readme_shows_the_state_of_all_tables() -> None:
+    """As it follows from the results that come with the program."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+
+    assert pages.overview(stored()) in readme
