@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from experiments.figures import LIGHT, png
 from experiments.folder import write_whole
 from experiments.numbers import NOTHING
-from experiments.paper.comparison import Cell, Compared, as_json
+from experiments.paper.comparison import Cell, Compared, as_json, compared, states
 from experiments.paper.results import METRICS, Result
 from experiments.paper.statistics import Difference, Spread, spread
+from experiments.paper.tables import TABLES, table
 
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
             "state")  # fmt: skip
@@ -123,14 +124,16 @@ def as_csv(found: Iterable[Compared]) -> str:
 
 
 def curves(each: Compared) -> Figure | None:
-    """A metric after each stage, with its deviation; theirs dashed at the paper's scale."""
+    """A metric by share of the classes seen, with its deviation; dashed the paper's, if printed.
+
+    Stages of ours and theirs are not equally many, so both go from the first stage to all classes.
+    """
     shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
     if not any(cell.stages for cell in shown):
         return None
-    theme = LIGHT
     figure = Figure(figsize=(9.6, 4.6))
     axes = figure.add_subplot()
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
     for cell in shown:
         place = each.cells.index(cell) % len(COLOURS)
         name = " ".join(filter(None, (cell.row.label, cell.row.column)))
@@ -138,22 +141,21 @@ def curves(each: Compared) -> Figure | None:
         if cell.stages:
             means = [stage.mean for stage in cell.stages]
             bars = [stage.deviation or 0.0 for stage in cell.stages]
-            axes.errorbar(
-                range(len(means)),
-                means,
-                bars,
-                label=name,
-                marker=MARKERS[place],
-                capsize=2,
-                **style,
-            )
-        if each.table.scale == "paper" and cell.printed and cell.printed.stages:
-            axes.plot(cell.printed.stages, linestyle="--", label=f"{name}, paper", **style)
-    axes.set_xlabel("stage", color=theme.muted)
-    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=theme.muted)
-    axes.set_xticks(range(max(len(cell.stages) for cell in shown)))
+            style |= {"marker": MARKERS[place], "label": name}
+            axes.errorbar(_seen(means), means, bars, capsize=2, **style)
+        if cell.printed and cell.printed.stages:
+            theirs = cell.printed.stages
+            style |= {"marker": "", "label": f"{name}, paper"}
+            axes.plot(_seen(theirs), theirs, linestyle="--", linewidth=1, **style)
+    axes.set_xlabel("classes seen, % of all", color=LIGHT.muted)
+    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=LIGHT.muted)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _seen(stages: Sequence[float]) -> list[float]:
+    """Percent of all classes that have been seen at the end of each stage."""
+    return [100 * (stage + 1) / len(stages) for stage in range(len(stages))]
 
 
 def write(found: Sequence[Compared], out: Path) -> list[Path]:
@@ -199,3 +201,20 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
 
 def _uri(content: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
+
+
+def overview(known: Sequence[Result]) -> str:
+    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
+    rows = []
+    for name in TABLES:
+        if not name.startswith("table"):
+            continue
+        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
+        counted = [
+            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
+            for each in at
+        ]
+        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
+        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
+    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+    return "\n".join(_grid(headings, rows)) + "\n"

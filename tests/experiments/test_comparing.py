@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.paper import pages, results
@@ -308,6 +309,27 @@ def test_files_say_the_same_as_the_table(shown: Compared, tmp_path: Path) -> Non
     assert written["table2-bench.png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_lie_over_those_of_the_paper() -> None:
+    """Figure 4: FedKA's two stages at 50 and 100 % of the classes, over the paper's ten.
+
+    Of methods whose stages the paper does not print there is ours alone.
+    """
+    figure = table("figure4", "bench")
+    runs = [
+        line(recipe("bench", overrides={"strategy": name, "seed": 2021}), 60.0, 40.0)
+        for name in ("fedka", "glfc")
+    ]
+    drawn = pages.curves(compared(figure, runs))
+    assert drawn is not None
+    (axes,) = drawn.axes
+    theirs = {each.get_label(): np.array(each.get_xydata()).tolist() for each in axes.get_lines()}
+
+    assert {"FedKA", "GLFC"} <= set(axes.get_legend_handles_labels()[1])
+    assert theirs["FedKA, paper"][0] == [10.0, 78.90]
+    assert theirs["FedKA, paper"][-1] == [100.0, 61.15]
+    assert "GLFC, paper" not in theirs
+
+
 def test_the_object_holds_what_a_program_needs(shown: Compared) -> None:
     """It is JSON, names each model, and gives the interval."""
     told = json.loads(json.dumps(as_json(shown)))
@@ -316,3 +338,10 @@ def test_the_object_holds_what_a_program_needs(shown: Compared) -> None:
     assert lga["model_sha256"] == {str(seed): f"lga-{seed}" for seed in (2021, 2022, 2023)}
     assert lga["difference_low"] == pytest.approx(0.95, abs=0.01)
     assert lga["printed_stages"] == []
+
+
+def test_the_readme_shows_the_state_of_all_tables() -> None:
+    """As it follows from the results that come with the program."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+
+    assert pages.overview(stored()) in readme
