@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -25,6 +27,14 @@ HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "h
 SIDE = (
     "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy", "rank_correlation",
 )  # fmt: skip
+PHASES: dict[str, tuple[str, ...]] = {
+    "training": ("learn",),
+    "prototypes": ("prototypes", "reconstruct", "score"),
+    "memory": ("herd",),
+    "detection": ("judge",),
+    "evaluation": ("evaluate",),
+}
+"""Of a run's measured seconds; what is in none of them is `the rest`."""
 COLOURS = (
     "#1f5fa8", "#c2571a", "#14866d", "#8a3ffc", "#b3261e", "#5b6875", "#0e7490", "#a16207",
     "#be185d", "#4d7c0f", "#1d2733", "#7c3aed", "#0369a1", "#b45309", "#15803d", "#9f1239",
@@ -68,6 +78,7 @@ def markdown(found: Iterable[Compared]) -> str:
         lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
         if any(cell.results for cell in each.cells):
             lines += ["", *_grid(side_headings(), side_rows(each))]
+            lines += ["", *_grid(cost_headings(), cost_rows(each))]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -92,9 +103,54 @@ def side_rows(each: Compared) -> list[tuple[str, ...]]:
 
 
 def _side(results: Sequence[Result], name: str) -> str:
-    values = [each.line[METRICS.get(name, name)] for each in results]
-    known = [value for value in values if value is not None]
+    known = _known(each.line[METRICS.get(name, name)] for each in results)
     return mean_of(spread(known)) if known else NOTHING
+
+
+def cost_headings() -> tuple[str, ...]:
+    return ("method", "setting", "seconds", *(f"{name} %" for name in PHASES), "the rest %",
+            "images/s, training")  # fmt: skip
+
+
+def cost_rows(each: Compared) -> list[tuple[str, ...]]:
+    """What the runs of a row took together, by phase: work of all processes, in percent."""
+    rows = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        seconds = Counter[str]()
+        for run in cell.results:
+            seconds.update(run.line["seconds"])
+        total, images = seconds.total(), sum(run.line["images"] for run in cell.results)
+        shares = [sum(seconds[phase] for phase in phases) / total for phases in PHASES.values()]
+        rows.append((
+            cell.row.label, cell.row.column or NOTHING, f"{total:.0f}",
+            *(f"{100 * share:.1f}" for share in [*shares, 1 - sum(shares)]),
+            f"{images / seconds['learn']:.0f}",
+        ))  # fmt: skip
+    return rows
+
+
+def matrices(each: Compared) -> list[tuple[str, list[list[str]]]]:
+    """Of each row that was run its accuracy matrix, the mean over seeds: a[t][j] in percent."""
+    found = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        of_runs = [run.line["matrix"] for run in cell.results]
+        mean = [
+            [
+                mean_of(Spread(1, fmean(known), None)) if (known := _known(values)) else NOTHING
+                for values in zip(*rows, strict=False)
+            ]
+            for rows in zip(*of_runs, strict=False)
+        ]
+        found.append((" ".join(filter(None, (cell.row.label, cell.row.column))), mean))
+    return found
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -189,6 +245,9 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
             "rows": [words_of(cell) for cell in each.cells],
             "side_headings": side_headings(),
             "side": side_rows(each),
+            "cost_headings": cost_headings(),
+            "costs": cost_rows(each),
+            "matrices": matrices(each),
             "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
             "commands": sorted({
                 run.line["command"] for cell in each.cells for run in cell.results

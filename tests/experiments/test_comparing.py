@@ -144,6 +144,9 @@ def line(own: Configuration, *accuracies: float, on: str = "test") -> Result:
         "backward_transfer": -5.0,
         "new_class_accuracy": 50.0,
         "rank_correlation": None,
+        "matrix": [accuracies[: stage + 1] for stage in range(len(accuracies))],
+        "images": 1000,
+        "seconds": {"learn": 10.0, "judge": 4.0, "log": 6.0},
         "stages": [{"accuracy": value, "macro_f1": value / 2} for value in accuracies],
     }
     return Result(told)
@@ -307,6 +310,19 @@ def test_files_say_the_same_as_the_table(shown: Compared, tmp_path: Path) -> Non
     assert "fedtwin run bench --strategy lga --seed 2023" in page
     assert "data:image/png;base64," in page
     assert written["table2-bench.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_where_the_time_went_is_told_of_each_method(shown: Compared) -> None:
+    """Three runs of 20 seconds each, half of it training at 100 images a second, a fifth judging."""
+    rows = {row[0]: row for row in pages.cost_rows(shown)}
+
+    assert rows["LGA"] == ("LGA", "-", "60", "50.0", "0.0", "0.0", "20.0", "0.0", "30.0", "100")
+    assert set(rows) == {"LGA", "FedKA"}
+
+
+def test_a_matrix_is_the_mean_over_seeds(shown: Compared) -> None:
+    """FedKA: 60, 62, 64 after stage 0; and of 40, 42, 44 behind the same first column after 1."""
+    assert dict(pages.matrices(shown))["FedKA"] == [["62.00"], ["62.00", "42.00"]]
 
 
 def test_curves_lie_over_those_of_the_paper() -> None:
