@@ -313,7 +313,7 @@ def test_files_say_the_same_as_the_table(shown: Compared, tmp_path: Path) -> Non
 
 
 def test_where_the_time_went_is_told_of_each_method(shown: Compared) -> None:
-    """Three runs of 20 seconds each, half of it training at 100 images a second, a fifth judging."""
+    """Three runs of 20 seconds, half of it training at 100 images a second, a fifth judging."""
     rows = {row[0]: row for row in pages.cost_rows(shown)}
 
     assert rows["LGA"] == ("LGA", "-", "60", "50.0", "0.0", "0.0", "20.0", "0.0", "30.0", "100")
