@@ -22,7 +22,7 @@ from learning.training import learn
 from producers.datasets import load
 from producers.images import Dataset, Part
 from schemas.configuration import Configuration
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, RunFailed
 from schemas.seeds import generator
 from twins.learner import transform_of
 from twins.novelty import REFERENCES, drawn
@@ -131,7 +131,8 @@ def divided(data: Dataset, configuration: Configuration, seed: int) -> Split:
 def learned(data: Dataset, configuration: Configuration, seed: int) -> Learned:
     """Learn a stage, and the next with exemplars of the one before.
 
-    By plain training, for as many epochs as a recipe's stage has. Raises what `divided` raises.
+    By plain training, for as many epochs as a recipe's stage has. Raises what `divided` raises, and
+    RunFailed for a model whose answers are not finite.
     """
     split = divided(data, configuration, seed)
     channels = data.train.images.shape[1]
@@ -145,6 +146,11 @@ def learned(data: Dataset, configuration: Configuration, seed: int) -> Learned:
         )
         weights = grown(weights, split.size, generator(seed, "init_rows", stage=stage))
         weights = _taught(weights, has, data, split, configuration, stage, seed)
+        if not np.isfinite(_logits(weights, current.images, data)).all():
+            raise RunFailed(
+                f"seed {seed}, stage {stage}: the model's answers are not finite; take a lower"
+                f" learning_rate than {configuration.learning_rate:g}"
+            )
         exemplars = _exemplars(weights, current, data, configuration.memory)
     return Learned(data, split, weights, has, seed)
 

@@ -254,6 +254,15 @@ def test_without_the_extra_our_rules_are_scored_and_what_is_missing_is_named(
     assert label["false_alarms"] == 0
 
 
+def test_a_model_that_diverged_is_no_basis_for_scores() -> None:
+    """One line that names seed, stage and rate; exit code 1, as of a run."""
+    answered = fedtwin(*QUICK, "-o", "learning_rate=1e30")
+
+    assert answered.exit_code == 1
+    assert answered.stderr.startswith("fedtwin: seed 2021, stage 0: the model's answers are not")
+    assert "learning_rate than 1e+30" in answered.stderr
+
+
 def test_the_page_shows_what_is_stored() -> None:
     """Each stored study is a table of docs/detection.md, and there is no other."""
     written = (ROOT / "docs" / "detection.md").read_text()
