@@ -12,9 +12,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.seeds import generator
 from schemas.topics import ENTITY
@@ -80,6 +87,14 @@ class Stage(BaseModel):
     def holders(self, uid: str) -> tuple[str, ...]:
         """The entities to which a class's images stream."""
         return tuple(client.entity for client in self.clients if uid in client.classes)
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `image_steps` where there are none: the bytes of a stage stay what they were."""
+        values: dict[str, Any] = plain(self)
+        if not self.image_steps:
+            values.pop("image_steps", None)
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

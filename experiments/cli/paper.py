@@ -157,9 +157,14 @@ def report(
       fedtwin report table2 table11
       fedtwin report all --out comparison
       fedtwin report table2 runs/bench-fedka-2021 --json
+      fedtwin report overview                  # a line for each table, as Markdown
     """
     from experiments.paper import pages
+    from experiments.paper.results import stored
 
+    if names == ["overview"]:
+        print(pages.overview(stored(results)), end="")
+        return
     folders = [Path(name) for name in names if Path(name).is_dir()]
     found = [name for name in names if not Path(name).is_dir()]
     tables = _tables(found, scale, overrides(own or ()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -15,15 +17,24 @@ from matplotlib.figure import Figure
 from experiments.figures import LIGHT, png
 from experiments.folder import write_whole
 from experiments.numbers import NOTHING
-from experiments.paper.comparison import Cell, Compared, as_json
+from experiments.paper.comparison import Cell, Compared, as_json, compared, states
 from experiments.paper.results import METRICS, Result
 from experiments.paper.statistics import Difference, Spread, spread
+from experiments.paper.tables import TABLES, table
 
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
             "state")  # fmt: skip
 SIDE = (
     "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy", "rank_correlation",
 )  # fmt: skip
+PHASES: dict[str, tuple[str, ...]] = {
+    "training": ("learn",),
+    "prototypes": ("prototypes", "reconstruct", "score"),
+    "memory": ("herd",),
+    "detection": ("judge",),
+    "evaluation": ("evaluate",),
+}
+"""Of a run's measured seconds; what is in none of them is `the rest`."""
 COLOURS = (
     "#1f5fa8", "#c2571a", "#14866d", "#8a3ffc", "#b3261e", "#5b6875", "#0e7490", "#a16207",
     "#be185d", "#4d7c0f", "#1d2733", "#7c3aed", "#0369a1", "#b45309", "#15803d", "#9f1239",
@@ -67,6 +78,7 @@ def markdown(found: Iterable[Compared]) -> str:
         lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
         if any(cell.results for cell in each.cells):
             lines += ["", *_grid(side_headings(), side_rows(each))]
+            lines += ["", *_grid(cost_headings(), cost_rows(each))]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -91,9 +103,54 @@ def side_rows(each: Compared) -> list[tuple[str, ...]]:
 
 
 def _side(results: Sequence[Result], name: str) -> str:
-    values = [each.line[METRICS.get(name, name)] for each in results]
-    known = [value for value in values if value is not None]
+    known = _known(each.line[METRICS.get(name, name)] for each in results)
     return mean_of(spread(known)) if known else NOTHING
+
+
+def cost_headings() -> tuple[str, ...]:
+    return ("method", "setting", "seconds", *(f"{name} %" for name in PHASES), "the rest %",
+            "images/s, training")  # fmt: skip
+
+
+def cost_rows(each: Compared) -> list[tuple[str, ...]]:
+    """What the runs of a row took together, by phase: work of all processes, in percent."""
+    rows = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        seconds = Counter[str]()
+        for run in cell.results:
+            seconds.update(run.line["seconds"])
+        total, images = seconds.total(), sum(run.line["images"] for run in cell.results)
+        shares = [sum(seconds[phase] for phase in phases) / total for phases in PHASES.values()]
+        rows.append((
+            cell.row.label, cell.row.column or NOTHING, f"{total:.0f}",
+            *(f"{100 * share:.1f}" for share in [*shares, 1 - sum(shares)]),
+            f"{images / seconds['learn']:.0f}",
+        ))  # fmt: skip
+    return rows
+
+
+def matrices(each: Compared) -> list[tuple[str, list[list[str]]]]:
+    """Of each row that was run its accuracy matrix, the mean over seeds: a[t][j] in percent."""
+    found = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        of_runs = [run.line["matrix"] for run in cell.results]
+        mean = [
+            [
+                mean_of(Spread(1, fmean(known), None)) if (known := _known(values)) else NOTHING
+                for values in zip(*rows, strict=False)
+            ]
+            for rows in zip(*of_runs, strict=False)
+        ]
+        found.append((" ".join(filter(None, (cell.row.label, cell.row.column))), mean))
+    return found
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -123,14 +180,16 @@ def as_csv(found: Iterable[Compared]) -> str:
 
 
 def curves(each: Compared) -> Figure | None:
-    """A metric after each stage, with its deviation; theirs dashed at the paper's scale."""
+    """A metric by share of the classes seen, with its deviation; dashed the paper's, if printed.
+
+    Stages of ours and theirs are not equally many, so both go from the first stage to all classes.
+    """
     shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
     if not any(cell.stages for cell in shown):
         return None
-    theme = LIGHT
     figure = Figure(figsize=(9.6, 4.6))
     axes = figure.add_subplot()
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
     for cell in shown:
         place = each.cells.index(cell) % len(COLOURS)
         name = " ".join(filter(None, (cell.row.label, cell.row.column)))
@@ -138,22 +197,21 @@ def curves(each: Compared) -> Figure | None:
         if cell.stages:
             means = [stage.mean for stage in cell.stages]
             bars = [stage.deviation or 0.0 for stage in cell.stages]
-            axes.errorbar(
-                range(len(means)),
-                means,
-                bars,
-                label=name,
-                marker=MARKERS[place],
-                capsize=2,
-                **style,
-            )
-        if each.table.scale == "paper" and cell.printed and cell.printed.stages:
-            axes.plot(cell.printed.stages, linestyle="--", label=f"{name}, paper", **style)
-    axes.set_xlabel("stage", color=theme.muted)
-    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=theme.muted)
-    axes.set_xticks(range(max(len(cell.stages) for cell in shown)))
+            style |= {"marker": MARKERS[place], "label": name}
+            axes.errorbar(_seen(means), means, bars, capsize=2, **style)
+        if cell.printed and cell.printed.stages:
+            theirs = cell.printed.stages
+            style |= {"marker": "", "label": f"{name}, paper"}
+            axes.plot(_seen(theirs), theirs, linestyle="--", linewidth=1, **style)
+    axes.set_xlabel("classes seen, % of all", color=LIGHT.muted)
+    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=LIGHT.muted)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _seen(stages: Sequence[float]) -> list[float]:
+    """Percent of all classes that have been seen at the end of each stage."""
+    return [100 * (stage + 1) / len(stages) for stage in range(len(stages))]
 
 
 def write(found: Sequence[Compared], out: Path) -> list[Path]:
@@ -187,6 +245,9 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
             "rows": [words_of(cell) for cell in each.cells],
             "side_headings": side_headings(),
             "side": side_rows(each),
+            "cost_headings": cost_headings(),
+            "costs": cost_rows(each),
+            "matrices": matrices(each),
             "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
             "commands": sorted({
                 run.line["command"] for cell in each.cells for run in cell.results
@@ -199,3 +260,20 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
 
 def _uri(content: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
+
+
+def overview(known: Sequence[Result]) -> str:
+    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
+    rows = []
+    for name in TABLES:
+        if not name.startswith("table"):
+            continue
+        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
+        counted = [
+            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
+            for each in at
+        ]
+        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
+        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
+    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+    return "\n".join(_grid(headings, rows)) + "\n"

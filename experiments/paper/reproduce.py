@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -135,7 +134,7 @@ class Machine:
         """End what goes on; each run can be gone on with."""
         for _, process in self._running.values():
             with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # not SIGINT, which a shell may have them ignore
         for _, process in self._running.values():
             try:
                 process.wait(PATIENCE)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.paper import pages, results
@@ -143,6 +144,9 @@ def line(own: Configuration, *accuracies: float, on: str = "test") -> Result:
         "backward_transfer": -5.0,
         "new_class_accuracy": 50.0,
         "rank_correlation": None,
+        "matrix": [accuracies[: stage + 1] for stage in range(len(accuracies))],
+        "images": 1000,
+        "seconds": {"learn": 10.0, "judge": 4.0, "log": 6.0},
         "stages": [{"accuracy": value, "macro_f1": value / 2} for value in accuracies],
     }
     return Result(told)
@@ -308,6 +312,40 @@ def test_files_say_the_same_as_the_table(shown: Compared, tmp_path: Path) -> Non
     assert written["table2-bench.png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_where_the_time_went_is_told_of_each_method(shown: Compared) -> None:
+    """Three runs of 20 seconds, half of it training at 100 images a second, a fifth judging."""
+    rows = {row[0]: row for row in pages.cost_rows(shown)}
+
+    assert rows["LGA"] == ("LGA", "-", "60", "50.0", "0.0", "0.0", "20.0", "0.0", "30.0", "100")
+    assert set(rows) == {"LGA", "FedKA"}
+
+
+def test_a_matrix_is_the_mean_over_seeds(shown: Compared) -> None:
+    """FedKA: 60, 62, 64 after stage 0; and of 40, 42, 44 behind the same first column after 1."""
+    assert dict(pages.matrices(shown))["FedKA"] == [["62.00"], ["62.00", "42.00"]]
+
+
+def test_curves_lie_over_those_of_the_paper() -> None:
+    """Figure 4: FedKA's two stages at 50 and 100 % of the classes, over the paper's ten.
+
+    Of methods whose stages the paper does not print there is ours alone.
+    """
+    figure = table("figure4", "bench")
+    runs = [
+        line(recipe("bench", overrides={"strategy": name, "seed": 2021}), 60.0, 40.0)
+        for name in ("fedka", "glfc")
+    ]
+    drawn = pages.curves(compared(figure, runs))
+    assert drawn is not None
+    (axes,) = drawn.axes
+    theirs = {each.get_label(): np.array(each.get_xydata()).tolist() for each in axes.get_lines()}
+
+    assert {"FedKA", "GLFC"} <= set(axes.get_legend_handles_labels()[1])
+    assert theirs["FedKA, paper"][0] == [10.0, 78.90]
+    assert theirs["FedKA, paper"][-1] == [100.0, 61.15]
+    assert "GLFC, paper" not in theirs
+
+
 def test_the_object_holds_what_a_program_needs(shown: Compared) -> None:
     """It is JSON, names each model, and gives the interval."""
     told = json.loads(json.dumps(as_json(shown)))
@@ -316,3 +354,10 @@ def test_the_object_holds_what_a_program_needs(shown: Compared) -> None:
     assert lga["model_sha256"] == {str(seed): f"lga-{seed}" for seed in (2021, 2022, 2023)}
     assert lga["difference_low"] == pytest.approx(0.95, abs=0.01)
     assert lga["printed_stages"] == []
+
+
+def test_the_readme_shows_the_state_of_all_tables() -> None:
+    """As it follows from the results that come with the program."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+
+    assert pages.overview(stored()) in readme

@@ -59,7 +59,8 @@ def test_a_table_is_run_once_and_stored(tmp_path: Path) -> None:
 def test_what_is_stopped_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in the midst of a run: its folder stays, and the same command sees it through."""
     begun = subprocess.Popen(
-        words(*reproduce(tmp_path, "fedavg")), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        words(*reproduce(tmp_path, "fedavg")),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
     work = tmp_path / "work"

@@ -20,6 +20,7 @@ from learning.nets import from_weights
 from learning.shapes import HEAD_BIAS, Weights, first_model, grown, is_parameter
 from learning.strategies.fedavg import FEDAVG
 from learning.strategies.fedcurv import FEDCURV, FISHER, PULL
+from learning.strategies.fedka import FEDKA
 from learning.strategies.fedntd import FEDNTD
 from learning.strategies.fedprox import FEDPROX
 from learning.strategies.flwf2t import FLWF2T, earlier_model
@@ -28,7 +29,7 @@ from learning.strategies.paddings import padded
 from learning.strategies.scaffold import SCAFFOLD
 from learning.strategies.strategy import MODEL, RoundMean, Strategy
 from learning.training import learn
-from tests.learning.lessons import first_stage, same
+from tests.learning.lessons import first_stage, lesson, same
 from tests.paper.test_objectives import JOINT as KL_OF_OLD_ROWS
 from tests.paper.test_objectives import ROWS, D
 
@@ -314,6 +315,21 @@ def test_upper_bounds_are_fine_tuning_that_keeps_all_images() -> None:
     """And the oracle is one node."""
     assert replace(JOINT, name="fedavg", memory="none") == FEDAVG
     assert replace(ORACLE, name="joint", pooled=False) == JOINT
+
+
+def test_fedka_without_its_terms_is_fine_tuning_with_a_memory() -> None:
+    """alpha 1, beta and gamma 0, no weight: on the same images the same bytes."""
+    bare = FEDKA.under(alpha=1.0, beta=0.0, gamma=0.0, weight="none")
+
+    assert same(learn(lesson(bare)).weights, learn(lesson("fedavg")).weights)
+
+
+def test_fedka_in_the_first_stage_is_plain_training_at_twice_the_rate() -> None:
+    """2 L_CE, and every weight 1: a step of 2 g at rate 0.1 is a step of g at 0.2, bit for bit."""
+    hers = learn(first_stage("fedka", learning_rate=0.1, weight_decay=0.0))
+    plain = learn(first_stage("fedavg", learning_rate=0.2, weight_decay=0.0))
+
+    assert same(hers.weights, plain.weights)
 
 
 def test_image_steps_take_the_place_of_epochs() -> None:
