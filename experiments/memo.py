@@ -29,7 +29,7 @@ from infra.workers import Function
 from learning.strategies.choice import chosen
 from schemas.codec import plain, read_plain
 from schemas.configuration import Configuration
-from schemas.errors import Refused
+from schemas.errors import FedtwinError, Refused
 
 MEMORY = "FEDTWIN_TRAININGS"
 """Of the environment: the folder."""
@@ -61,8 +61,11 @@ class _Remembering:
         with suppress(FileNotFoundError, Refused):
             return Result(*read_plain(file.read_bytes()))
         result = self._train(task)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, bytes(plain(result.values, result.groups)))
+        with suppress(FedtwinError, OSError):  # what is not written down is made again
+            self._folder.mkdir(parents=True, exist_ok=True)
+            own = self._folder / f"{name}.{os.getpid()}"  # another run may write the same training
+            write_whole(own, bytes(plain(result.values, result.groups)))
+            own.replace(file)
         return result
 
 

@@ -24,12 +24,12 @@ def images_per_class(configuration: Configuration, dataset: Dataset) -> dict[str
 
 def bursts(schedule: Schedule, stage: Stage, counts: Mapping[str, int]) -> dict[str, int]:
     """Entity → images that stream to it in a stage, of so many of each class."""
-    return {
-        client.entity: sum(
-            counts[uid] // schedule.share(client.entity, uid).parts for uid in client.classes
-        )
-        for client in stage.clients
-    }
+    return {client.entity: sum(_images(schedule, client, counts)) for client in stage.clients}
+
+
+def _images(schedule: Schedule, client: Client, counts: Mapping[str, int]) -> list[int]:
+    """Of each class of a client, how many images it gets."""
+    return [counts[uid] // schedule.share(client.entity, uid).parts for uid in client.classes]
 
 
 def trained_on(
@@ -40,15 +40,15 @@ def trained_on(
     Counted as for a method with a memory (docs/method.md 4), whatever the strategy.
     """
     raw: dict[str, int] = {}
-    held: dict[str, int] = {}
+    held: dict[str, list[int]] = {}
     for stage in schedule.stages:
-        burst = bursts(schedule, stage, counts)
         for client in stage.clients:
             if client.classes:
-                known = held.get(client.entity, 0)
-                held[client.entity] = known + len(client.classes)
-                kept = known * budget(configuration.memory, known) if known else 0
-                raw[client.entity] = burst[client.entity] + min(kept, configuration.memory)
+                fresh = _images(schedule, client, counts)
+                known = held.get(client.entity, [])
+                most = budget(configuration.memory, len(known)) if known else 0
+                held[client.entity] = known + fresh
+                raw[client.entity] = sum(fresh) + sum(min(most, images) for images in known)
         yield [sum(raw.get(entity, 0) for entity in round) for round in stage.sampled]
 
 

@@ -11,6 +11,8 @@ from types import FrameType
 def main() -> None:
     """The program `fedtwin`."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup has it ignore
+        signal.signal(signal.SIGHUP, _interrupt)
     from experiments.cli.app import app
 
     app(prog_name="fedtwin")

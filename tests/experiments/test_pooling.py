@@ -39,6 +39,13 @@ def test_a_twin_has_its_current_classes_and_exemplars_of_those_before() -> None:
     assert bursts(PLANNED, PLANNED.stages[0], COUNTS) == {ONE: 160, TWO: 60}
 
 
+def test_nobody_remembers_more_images_of_a_class_than_there_were() -> None:
+    """A memory of 400 has room for 200 of each: the twin keeps all 100 and all 60."""
+    roomy = OWN.model_copy(update={"memory": 400})
+
+    assert list(trained_on(roomy, PLANNED, COUNTS))[1] == [50 + 160 + 60, 60]
+
+
 def test_one_node_passes_as_many_images_in_as_many_rounds() -> None:
     """It gets every class whole, trains in each round, three epochs' worth of all twins' images."""
     alone = pooled(OWN, PLANNED, COUNTS)

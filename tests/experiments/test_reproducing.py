@@ -9,11 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from experiments import memo
+from experiments.cli import main
 from experiments.folder import RunFolder
-from experiments.memo import MEMORY, kept
+from experiments.memo import MEMORY, kept, remembering
 from experiments.paper.results import command, read
+from infra.promises import Result, Task
 from tests.experiments.hands import fedtwin as by_hand
 from tests.experiments.hands import told
 
@@ -133,3 +137,44 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, more: list[str], said: s
 def test_trainings_are_remembered_only_where_somebody_asks() -> None:
     """A plain run has no such folder."""
     assert MEMORY not in os.environ
+
+
+def test_two_runs_may_end_the_same_training_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one writes it down the other does, and is done first; both have it, and it is whole."""
+    weights = np.arange(1000, dtype=np.float32)
+    made = Result({"places": []}, {"send/model": {"fc.bias": weights}})
+    learn = remembering({"learn": lambda task: made}, str(tmp_path))["learn"]
+    monkeypatch.setattr(memo, "common_name", lambda task: "same")
+    task, settle, runs = Task("learn"), os.fsync, [1, 2]
+    monkeypatch.setattr(os, "getpid", lambda: runs[-1])
+
+    def meanwhile(file: int) -> None:
+        if len(runs) > 1:
+            runs.pop()
+            assert learn(task) == made
+        settle(file)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+
+    assert learn(task) == made
+    assert np.array_equal(learn(task).groups["send/model"]["fc.bias"], weights)
+    assert kept(tmp_path) == 1
+
+
+def test_a_terminal_that_closes_ends_a_command_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that no run goes on behind the back of who began it; after `nohup` it does."""
+    asked: dict[int, object] = {}
+    monkeypatch.setattr("experiments.cli.app.app", lambda prog_name: None)
+    monkeypatch.setattr(signal, "signal", asked.__setitem__)
+
+    main()
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    ends = asked.pop(signal.SIGHUP)
+    main()
+
+    assert ends is asked[signal.SIGTERM]
+    assert signal.SIGHUP not in asked
