@@ -351,7 +351,6 @@ def _round(
 ) -> RoundMeasures:
     counted = tuple(entity for entity, _ in closed.counted)
     updates = [observer.measured.get(f"update/{opened.number}/{entity}", {}) for entity in counted]
-    epochs = _opened(observer.line).configuration.local_epochs
     model = wire_bytes(observer.line, closed.stage)
     twins = {participant.entity for participant in opened.participants}
     learners = twins - taught if opened.teacher else set()
@@ -366,12 +365,22 @@ def _round(
         **_over_stages(observer, closed, ends),
         counted=counted,
         withheld=closed.withheld,
-        images=int(sum(update.get("samples", 0) for update in updates)) * epochs,
+        images=_images(observer, opened, [int(each.get("samples", 0)) for each in updates]),
         steps=int(sum(update.get("steps", 0) for update in updates)),
         training=_training(updates),
         bytes_up=model * len(counted),
         bytes_down=model * len(twins) + _teacher_bytes(observer.line, opened) * len(learners),
     )
+
+
+def _images(observer: Observer, opened: RoundOpened, samples: Sequence[int]) -> int:
+    """How many a round's trainings passed: all of an epoch again and again, or so many at all."""
+    run = _opened(observer.line)
+    stages = run.schedule.stages
+    steps = stages[opened.stage].image_steps if opened.stage < len(stages) else ()
+    if steps:
+        return steps[opened.round] * len(samples)
+    return sum(samples) * run.configuration.local_epochs
 
 
 def _shares(observer: Observer, closed: RoundClosed) -> dict[str, Any]:

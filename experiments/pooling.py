@@ -53,14 +53,15 @@ def trained_on(
 
 
 def pooled(configuration: Configuration, schedule: Schedule, counts: Mapping[str, int]) -> Schedule:
-    """The same stages and rounds with one entity, to which every class streams.
+    """The same stages and rounds with one entity, to which every class streams that anybody gets.
 
     It passes as many images in a round as the schedule's own twins would in all their local epochs.
     """
     node, stages = entity_name(0), []
     trained = trained_on(configuration, schedule, counts)
     for number, (stage, rounds) in enumerate(zip(schedule.stages, trained, strict=True)):
-        client = Client(entity=node, group="B" if number else "N", classes=stage.classes)
+        drawn = tuple(uid for uid in stage.classes if stage.holders(uid))
+        client = Client(entity=node, group="B" if number else "N", classes=drawn)
         stages.append(
             Stage(
                 classes=stage.classes,

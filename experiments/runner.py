@@ -365,9 +365,14 @@ def opened_with(configuration: Configuration, dataset: Dataset) -> Opening:
 def check_machine(configuration: Configuration) -> None:
     """What the configuration alone cannot know."""
     try:
-        chosen(configuration.strategy, configuration.switches, configuration.teacher)
+        strategy = chosen(configuration.strategy, configuration.switches, configuration.teacher)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+    if strategy.settle and configuration.agg_weight == "samples":
+        raise ConfigurationError(
+            f"{strategy.name} adds up what each twin sends, which agg_weight=samples would weigh:"
+            " take agg_weight=uniform"
+        )
     Names(run_name(configuration))
     if reason := missing(configuration.device):
         raise ConfigurationError(reason)

@@ -12,7 +12,7 @@ from learning.shapes import Weights
 
 
 def diagonal(lesson: Lesson, weights: Weights, most: int) -> Weights:
-    """The mean of the squared gradient of D_CE at the true label, for every parameter.
+    """The mean squared gradient of the log likelihood of the true label, for every parameter.
 
     Over at most so many of a lesson's images, evenly spaced and as they are, one by one, with batch
     normalisation at rest: in train mode it couples samples.
@@ -27,7 +27,7 @@ def diagonal(lesson: Lesson, weights: Weights, most: int) -> Weights:
             logits_1C,
             torch.from_numpy(lesson.rows[i : i + 1]),
             family=switches.family,
-            reduction=switches.reduction,
+            reduction="sum",
         )
         slopes = torch.autograd.grad(loss_1.sum(), list(named.values()))
         for name, slope in zip(named, slopes, strict=True):

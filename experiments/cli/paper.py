@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from experiments.paper.comparison import Compared
     from experiments.paper.results import Result
 
+COMPARABLE = ("data", "evaluate_on", "schedule_sha256")
+"""What two runs have in common that are compared."""
 FIRST_SEED = 2021
 """The paper's; further ones count up."""
 RESULTS, WORK = Path("results"), Path("runs/reproduce")
@@ -112,9 +114,13 @@ def reproduce(
     from experiments.paper import reproduce as runs
     from experiments.paper.results import stored
 
-    tables = [_only(each, only) for each in _tables(names, scale, overrides(own or ()))]
+    keys = overrides(own or ())
+    tables = _tables(names, scale, keys)
     planned = runs.planned(tables, range(FIRST_SEED, FIRST_SEED + seeds), _part(on))
-    done = {each.identity for each in stored(results)}
+    planned = [each for each in planned if not only or each.configuration.strategy in only]
+    folder = data_dir(data) or api.DATA_DIR.expanduser()
+    known = _of_these_data(stored(results), keys, folder)
+    done = {each.identity for each in known}
     missing = [each for each in planned if each.identity not in done]
     notes = console(stderr=True)
     notes.print(f"{counted(len(planned), 'run')}, {len(missing)} of them not stored yet")
@@ -124,7 +130,7 @@ def reproduce(
         return
     machine = runs.Machine(
         work,
-        data_dir(data) or api.DATA_DIR.expanduser(),
+        folder,
         jobs or api.cores(),
         lambda text: notes.print(text, soft_wrap=True),
         keep=keep,
@@ -133,7 +139,8 @@ def reproduce(
     for result in machine.run(missing, results / f"{scale}.jsonl"):
         left -= 1
         notes.print(_stored(result, left), soft_wrap=True)
-    _show(tables, results, on, as_json)
+    known = _of_these_data(stored(results), keys, folder)
+    _show(tables, known, on, as_json, methods=only or ())
 
 
 def report(
@@ -145,6 +152,7 @@ def report(
     ] = None,
     own: Own = None,
     results: Results = RESULTS,
+    data: DataDir = None,
     on: On = "test",
     as_json: AsJson = False,
 ) -> None:
@@ -159,16 +167,20 @@ def report(
       fedtwin report table2 runs/bench-fedka-2021 --json
       fedtwin report overview                  # a line for each table, as Markdown
     """
+    from experiments import api
     from experiments.paper import pages
-    from experiments.paper.results import stored
+    from experiments.paper.results import of_folder, stored
 
     if names == ["overview"]:
         print(pages.overview(stored(results)), end="")
         return
     folders = [Path(name) for name in names if Path(name).is_dir()]
     found = [name for name in names if not Path(name).is_dir()]
-    tables = _tables(found, scale, overrides(own or ()))
-    shown = _show(tables, results, on, as_json, folders)
+    keys = overrides(own or ())
+    tables = _tables(found, scale, keys)
+    place = data_dir(data) or api.DATA_DIR.expanduser()
+    known = _of_these_data([*stored(results), *map(of_folder, folders)], keys, place)
+    shown = _show(tables, known, on, as_json)
     if out is not None:
         written = pages.write(shown, out)
         if not as_json:
@@ -225,7 +237,16 @@ def compare(
         }
         return [each for each in known if each.identity in names]
 
-    sides = [by_seed(of(name), metric) for name in (one, other)]
+    runs = [of(name) for name in (one, other)]
+    for seed in {each.seed for each in runs[0]} & {each.seed for each in runs[1]}:
+        a, b = (next(each for each in side if each.seed == seed) for side in runs)
+        unlike = [key for key in COMPARABLE if a.line.get(key) != b.line.get(key)]
+        if unlike:
+            raise ConfigurationError(
+                f"{one} and {other} differ at seed {seed} in more than their method: in"
+                f" {', '.join(unlike)}. Only runs on the same images and schedule can be compared"
+            )
+    sides = [by_seed(side, metric) for side in runs]
     found = difference(*sides)
     if found is None:
         raise ConfigurationError(
@@ -262,12 +283,30 @@ def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
     return [each for each in found if each.name != "hospital" or "dataset" in own]
 
 
-def _only(table: Any, methods: Sequence[str] | None) -> Any:
-    from dataclasses import replace
+def _of_these_data(known: Sequence[Result], own: dict[str, Any], folder: Path) -> list[Result]:
+    """Without results of other images under the same name, where a file of one's own is asked for.
 
-    if not methods:
-        return table
-    return replace(table, rows=tuple(row for row in table.rows if row.strategy in methods))
+    A file that is not here says nothing: then all that is stored under its name is meant.
+    """
+    from producers.datasets import load, placed
+    from schemas.datasets import own_data
+    from schemas.errors import DataError
+
+    name = str(own.get("dataset", ""))
+    if not own_data(name)[1]:
+        return list(known)
+    size = own.get("image_size")
+    try:
+        now = load(placed(name, folder), folder, image_size=size).sha256
+    except DataError:
+        return list(known)
+    form, path = own_data(name)
+    called = f"{form}:{Path(path).name}"
+    return [
+        each
+        for each in known
+        if each.configuration.dataset != called or each.line["data"]["sha256"] == now
+    ]
 
 
 def _part(on: str) -> str:
@@ -279,14 +318,18 @@ def _part(on: str) -> str:
 
 
 def _show(
-    tables: Sequence[Any], results: Path, on: str, as_json: bool, folders: Sequence[Path] = ()
+    tables: Sequence[Any],
+    known: Sequence[Result],
+    on: str,
+    as_json: bool,
+    *,
+    methods: Sequence[str] = (),
 ) -> list[Compared]:
     from experiments.paper.comparison import as_json as plain
     from experiments.paper.comparison import compared
-    from experiments.paper.results import of_folder, stored
+    from experiments.paper.comparison import only as chosen
 
-    known = [*stored(results), *map(of_folder, folders)]
-    found = [compared(each, known, _part(on)) for each in tables]
+    found = [chosen(compared(each, known, _part(on)), methods) for each in tables]
     told = {"schema": SCHEMA, "tables": [plain(each) for each in found]}
     answer(told, as_json, lambda out: _tables_shown(out, found))
     return found

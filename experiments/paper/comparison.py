@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from experiments.paper.results import Result, by_seed, identity
@@ -13,8 +13,10 @@ from experiments.paper.tables import REFERENCE, Printed, Row, Table
 TOLERANCE = 3.0
 """Points by which an average may miss the printed one and still be reproduced (method.md 8)."""
 State = Literal[
-    "reproduced", "differs", "same order", "other order", "not told apart", "reference", "not run"
-]
+    "reproduced", "differs", "same order", "other order", "above", "below", "not told apart",
+    "reference", "diverged", "not run",
+]  # fmt: skip
+"""`above` and `below` are of methods that the paper prints no number of."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _cell(
         if row.printed and reference.printed:
             theirs = row.printed.average - reference.printed.average
     state = _state(table, row, ours, against, theirs)
+    if runs and not values:
+        state = "diverged"
     return Cell(row, tuple(runs), ours, _by_stage(table, runs), against, theirs, state)
 
 
@@ -112,8 +116,10 @@ def _state(
         return "reproduced" if abs(ours.mean - row.printed.average) <= TOLERANCE else "differs"
     if row.strategy == REFERENCE:
         return "reference"
-    if against is None or against.verdict == "not told apart" or not theirs:
+    if against is None or against.verdict == "not told apart":
         return "not told apart"
+    if not theirs:
+        return "above" if against.mean > 0 else "below"
     return "same order" if (against.mean > 0) == (theirs > 0) else "other order"
 
 
@@ -126,6 +132,12 @@ def _by_stage(table: Table, runs: Sequence[Result]) -> tuple[Spread, ...]:
             break
         found.append(spread(known))
     return tuple(found)
+
+
+def only(each: Compared, methods: Collection[str]) -> Compared:
+    """The rows of these methods, compared with the reference all the same; of none, all rows."""
+    shown = tuple(cell for cell in each.cells if not methods or cell.row.strategy in methods)
+    return replace(each, cells=shown)
 
 
 def states(cells: Iterable[Cell]) -> dict[str, int]:

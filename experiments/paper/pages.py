@@ -108,12 +108,14 @@ def _side(results: Sequence[Result], name: str) -> str:
 
 
 def cost_headings() -> tuple[str, ...]:
-    return ("method", "setting", "seconds", *(f"{name} %" for name in PHASES), "the rest %",
-            "images/s, training")  # fmt: skip
+    return ("method", "setting", "seconds", *(f"{name} %" for name in PHASES), "the rest %")
 
 
 def cost_rows(each: Compared) -> list[tuple[str, ...]]:
-    """What the runs of a row took together, by phase: work of all processes, in percent."""
+    """What the runs of a row took together, by phase: work of all processes, in percent.
+
+    A training that several methods have in common counts where it was made.
+    """
     rows = []
     for cell in each.cells:
         if not cell.results:
@@ -121,12 +123,13 @@ def cost_rows(each: Compared) -> list[tuple[str, ...]]:
         seconds = Counter[str]()
         for run in cell.results:
             seconds.update(run.line["seconds"])
-        total, images = seconds.total(), sum(run.line["images"] for run in cell.results)
+        total = seconds.total()
+        if not total:
+            continue
         shares = [sum(seconds[phase] for phase in phases) / total for phases in PHASES.values()]
         rows.append((
             cell.row.label, cell.row.column or NOTHING, f"{total:.0f}",
             *(f"{100 * share:.1f}" for share in [*shares, 1 - sum(shares)]),
-            f"{images / seconds['learn']:.0f}",
         ))  # fmt: skip
     return rows
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from experiments.folder import RunFolder
 from experiments.memo import MEMORY
-from experiments.paper.results import Result, add, identity, of_folder
+from experiments.paper.results import Result, add, identity, of_folder, read
 from experiments.paper.tables import Table
 from experiments.recipes import departures, run_name
 from schemas.configuration import Configuration
@@ -81,7 +81,7 @@ class Machine:
         try:
             while waiting or self._running:
                 while waiting and len(self._running) < self.jobs:
-                    self._begin(waiting.popleft())
+                    self._begin(waiting.popleft(), store)
                 time.sleep(LOOK)
                 for folder, (run, process) in list(self._running.items()):
                     if process.poll() is None:
@@ -100,8 +100,14 @@ class Machine:
                 f" in {self.folder}/NAME.log, and the same command goes on with them"
             )
 
-    def _begin(self, run: Planned) -> None:
+    def _begin(self, run: Planned, store: Path) -> None:
         folder = self.folder / run.name
+        if run.identity in {each.identity for each in read(store)}:
+            self.tell(f"stored meanwhile: {run.name}")
+            return
+        if RunFolder(folder).running:
+            self.tell(f"left to who runs it already: {run.name}")
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", "experiments.cli", *_words(run, folder, self.data_dir)]
         with (self.folder / f"{run.name}.log").open("ab") as log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -73,9 +74,14 @@ def identity(own: Configuration, evaluate_on: str) -> str:
 
 
 def of_folder(path: Path) -> Result:
-    """The line of a run folder. Raises DataError where there is no run, or it is not over."""
+    """The line of a run folder, also of a run that diverged: that is a result as well.
+
+    Raises DataError where there is no run, or it is not over.
+    """
     folder = RunFolder(path)
     manifest = folder.read_manifest()
+    if manifest["state"] == "diverged":
+        return Result(_diverged(manifest, folder.configuration()))
     seen = folder.observed()
     if not is_done(manifest, seen.line):
         raise DataError(f"{path} is not over: `fedtwin resume {path}` goes on with it")
@@ -86,17 +92,10 @@ def of_folder(path: Path) -> Result:
 
 def line_of(manifest: Mapping[str, Any], measures: Measures, own: Configuration) -> dict[str, Any]:
     """What is stored of a run: who it was, what it came to, and what it took."""
-    evaluated = manifest.get("evaluate_on", "test")
     stages = [each for each in measures.stages if each.closed]
-    data = {key: manifest["data"][key] for key in ("name", "sha256", "version", "citation")}
     return {
-        "schema": SCHEMA,
-        "identity": identity(own, evaluated),
-        "command": command(own, evaluated),
-        "configuration": _portable(own),
-        "data": data,
-        "evaluate_on": evaluated,
-        "software": manifest["software"],
+        **_who(manifest, own),
+        "state": "done",
         "schedule_sha256": manifest["schedule_sha256"],
         "run_hash": manifest["run_hash"],
         "model_version": manifest["model_version"],
@@ -124,6 +123,28 @@ def line_of(manifest: Mapping[str, Any], measures: Measures, own: Configuration)
         "seconds": measures.seconds,
         "wall_seconds": measures.wall_seconds,
     }
+
+
+def _who(manifest: Mapping[str, Any], own: Configuration) -> dict[str, Any]:
+    evaluated = manifest.get("evaluate_on", "test")
+    return {
+        "schema": SCHEMA,
+        "identity": identity(own, evaluated),
+        "command": command(own, evaluated),
+        "configuration": _portable(own),
+        "data": {key: manifest["data"][key] for key in ("name", "sha256", "version", "citation")},
+        "evaluate_on": evaluated,
+        "software": manifest["software"],
+    }
+
+
+def _diverged(manifest: Mapping[str, Any], own: Configuration) -> dict[str, Any]:
+    """What is stored of a run whose training went beyond all numbers: no accuracy, and why."""
+    unknown = dict.fromkeys([*METRICS.values(), "best_round_average", "rank_correlation"])
+    took = {key: manifest[key] for key in ("seconds", "wall_seconds", "trainings")}
+    none: dict[str, Any] = {"model_sha256": None, "stages": [], "matrix": [], "rounds": []}
+    return {**_who(manifest, own), **unknown, **none, **took, "images": 0,
+            "state": "diverged", "why": manifest["why"]}  # fmt: skip
 
 
 def command(own: Configuration, evaluate_on: str = "test") -> str:
@@ -175,7 +196,14 @@ def stored(own: Path | None = None) -> list[Result]:
 def add(path: Path, result: Result) -> None:
     """Add a line, whole or not at all, behind what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and (torn := _torn(path.read_bytes())):
+        os.truncate(path, path.stat().st_size - torn)
     add_to(path, (json.dumps(result.line, sort_keys=True) + "\n").encode())
+
+
+def _torn(content: bytes) -> int:
+    """Bytes of a last line that was not written to its end."""
+    return len(content) - (content.rfind(b"\n") + 1)
 
 
 def by_seed(results: Iterable[Result], metric: str) -> dict[int, float]:

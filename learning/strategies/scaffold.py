@@ -3,7 +3,8 @@
 g + c - c_l in each of K steps of rate eta; then option II, c_l+ = c_l - c + (base - theta) / (K
 eta), and the aggregator's c+ = c + |S| / N * mean(c_l+ - c_l) with its own rate at 1 (Karimireddy
 et al. 2020, algorithm 1). A twin sends the group `control`, c_l+ - c_l, and keeps c_l+, which
-counts once its update is counted. In rows that have grown since, a control variate is 0.
+counts once its update is counted. Where N has grown c is scaled to it first. In rows that have
+grown since, a control variate is 0.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from learning.shapes import Shapes, Weights
 from learning.strategies.fedavg import FEDAVG
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from learning.lesson import Lesson
 
-CONTROL = "control"
+CONTROL, MEMBERS = "control", "members"
 
 
 def shift(lesson: Lesson) -> Correction:
@@ -53,13 +56,14 @@ def controls(lesson: Lesson, weights: Weights, steps: int) -> Sent:
 
 
 def settle(closed: RoundMean) -> Groups:
-    """The mean model, and c+."""
+    """The mean model, and c+: the mean of c_l over all members, who have just joined included."""
     change = closed.mean[CONTROL]
     before = padded(closed.before.get(CONTROL), change)
-    return {
-        MODEL: closed.mean[MODEL],
-        CONTROL: plus(before, change, closed.counted / closed.members),
-    }
+    count = np.array([closed.members], np.float32)
+    earlier = closed.before.get(MEMBERS, {}).get(MEMBERS, count)[0] / count[0]
+    scaled = {name: earlier * tensor for name, tensor in before.items()}
+    control = plus(scaled, change, closed.counted / closed.members)
+    return {MODEL: closed.mean[MODEL], CONTROL: control, MEMBERS: {MEMBERS: count}}
 
 
 def group_shapes(model: Shapes) -> dict[str, Shapes]:

@@ -216,6 +216,19 @@ def test_scaffold_halves_a_step_of_which_half_the_twins_know() -> None:
     assert np.abs(first.weights["fc.weight"] - base["fc.weight"]).max() > 1e-4
 
 
+def test_scaffolds_c_is_the_mean_of_all_members_also_of_who_has_joined() -> None:
+    """Two members with c_l = 1; then four, of whom the two new ones come to 1 as well."""
+
+    def one() -> Weights:
+        return {HEAD_BIAS: np.ones(1, np.float32)}
+
+    both = SCAFFOLD.settled(RoundMean({}, {MODEL: {}, "control": one()}, counted=2, members=2))
+    joined = SCAFFOLD.settled(RoundMean(both, {MODEL: {}, "control": one()}, counted=2, members=4))
+
+    assert both["control"][HEAD_BIAS].tolist() == [1.0]
+    assert joined["control"][HEAD_BIAS].tolist() == [1.0]
+
+
 def test_rows_that_have_grown_since_have_no_control_yet() -> None:
     """c has two rows and c_l one; the gradient of the third is left alone."""
     received = {"control": {HEAD_BIAS: np.array([5.0, 7.0], np.float32)}}
@@ -245,7 +258,7 @@ def test_fedcurv_pulls_to_where_the_others_are_sensitive() -> None:
     """Everybody's F is 4 and F theta 8 on four rows; this twin's own are 1 and 2.
 
     Of the others 3 and 6 remain: (3 - 2 * 6) for each of four biases of 1, and nothing for a row
-    that has grown since. Least at theta = 6 / 3.
+    that has grown since. Least at theta = 6 / 3. By five rows, as D_CE.
     """
 
     def rows(value: float) -> Weights:
@@ -261,14 +274,29 @@ def test_fedcurv_pulls_to_where_the_others_are_sensitive() -> None:
         term(FEDCURV, lesson, step(blind([at] * 5), of_the_table())) for at in (1.0, 2.0, 3.0)
     ]
 
-    assert values == pytest.approx([4 * (3 - 12), 4 * (12 - 24), 4 * (27 - 36)])
+    assert values == pytest.approx(
+        [each / 5 for each in (4 * (3 - 12), 4 * (12 - 24), 4 * (27 - 36))]
+    )
+
+
+def test_where_nobody_else_is_sensitive_nothing_pulls() -> None:
+    """Behind a rollback a twin may have kept more than all have sent: no penalty is left."""
+    less, more = ({HEAD_BIAS: np.full(5, value, np.float32)} for value in (1.0, 3.0))
+    lesson = told(
+        FEDCURV,
+        blind([0.0] * 5),
+        received={FISHER: less, PULL: less},
+        kept={FISHER: more, PULL: more},
+    )
+
+    assert term(FEDCURV, lesson, step(blind([9.0] * 5), of_the_table())) == 0.0
 
 
 def test_a_diagonal_is_the_mean_squared_gradient() -> None:
-    """A net that is undecided of five rows: (1/2 - y) / 5 at each, so 1/100, and 0 elsewhere."""
+    """A net that is undecided of five rows: 1/2 - y at each, so 1/4, and 0 elsewhere."""
     fisher = diagonal(told(FEDCURV, blind([0.0] * 5)), blind([0.0] * 5), most=3)
 
-    assert np.allclose(fisher[HEAD_BIAS], 0.01)
+    assert np.allclose(fisher[HEAD_BIAS], 0.25)
     assert not fisher["fc.weight"].any()
     assert fisher.keys() == set(filter(is_parameter, blind([0.0] * 5)))
 
@@ -278,21 +306,21 @@ def test_a_diagonal_is_taken_of_images_spread_over_the_lesson() -> None:
     net = blind([0.0, 0.0, 0.0, 0.0, 200.0])
     fisher = diagonal(told(FEDCURV, net), net, most=4)
 
-    assert np.allclose(fisher[HEAD_BIAS][:4], 0.01)
-    assert np.isclose(fisher[HEAD_BIAS][4], 3 / 4 / 25)  # 1 at rows 0, 0 and 3, by five
+    assert np.allclose(fisher[HEAD_BIAS][:4], 0.25)
+    assert np.isclose(fisher[HEAD_BIAS][4], 3 / 4)  # 1 at rows 0, 0 and 3
 
 
 def test_a_twin_tells_by_how_much_its_sensitivities_have_changed() -> None:
-    """It kept 1/25 and 1 of two rows; now they are 1/100, and by a bias of 0 nothing."""
-    before = {FISHER: {HEAD_BIAS: np.full(2, 0.04, np.float32)},
+    """It kept 1 and 1 of two rows; now they are 1/4, and by a bias of 0 nothing."""
+    before = {FISHER: {HEAD_BIAS: np.ones(2, np.float32)},
               PULL: {HEAD_BIAS: np.ones(2, np.float32)}}  # fmt: skip
     lesson = told(FEDCURV, blind([0.0] * 5), kept=before)
     assert FEDCURV.groups is not None
     sent = FEDCURV.groups(lesson, blind([0.0] * 5), 3)
 
-    assert np.allclose(sent.send[FISHER][HEAD_BIAS], [-0.03, -0.03, 0.01, 0.01, 0.01])
+    assert np.allclose(sent.send[FISHER][HEAD_BIAS], [-0.75, -0.75, 0.25, 0.25, 0.25])
     assert sent.send[PULL][HEAD_BIAS].tolist() == [-1, -1, 0, 0, 0]
-    assert np.allclose(sent.keep[FISHER][HEAD_BIAS], 0.01)
+    assert np.allclose(sent.keep[FISHER][HEAD_BIAS], 0.25)
 
 
 def test_the_aggregator_adds_up_what_three_twins_have_changed() -> None:
