@@ -331,6 +331,13 @@ class Aggregator:
         )
         return f"what {_names(silent)} found for stage {t}" if silent else ""
 
+    def _wait_to_stand(self) -> str:
+        """The verdicts with which stages began, that a Standing is to tell of, in words."""
+        parts, judged = self.line.parts, self._verdicts.judged
+        found = {entity: parts.of(entity).newest for entity in parts.members}
+        silent = [e for e, taken in found.items() if taken and judged(e) < taken.moment]
+        return f"verdicts of {_names(silent)}, with which stages began" if silent else ""
+
     def _with_reasons(self, silent: Sequence[str]) -> list[str]:
         """The entities; first those whose line a later program's decision has stopped, and why."""
         stopped = [(entity, self._verdicts.line(entity).stopped) for entity in silent]
@@ -404,7 +411,8 @@ class Aggregator:
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
         if is_due(line):
-            return Stands()
+            what = self._wait_to_stand()
+            return Waits(what) if what else Stands()
         if line.all_rest:
             return Waits("somebody to end the pause")
         begun = stage is not None and stage.closed is None

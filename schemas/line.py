@@ -200,6 +200,13 @@ class RoundsLine:
         kept = self.standing.kept if self.standing else ()
         return next((model for model in kept if model.version == version), None)
 
+    @property
+    def earlier(self) -> set[ModelName]:
+        """The models that a live run can go back to: those that the last Standing keeps, and those
+        behind it."""
+        since = {model for number, model in self._models if number > self.stood or not self.stood}
+        return (since | {*(self.standing.kept if self.standing else ())}) - {self.model}
+
     def newest_models(self) -> Iterator[ModelName]:
         """Every model that a decision named, the newest first."""
         return (model for _, model in reversed(self._models))
@@ -460,9 +467,7 @@ class RoundsLine:
 
     def _roll_back(self, rolled: RolledBack) -> None:
         opened = self.open_round
-        since = {model for number, model in self._models if number > self.stood or not self.stood}
-        earlier = since | {*(self.standing.kept if self.standing else ())}
-        self._must(rolled.to in earlier - {self.model}, rolled, "goes back to no earlier model")
+        self._must(rolled.to in self.earlier, rolled, "goes back to no earlier model")
         fits = rolled.closes == (opened.number if opened else None)
         self._must(fits, rolled, "not the round that is open")
         self._must(self._follows(rolled.model), rolled, "not the next version")

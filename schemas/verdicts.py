@@ -110,7 +110,7 @@ class VerdictLine:
         }
 
     def stand(self, told: Member | None) -> bool:
-        """Stand as a Standing tells; says whether anything was taken back.
+        """Stand as a Standing tells; says whether what was read beyond has to be read again.
 
         What it has not read counts if that says so. What is read beyond stays, but for what rests
         on decisions from before the Standing before.
@@ -131,6 +131,8 @@ class VerdictLine:
                 self.number, self.here, self.verdicts, self.known = -1, False, {}, ()
             return back
         kept = {each.stage: each for each in told.verdicts}
+        if self.stopped and self.number < self.told:
+            self.stopped, back = None, True
         if back or self.number <= self.told:
             self.number, self.here, self.verdicts = told.number, told.here, kept
             self.known = told.classes

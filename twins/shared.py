@@ -166,6 +166,8 @@ class Shared:
                 self.counted[decision.number] = dict(decision.counted)
 
     def _look_up_marks(self) -> None:
+        if self.line.live:
+            return
         marked = defaultdict[str, list[int]](list)
         for stage in range(self.line.total_stages):
             for entity in self.line.marked(stage):
