@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from aggregator.aggregator import Opening
+from learning.strategies.choice import chosen
 from schemas.configuration import Configuration, Frozen
 from schemas.errors import ConfigurationError
 from schemas.federation import Federation
@@ -50,8 +51,13 @@ def read_opening(file: Path) -> Opening:
 
 def live_opening(federation: Federation) -> Opening:
     """What a live federation is opened with. Raises ConfigurationError for what cannot be."""
-    facts = federation.data()
-    return Opening(federation.configuration(), facts, Schedule(stages=()), federation.sites)
+    facts, own = federation.data(), federation.configuration()
+    if chosen(own.strategy, {}).pooled:
+        raise ConfigurationError(
+            f"strategy {own.strategy} is one node that has everybody's images: a recipe can pool"
+            " them, a live federation cannot"
+        )
+    return Opening(own, facts, Schedule(stages=()), federation.sites)
 
 
 def differences(opening: Opening, opened: RunOpened) -> list[str]:

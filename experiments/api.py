@@ -18,7 +18,7 @@ from experiments.estimate import Estimate
 from experiments.folder import RunFolder
 from experiments.recipes import recipe as configured
 from experiments.recipes import run_name
-from experiments.runner import Local
+from experiments.runner import PARTS, TEST, Local
 from experiments.summary import Json, details, summary
 from experiments.system import Watch
 from schemas.configuration import Configuration
@@ -37,6 +37,7 @@ def run(
     data_dir: Path | str | None = None,
     workers: int | None = None,
     report_prototypes: bool | None = None,
+    evaluate_on: str = TEST,
     fresh: bool = False,
     watch: Watch = lambda run: None,
     announce: Callable[[Estimate], None] = lambda estimate: None,
@@ -47,12 +48,14 @@ def run(
     `overrides` are keys of the configuration (`**{"perturb.steps": 10}` for a nested one). The run
     goes into `run_dir` (`runs/RECIPE-STRATEGY-SEED`, behind RECIPE the data set where that is not
     the recipe's own), which must hold none unless `fresh`. So many
-    trainings as `workers` go on side by side; any number gives the same model. Raises
+    trainings as `workers` go on side by side; any number gives the same model. Models are scored
+    on the data set's test images, or with `evaluate_on="validation"` on those that choices are made
+    on. Raises
     ConfigurationError, DataError and RunFailed, all of them FedtwinError.
     """
     configuration = configured(recipe, preset, overrides)
     folder = Path(run_dir) if run_dir else default_folder(configuration)
-    local = local_of(configuration, data_dir, workers, report_prototypes)
+    local = local_of(configuration, data_dir, workers, report_prototypes, evaluate_on)
     runner.start(configuration, folder, local, fresh=fresh, watch=watch, announce=announce)
     return summary(folder)
 
@@ -78,6 +81,7 @@ def resume(
         data_dir or manifest["data_dir"],
         workers,
         manifest.get("report_prototypes"),
+        manifest.get("evaluate_on", TEST),
     )
     if manifest.get("transport") == "kafka":
         from experiments import distributed
@@ -106,6 +110,7 @@ def local_of(
     data_dir: Path | str | None = None,
     workers: int | None = None,
     report_prototypes: bool | None = None,
+    evaluate_on: str = TEST,
 ) -> Local:
     """This machine's part; as many workers as there are cores, and no more than a round can use.
 
@@ -115,11 +120,14 @@ def local_of(
         raise ConfigurationError(f"workers is a number from 1 on, not {workers!r}")
     if report_prototypes not in (None, True, False):
         raise ConfigurationError(f"report_prototypes is true or false, not {report_prototypes!r}")
+    if evaluate_on not in PARTS:
+        raise ConfigurationError(f"evaluate_on is {' or '.join(PARTS)}, not {evaluate_on!r}")
     most = min(cores(), configuration.clients_per_round)
     return Local(
         Path(data_dir or DATA_DIR).expanduser().absolute(),
         workers=most if workers is None else workers,
         report_prototypes=report_prototypes,
+        evaluate_on=evaluate_on,
     )
 
 

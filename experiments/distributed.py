@@ -80,7 +80,7 @@ def start(
     """
     runner.check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
-    dataset = runner.load_data(configuration, place, local.data_dir)
+    dataset = runner.load_data(configuration, place, local)
     opening = runner.opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
@@ -115,7 +115,7 @@ def resume(
         configuration = run_folder.configuration()
         runner.check_machine(configuration)
         place = run_folder.data_name(local.data_dir)
-        dataset = runner.load_data(configuration, place, local.data_dir)
+        dataset = runner.load_data(configuration, place, local)
         runner.check_data(place, dataset, manifest)
         opening = runner.opened_with(configuration, dataset)
         run_folder.write_manifest(runner.again(manifest))

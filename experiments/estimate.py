@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from aggregator.aggregator import Opening
 from experiments.numbers import size
-from learning.memory import budget
+from experiments.pooling import bursts, images_per_class, trained_on
 from learning.shapes import model_shapes
 from producers.images import Dataset
 from schemas.configuration import Configuration
@@ -62,24 +59,15 @@ class Estimate:
 
 def estimated(configuration: Configuration, opening: Opening, dataset: Dataset) -> Estimate:
     """From the schedule: what streams, what trains, what is kept."""
-    counts = _images_per_class(configuration, dataset)
-    raw: dict[str, int] = {}
-    held: dict[str, int] = {}
-    samples = trained = 0
-    for stage in opening.schedule.stages:
-        for client in stage.clients:
-            burst = sum(
-                counts[uid] // opening.schedule.share(client.entity, uid).parts
-                for uid in client.classes
-            )
-            samples += burst
-            if client.classes:
-                known = held.get(client.entity, 0)
-                held[client.entity] = known + len(client.classes)
-                kept = known * budget(configuration.memory, known) if known else 0
-                raw[client.entity] = burst + min(kept, configuration.memory)
-        trained += sum(raw.get(entity, 0) for round in stage.sampled for entity in round)
-    images = trained * configuration.local_epochs
+    counts = images_per_class(configuration, dataset)
+    schedule = opening.schedule
+    samples = sum(sum(bursts(schedule, each, counts).values()) for each in schedule.stages)
+    images = sum(
+        sum(stage.image_steps) or configuration.local_epochs * sum(rounds)
+        for stage, rounds in zip(
+            schedule.stages, trained_on(configuration, schedule, counts), strict=True
+        )
+    )
     steps = math.ceil(images / configuration.batch_size)
     training = 4 * images * _macs(configuration, opening)  # forward, twice back, and a teacher
     model = 4 * _numbers(configuration, opening)
@@ -106,15 +94,6 @@ def check_disk(folder: Path, estimate: Estimate, freed: int = 0) -> None:
             f"the run needs about {size(need)} in {folder}, {size(free)} are free:"
             " make room, or take another --run-dir"
         )
-
-
-def _images_per_class(configuration: Configuration, dataset: Dataset) -> Mapping[str, int]:
-    most = configuration.images_per_class
-    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_uids))
-    return {
-        uid: min(int(count), most or int(count))
-        for uid, count in zip(dataset.class_uids, counts, strict=True)
-    }
 
 
 def _rate(width: int) -> float:

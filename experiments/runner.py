@@ -28,13 +28,16 @@ from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.workers import Start, WorkerProcesses
 from learning.strategies.choice import chosen
-from producers.datasets import load, placed
+from producers.datasets import HELD_OUT_OF_CIFAR100, load, placed
 from producers.images import Dataset
-from schemas.configuration import Configuration
+from schemas.configuration import LARGEST, Configuration
 from schemas.errors import ConfigurationError, DataError, Diverged, FedtwinError
 from schemas.topics import Names
 
 Watch = Callable[[Embedded], None]
+TEST, VALIDATION = "test", "validation"
+PARTS = (TEST, VALIDATION)
+"""Of a data set, those on which models may be scored."""
 KEPT_EVERY = 5.0  # seconds of a session that a kill may lose
 
 
@@ -46,6 +49,8 @@ class Local:
     workers: int = 2
     report_prototypes: bool | None = None
     """None shows rebuilt prototypes where the data is public, and only there."""
+    evaluate_on: str = TEST
+    """Whose images score models: choices are made on `validation`, never on `test` (8)."""
     hook: Hook = no_hook
     tell: Callable[[str], None] = lambda text: None
     """Given a line when something happened that somebody should know, and nothing failed."""
@@ -80,7 +85,7 @@ def start(
     """
     check_machine(configuration)
     place = placed(configuration.dataset, local.data_dir)
-    dataset = load_data(configuration, place, local.data_dir)
+    dataset = load_data(configuration, place, local)
     opening = opened_with(configuration, dataset)
     estimate = estimated(configuration, opening, dataset)
     run_folder = RunFolder(folder)
@@ -112,7 +117,7 @@ def resume(folder: Path, local: Local, *, watch: Watch = lambda run: None) -> Ou
         configuration = run_folder.configuration()
         check_machine(configuration)
         place = run_folder.data_name(local.data_dir)
-        dataset = load_data(configuration, place, local.data_dir)
+        dataset = load_data(configuration, place, local)
         check_data(place, dataset, manifest)
         data = manifest["data"]
         found = {"data_dir": str(local.data_dir), "data": {**data, "place": place}}
@@ -136,14 +141,31 @@ def check_data(place: str, dataset: Dataset, manifest: Mapping[str, Any]) -> Non
         )
 
 
-def load_data(configuration: Configuration, place: str, data_dir: Path) -> Dataset:
-    """The data set of a configuration, by the name under which it is found. Raises DataError."""
-    return load(
+def load_data(configuration: Configuration, place: str, local: Local) -> Dataset:
+    """The data set of a configuration, by the name under which it is found.
+
+    Raises DataError for what is missing, and where models are to be scored on validation images
+    and there are none; ConfigurationError where a recipe trains on them.
+    """
+    validated = local.evaluate_on == VALIDATION
+    own = validated and configuration.dataset == "cifar100"
+    if own and (configuration.images_per_class or LARGEST) > HELD_OUT_OF_CIFAR100[0]:
+        raise ConfigurationError(
+            f"{configuration.recipe} trains on the images that {VALIDATION} would score: choices"
+            f" are made with images_per_class of at most {HELD_OUT_OF_CIFAR100[0]}"
+        )
+    dataset = load(
         place,
-        data_dir,
+        local.data_dir,
         image_size=configuration.image_size,
         organ_hflip=configuration.organ_hflip,
+        hold_out=own,
     )
+    if not validated:
+        return dataset
+    if not len(dataset.validation):
+        raise DataError(f"{place} has no validation images: leave evaluate_on at {TEST}")
+    return replace(dataset, test=dataset.validation)
 
 
 def begun_with(
@@ -155,6 +177,7 @@ def begun_with(
         "configuration": configuration.model_dump(mode="json"),
         "data_dir": str(local.data_dir),
         "report_prototypes": local.report_prototypes,
+        "evaluate_on": local.evaluate_on,
         "data": {
             "name": dataset.name,
             "place": place,

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from aggregator.aggregator import Aggregator, Opening
 from experiments.numbers import counted
 from experiments.observer import Observer
+from experiments.pooling import images_per_class, pooled
 from infra.program import wire_of
 from infra.promises import Role, Workers
 from infra.serve import Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.transport.base import Transport
+from learning.strategies.choice import chosen
 from producers.entity import Producers
 from producers.images import Dataset
 from proxy.proxy import Proxy
@@ -77,6 +77,8 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
         image_share=configuration.image_share,
         assignment=configuration.assignment,
     )
+    if chosen(configuration.strategy, {}).pooled:
+        schedule = pooled(configuration, schedule, images_per_class(configuration, dataset))
     rows = configuration.encoder_classes
     if rows is not None and rows < len(schedule.classes):
         raise ValueError(
@@ -89,12 +91,10 @@ def opening_of(configuration: Configuration, dataset: Dataset) -> Opening:
 
 def _can_be_announced(configuration: Configuration, dataset: Dataset, schedule: Schedule) -> None:
     """Raises ConfigurationError when labels decide and no class of stage 0 is seen often enough."""
-    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_uids)).tolist()
-    of_class = dict(zip(dataset.class_uids, counts, strict=True))
+    of_class = images_per_class(configuration, dataset)
     most = max(
         (
-            min(of_class[uid], configuration.images_per_class or of_class[uid])
-            / schedule.share(client.entity, uid).parts
+            of_class[uid] / schedule.share(client.entity, uid).parts
             for client in schedule.stages[0].clients
             for uid in client.classes
         ),

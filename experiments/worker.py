@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 
 from experiments.evaluation import evaluate
+from experiments.memo import MEMORY, remembering
 from infra.forkserver import serve
 from infra.workers import Function
 from learning.repeatable import repeatable
@@ -19,4 +21,4 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 if __name__ == "__main__":
-    serve(FUNCTIONS, partial(repeatable, int(sys.argv[1])))
+    serve(remembering(FUNCTIONS, os.environ.get(MEMORY)), partial(repeatable, int(sys.argv[1])))

@@ -59,6 +59,8 @@ class Lesson:
     """Of this round, the schedule's multiplier included."""
     batch_size: int = 32
     epochs: int = 5
+    image_steps: int | None = None
+    """Takes the place of `epochs`, if given: epochs go on until so many images were passed."""
     weight_decay: float = 1e-5
     clip_norm: float | None = None
     """The largest norm of a step's gradient; None: any."""

@@ -154,6 +154,11 @@ def folded(net: ResNet18) -> ResNet18:
     return lean.to(memory_format=torch.channels_last)
 
 
+def frozen(weights: Mapping[str, NDArray[Any]]) -> ResNet18:
+    """A net that only looks: `folded`, and no gradient flows into it."""
+    return folded(from_weights(weights)).requires_grad_(False)
+
+
 def to_weights(net: nn.Module) -> Weights:
     """Copy a net's tensors out: contiguous arrays, float32 and (counters) int64, by name."""
     return {

@@ -27,7 +27,7 @@ from learning.losses import (
     membership,
     semantic_distillation,
 )
-from learning.nets import ResNet18, folded, from_weights, frozen_statistics, pooled
+from learning.nets import ResNet18, frozen, frozen_statistics, pooled
 from learning.shapes import HEAD_BIAS, LAYERS
 from learning.strategies.strategy import AlphaGradient, Term
 
@@ -46,7 +46,7 @@ def teacher_of(lesson: Lesson) -> ResNet18 | None:
     switches = lesson.strategy.objective
     if lesson.teacher is None or not lesson.taught or not (switches.beta or switches.gamma):
         return None
-    return folded(from_weights(lesson.teacher)).requires_grad_(False)
+    return frozen(lesson.teacher)
 
 
 class LocalObjective:

@@ -5,7 +5,9 @@ on how many threads share them, so give every training one. Legend: B images in 
 c channels, H height, W width.
 """
 
+import math
 from collections.abc import Iterator, Mapping
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -73,19 +75,28 @@ def _step(
 
 
 def _batches(lesson: Lesson) -> Iterator[tuple[Tensor, Tensor]]:
+    left = lesson.image_steps or math.inf
+    for epoch in range(lesson.epochs) if lesson.image_steps is None else count():
+        for images_BcHW, rows_B in _epoch(lesson, epoch):
+            yield images_BcHW, rows_B
+            left -= len(rows_B)
+            if left <= 0:
+                return
+        if left == lesson.image_steps:
+            return  # there is no batch at all
+
+
+def _epoch(lesson: Lesson, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     transform = lesson.transform
-    for epoch in range(lesson.epochs):
-        order = lesson.generator("shuffle", epoch).permutation(len(lesson.rows))
-        chance = lesson.generator("augment", epoch) if transform.augments else None
-        for start in range(0, len(order), lesson.batch_size):
-            chosen = order[start : start + lesson.batch_size]
-            if len(chosen) < SMALLEST_BATCH:
-                continue
-            images = lesson.images[chosen]
-            images_BcHW = (
-                transform.augment(images, chance) if chance else transform.normalise(images)
-            )
-            yield images_BcHW, torch.from_numpy(lesson.rows[chosen])
+    order = lesson.generator("shuffle", epoch).permutation(len(lesson.rows))
+    chance = lesson.generator("augment", epoch) if transform.augments else None
+    for start in range(0, len(order), lesson.batch_size):
+        chosen = order[start : start + lesson.batch_size]
+        if len(chosen) < SMALLEST_BATCH:
+            continue
+        images = lesson.images[chosen]
+        images_BcHW = transform.augment(images, chance) if chance else transform.normalise(images)
+        yield images_BcHW, torch.from_numpy(lesson.rows[chosen])
 
 
 def _measure(

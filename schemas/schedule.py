@@ -12,9 +12,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.seeds import generator
 from schemas.topics import ENTITY
@@ -60,6 +67,8 @@ class Stage(BaseModel):
     """All entities of the stage, in the order in which they joined."""
     sampled: tuple[tuple[str, ...], ...]
     """Round by round, the entities that train."""
+    image_steps: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Round by round, how many images a training passes; without them `local_epochs` decide."""
 
     @cached_property
     def marked(self) -> tuple[str, ...]:
@@ -79,6 +88,14 @@ class Stage(BaseModel):
         """The entities to which a class's images stream."""
         return tuple(client.entity for client in self.clients if uid in client.classes)
 
+    @model_serializer(mode="wrap")
+    def _as_ever(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `image_steps` where there are none: the bytes of a stage stay what they were."""
+        values: dict[str, Any] = plain(self)
+        if not self.image_steps:
+            values.pop("image_steps", None)
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _distinct(self.marked, "entity")
@@ -87,6 +104,10 @@ class Stage(BaseModel):
             _distinct(client.classes, f"{client.entity}: class")
             if foreign := set(client.classes) - classes:
                 raise ValueError(f"{client.entity} gets {sorted(foreign)}, not of this stage")
+        if len(self.image_steps) not in (0, len(self.sampled)):
+            raise ValueError(
+                f"{len(self.sampled)} rounds, but image steps of {len(self.image_steps)}"
+            )
         for number, entities in enumerate(self.sampled):
             _distinct(entities, f"round {number}: entity")
             if strangers := set(entities) - marked:

@@ -131,6 +131,7 @@ def local_update(task: Task) -> Result:
             learning_rate=values["learning_rate"],
             batch_size=configuration.batch_size,
             epochs=configuration.local_epochs,
+            image_steps=values["image_steps"],
             weight_decay=configuration.weight_decay,
             clip_norm=configuration.clip_norm,
             precision=configuration.precision,

@@ -119,6 +119,13 @@ class Shared:
         step = max(1, kept // 2)
         return max(0, position - kept) // step * step
 
+    def image_steps(self, opened: RoundOpened) -> int | None:
+        """How many images a training of the round passes, if the schedule says it."""
+        assert self.line.opened is not None
+        stages = self.line.opened.schedule.stages
+        steps = stages[opened.stage].image_steps if opened.stage < len(stages) else ()
+        return steps[opened.round] if steps else None
+
     # --- what a decision asks of an entity -------------------------------------------------------
 
     def unread(self, entity: str) -> int | None:

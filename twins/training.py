@@ -81,6 +81,7 @@ class Training:
             "old_classes": len(state.learned) + (0 if begins else len(state.current)),
             "new_classes": len(state.current) if begins else 0,
             "total_weight": opened.total_weight,
+            "image_steps": shared.image_steps(opened),
             "places": [rows[uid] for _, uid in round_places(knows)],
             "signal": compared(shared, opened, state) if shared.signals else None,
         }

@@ -24,6 +24,7 @@ from experiments.cli import (
     looks,
     model,
     operate,
+    paper,
     replay,
     runs,
     topics,
@@ -195,6 +196,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 runs.add_to(app)
+paper.add_to(app)
 looks.add_to(app)
 inject.add_to(app)
 live.add_to(app)

@@ -171,6 +171,15 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+FUNCTIONS = {
+    "term": "a loss term of its own",
+    "correction": "corrects gradients",
+    "groups": "keeps state at the twin",
+    "settle": "keeps state at the aggregator",
+}
+"""What a method may do that no switch expresses, in words."""
+
+
 def methods(as_json: AsJson = False) -> None:
     """List methods for --strategy: whom to cite, and switches.
 
@@ -179,7 +188,7 @@ def methods(as_json: AsJson = False) -> None:
       fedtwin methods
       fedtwin methods --json | jq '.methods[].name'
     """
-    from learning.strategies import STRATEGIES
+    from learning.strategies.choice import installed
 
     found = [
         {
@@ -188,9 +197,11 @@ def methods(as_json: AsJson = False) -> None:
             "year": each.year,
             "memory": each.memory,
             "teacher": each.teacher,
+            "pooled": each.pooled,
+            "functions": [name for name in FUNCTIONS if getattr(each, name)],
             "switches": asdict(each.objective),
         }
-        for each in STRATEGIES.values()
+        for each in installed().values()
     ]
     told = {"schema": SCHEMA, "methods": found}
     answer(told, as_json, lambda out: _methods(out, found))
@@ -261,11 +272,14 @@ def _methods(out: Console, found: list[dict[str, Any]]) -> None:
         switches = ", ".join(f"{name} {_plain(value)}" for name, value in own.items())
         out.print(f"{each['name']} ({each['year']})", style="bold")
         out.print(f"  {each['paper']}", soft_wrap=True)
-        out.print(
-            f"  memory {each['memory']}, teacher {each['teacher']};"
-            f" {switches or 'every switch at its default'}",
-            soft_wrap=True,
-        )
+        parts = [
+            f"memory {each['memory']}, teacher {each['teacher']}",
+            switches or "every switch at its default",
+            *(FUNCTIONS[name] for name in each["functions"]),
+        ]
+        if each["pooled"]:
+            parts.append("one node in place of all twins")
+        out.print(f"  {'; '.join(parts)}", soft_wrap=True)
     next_step(out, f"fedtwin run smoke --strategy {found[-1]['name']}")
 
 

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from experiments.processes import Asked, Wanted
     from experiments.system import Watch
 
-RECIPES = "demo, smoke, tiny, cifar100-small, cifar100, organamnist, organcmnist or organsmnist."
+RECIPES = (
+    "demo, smoke, tiny, cifar100-small, bench, cifar100, organamnist, organcmnist or organsmnist."
+)
 EMBEDDED = "embedded"
 TRANSPORTS = (EMBEDDED, "kafka")
-LOCAL_KEYS = ("workers", "report_prototypes")
+LOCAL_KEYS = ("workers", "report_prototypes", "evaluate_on")
 """Keys that -o takes and that change no model."""
 
 Strategy = Annotated[

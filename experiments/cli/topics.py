@@ -295,7 +295,7 @@ def _needed(
 ) -> _Needed:
     from experiments.recipes import recipe as configured
     from experiments.recipes import run_name
-    from experiments.runner import load_data, opened_with
+    from experiments.runner import Local, load_data, opened_with
     from experiments.scenario import AnyFile
     from experiments.system import SITE
     from infra.yaml_file import read_yaml
@@ -312,7 +312,7 @@ def _needed(
         raise ConfigurationError("--name is a live federation's; a recipe's run is named by itself")
     configuration = configured(recipe, None, overrides(override or ()))
     folder = data_dir(data)
-    dataset = load_data(configuration, placed(configuration.dataset, folder), folder)
+    dataset = load_data(configuration, placed(configuration.dataset, folder), Local(folder))
     opening = opened_with(configuration, dataset)
     return _Needed(Names(run_name(configuration)), [SITE], [*opening.schedule.entities])
 

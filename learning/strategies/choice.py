@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,25 @@ from learning.shapes import dtype_of
 from learning.strategies import STRATEGIES
 from learning.strategies.strategy import MODEL, Strategy, Teacher
 
+GROUP = "fedtwin.strategies"
+"""The entry points under which another package names its strategies, each a `Strategy`."""
+
+
+def installed() -> dict[str, Strategy]:
+    """Every method by name: those written out here, then those of other packages.
+
+    Raises ValueError for an entry point that is no strategy of its own name, or that takes a name
+    of ours.
+    """
+    found = dict(STRATEGIES)
+    for point in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+        strategy = point.load()
+        if not isinstance(strategy, Strategy) or strategy.name != point.name:
+            raise ValueError(f"{point.value} is no Strategy of the name {point.name!r}")
+        if found.setdefault(point.name, strategy) is not strategy:
+            raise ValueError(f"{point.value} takes the name of another strategy, {point.name!r}")
+    return found
+
 
 def chosen(name: str, switches: Mapping[str, object], teacher: Teacher | None = None) -> Strategy:
     """The method of that name under a recipe's switches.
@@ -19,13 +39,14 @@ def chosen(name: str, switches: Mapping[str, object], teacher: Teacher | None = 
     Raises ValueError for a name that is not in the list, naming the nearest, and for a switch's
     value that the method does not take.
     """
-    if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1, cutoff=0.0)[0]
+    strategy = STRATEGIES.get(name) or installed().get(name)
+    if strategy is None:
+        near = difflib.get_close_matches(name, installed(), n=1, cutoff=0.0)[0]
         raise ValueError(
             f"no strategy is called {name!r}; the nearest is {near!r}, and `fedtwin methods` lists"
             " them"
         )
-    return STRATEGIES[name].under(teacher=teacher, **switches)
+    return strategy.under(teacher=teacher, **switches)
 
 
 def sent_tensors(

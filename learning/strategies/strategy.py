@@ -169,6 +169,8 @@ class Strategy:
     """What a twin keeps of classes that are not current: nothing, exemplars, or all its images."""
     teacher: Teacher = "none"
     """`best` of the previous stage by the proxy's score, its `last`, or GLFC's two `slots`."""
+    pooled: bool = False
+    """One node has everybody's images: it stands in place of all twins of a recipe."""
     softmax: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Switches of the objective that the softmax family changes in this method."""
 

@@ -100,3 +100,12 @@ def test_what_differs_is_named_with_both_values() -> None:
     assert told[0] == "seed is 7 there and 8 here"
     assert any(each.startswith("classes is ['0', '1',") for each in told)
     assert told[-1] == "sites is north there and north, south here"
+
+
+def test_a_live_federation_cannot_be_pooled() -> None:
+    """The oracle is one node of a recipe, whose schedule says what it gets."""
+    pooled = LIVE.model_dump(by_alias=True)
+    pooled["keys"]["strategy"] = "oracle"
+
+    with pytest.raises(ConfigurationError, match="strategy oracle is one node"):
+        live_opening(Federation.model_validate(pooled))

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from tests.distributed.conftest import Found
-from tests.distributed.federation import ended_as_undisturbed
+from tests.distributed.federation import Federation, ended_as_undisturbed, tiny
 from tests.guarded import Guarded
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
@@ -40,14 +40,35 @@ SLICE = [
 """One of each kind; `make chaos` asks all of them, and oftener."""
 
 
-@pytest.mark.parametrize(("role", "point", "times"), SLICE)
-def test_a_program_that_is_killed_goes_on(
-    found: Found, guarded: Guarded, role: str, point: str, times: int
-) -> None:
+def killed_at(run: Federation, role: str, point: str, times: int) -> None:
     """SIGKILL at the point, a new start, and the undisturbed model; each update counted once."""
-    run = found(guarded=guarded)
     run.start_all(kill={role: (point, times)})
     run.finish()
 
     assert run.programs[f"{role}-1"].ends == [-signal.SIGKILL]
     ended_as_undisturbed(run)
+
+
+@pytest.mark.parametrize(("role", "point", "times"), SLICE)
+def test_a_program_that_is_killed_goes_on(
+    found: Found, guarded: Guarded, role: str, point: str, times: int
+) -> None:
+    """FedKA: prototypes, memory, a teacher."""
+    killed_at(found(guarded=guarded), role, point, times)
+
+
+@pytest.mark.parametrize(
+    ("role", "point", "times"),
+    [
+        ("aggregator", "append:durable", 9),
+        ("aggregator", "said", 4),
+        ("twins", "append:before", 6),
+        ("twins", "append:durable", 12),
+        ("twins", "task:done", 7),
+    ],
+)
+def test_what_a_method_keeps_survives_a_killed_program(
+    found: Found, guarded: Guarded, role: str, point: str, times: int
+) -> None:
+    """SCAFFOLD: a control variate at each twin, and one that travels with the model."""
+    killed_at(found(tiny(strategy="scaffold"), guarded=guarded), role, point, times)

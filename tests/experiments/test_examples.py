@@ -16,7 +16,7 @@ import typer
 from experiments.cli.app import app
 from experiments.cli.words import overrides
 from experiments.recipes import RECIPES, recipe
-from experiments.runner import load_data, opened_with
+from experiments.runner import Local, load_data, opened_with
 
 EXAMPLE = re.compile(r"(?:make up && )?(fedtwin\b[^|]*?)(?: \| jq .*)?")
 """What of a line is ours."""
@@ -92,4 +92,4 @@ def test_an_example_of_a_run_can_begin(
     if configuration.dataset not in {str(each["dataset"]) for each in RECIPES.values()} - {
         "digits"
     }:
-        opened_with(configuration, load_data(configuration, configuration.dataset, tmp_path))
+        opened_with(configuration, load_data(configuration, configuration.dataset, Local(tmp_path)))

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from infra.promises import Result, Task
 from infra.workers import Function
 from learning.encoder import HEAD_BIAS, HEAD_WEIGHT, encoder_shapes
+from learning.strategies.choice import chosen, sent_tensors
+from learning.strategies.strategy import MODEL
 from schemas.codec import plain
 from schemas.configuration import Configuration
 from schemas.messages import DataFacts, Groups, Tensors
@@ -62,12 +64,19 @@ def held_out(task: Task) -> Result:
 
 
 def learn(task: Task) -> Result:
-    """The base and a little noise."""
-    base, chance = task.groups["model"], chance_of(task)
+    """The base and a little noise; of a method with state, groups and a diary that mean nothing."""
+    base, chance, configuration = task.groups["model"], chance_of(task), _configuration(task)
     noisy = {name: _noisy(tensor, chance) for name, tensor in base.items()}
-    sent = update_of(noisy, base, _configuration(task).wire)
+    groups = {"send/model": update_of(noisy, base, configuration.wire)}
+    strategy = chosen(configuration.strategy, configuration.switches)
+    for name, tensors in sent_tensors(strategy, base).items():
+        if name != MODEL:
+            drawn = {each: chance.random(shape, "<f4") for each, (_, shape) in tensors.items()}
+            groups[f"send/{name}"] = drawn
+    if strategy.groups is not None:
+        groups["keep/diary"] = {"page": chance.random(2, dtype=np.float32)}
     samples = float(len(task.values["rows"]))
-    return Result({"measured": {"samples": samples}}, {"send/model": sent})
+    return Result({"measured": {"samples": samples}}, groups)
 
 
 def _noisy(tensor: NDArray[Any], chance: np.random.Generator) -> NDArray[Any]:

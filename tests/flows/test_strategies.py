@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.recipes import recipe
-from infra.promises import Result, Task
 from infra.transport.embedded import Embedded as Log
-from infra.workers import Function
 from learning.lesson import Lesson
 from learning.shapes import Shapes, Weights
 from learning.strategies import STRATEGIES
@@ -39,10 +37,8 @@ from tests.flows.federation import (
     put_together,
     small,
 )
-from tests.flows.learner import FAKES, chance_of
 from tests.flows.lives import Fuse, answered, begun, lived, until_the_end
 from tests.flows.test_endings import Swallowing
-from tests.learning.test_strategies import STEERED
 
 # --- every method of the list ---------------------------------------------------------------------
 
@@ -52,7 +48,7 @@ from tests.learning.test_strategies import STEERED
     [pytest.param(n, marks=pytest.mark.slow if n.startswith("fedka-") else ()) for n in STRATEGIES],
 )
 def test_every_method_runs_and_copies_come_to_the_same(name: str) -> None:
-    """With a proxy or without, with a memory or without."""
+    """With a proxy or without, with a memory or without, with state at both ends or without."""
     configuration = small(stages=2, strategy=name)
     run = disturbed(configuration, 4, copies=2)
     strategy = STRATEGIES[name]
@@ -86,25 +82,11 @@ def settle(closed: RoundMean) -> Groups:
 DRIFTING = replace(FEDKA, name="drifting", groups=never, group_shapes=drift_shapes, settle=settle)
 
 
-def learn(task: Task) -> Result:
-    """The fake training, with a group to send and a diary to keep, made of all that came in."""
-    done = FAKES["learn"](task)
-    chance = chance_of(task)
-    groups = {
-        "send/drift": {"drift": chance.random(3, dtype=np.float32)},
-        "keep/diary": {"page": chance.random(2, dtype=np.float32)},
-    }
-    return Result(done.values, {**done.groups, **groups})
-
-
-KEEPING: Mapping[str, Function] = {**FAKES, "learn": learn}
-
-
 @pytest.fixture
 def drifting(monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """What such a method comes to when nothing disturbs it."""
     monkeypatch.setitem(STRATEGIES, DRIFTING.name, DRIFTING)
-    return finished(small(stages=2, strategy=DRIFTING.name), Told(functions=KEEPING))
+    return finished(small(stages=2, strategy=DRIFTING.name))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +95,7 @@ def drifting(monkeypatch: pytest.MonkeyPatch) -> Outcome:
 def test_what_a_method_keeps_does_not_depend_on_the_schedule(drifting: Outcome, seed: int) -> None:
     """Groups travel with updates and models, and the diary stays with its twin."""
     configuration = small(stages=2, strategy=DRIFTING.name)
-    run = disturbed(configuration, seed, copies=1 + seed % 3, functions=KEEPING)
+    run = disturbed(configuration, seed, copies=1 + seed % 3)
 
     assert outcome(run) == drifting
     assert not letters(run)
@@ -123,7 +105,7 @@ def test_what_a_method_keeps_does_not_depend_on_the_schedule(drifting: Outcome, 
 @pytest.mark.parametrize("point", ["append:durable", "said", "task:done", "forgotten"])
 def test_what_a_method_keeps_survives_a_crash(drifting: Outcome, folder: Path, point: str) -> None:
     """Between diary and update, between update and state: at every fifth such moment."""
-    path, told = folder / "run.sqlite", Told(functions=KEEPING)
+    path, told = folder / "run.sqlite", Told()
     configuration = small(stages=2, strategy=DRIFTING.name)
 
     def live(number: int) -> int:
@@ -138,8 +120,7 @@ def test_what_a_method_keeps_survives_a_crash(drifting: Outcome, folder: Path, p
 
 def test_a_twin_s_diary_counts_once_its_update_is_counted(drifting: Outcome) -> None:
     """Each twin's last state names the hash of its last counted update, and only that is left."""
-    run = put_together(small(stages=2, strategy=DRIFTING.name), log := Log(),
-                       Told(functions=KEEPING))  # fmt: skip
+    run = put_together(small(stages=2, strategy=DRIFTING.name), log := Log())
     run.system.run()
     counted: dict[str, str] = {}
     for decision in decided(log).decisions.values():
@@ -162,7 +143,7 @@ def test_a_twin_that_misses_what_its_method_keeps_says_so(
     log = Swallowing(tmp_path / "run", "StrategyKept", NAMES.of_entity("twin-state", EAST))
     configuration = small(stages=2, strategy=DRIFTING.name)
     with pytest.raises(Stalled) as end:
-        put_together(configuration, log, Told(functions=KEEPING)).system.run()
+        put_together(configuration, log).system.run()
     log.close()
 
     assert f"twins waits for {EAST}: its StrategyKept, which decision " in str(end.value)
@@ -170,8 +151,7 @@ def test_a_twin_that_misses_what_its_method_keeps_says_so(
 
 def test_a_method_s_groups_reach_everyone_with_the_model(drifting: Outcome) -> None:
     """An update without its group would not count; the last model carries what was settled."""
-    run = put_together(small(stages=2, strategy=DRIFTING.name), log := Log(),
-                       Told(functions=KEEPING))  # fmt: skip
+    run = put_together(small(stages=2, strategy=DRIFTING.name), log := Log())
     run.system.run()
     models = [m for m, _ in messages(log, NAMES.federation("models")) if isinstance(m, GlobalModel)]
     updates = [m for m, _ in messages(log, NAMES.of_site("updates", "local"))]
@@ -198,7 +178,7 @@ def test_what_a_method_keeps_at_the_aggregator_is_taken_as_the_decision_named_it
     drifting: Outcome,
 ) -> None:
     """Under each honest key lies the same model with another drift, first; nobody goes by it."""
-    run = put_together(small(stages=2, strategy=DRIFTING.name), Forging(), Told(functions=KEEPING))
+    run = put_together(small(stages=2, strategy=DRIFTING.name), Forging())
     run.system.run()
 
     assert outcome(run) == drifting
@@ -208,12 +188,9 @@ def test_what_a_method_keeps_at_the_aggregator_is_taken_as_the_decision_named_it
 
 
 @pytest.mark.slow
-def test_a_real_method_with_state_comes_to_the_same_twice(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Control variates in the manner of SCAFFOLD, on digits: plain, and with every role twice."""
-    monkeypatch.setitem(STRATEGIES, STEERED.name, STEERED)
-    changes = {"strategy": STEERED.name, "images_per_class": 24, "stages": 1, "rounds_per_stage": 4}
+def test_a_real_method_with_state_comes_to_the_same_twice(tmp_path: Path) -> None:
+    """Control variates on digits: plain, and with every role twice."""
+    changes = {"strategy": "scaffold", "images_per_class": 24, "stages": 1, "rounds_per_stage": 4}
     configuration = recipe("tiny", overrides=changes)
 
     def quietly() -> Outcome:

@@ -17,7 +17,6 @@ In the softmax family a logit of ln(4(1-d)/d) at the true row gives the same gap
 weights: 4(1-d)/d against four rows of 1 is a share of 1-d, and each other row has d/4.
 """
 
-from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -35,7 +34,11 @@ from learning.strategies import STRATEGIES
 from learning.strategies.choice import chosen
 from learning.strategies.fedavg import FEDAVG
 from learning.strategies.fedka import FEDKA
-from learning.strategies.strategy import Objective, Strategy
+from learning.strategies.glfc import GLFC
+from learning.strategies.icarl import ICARL
+from learning.strategies.lga import LGA
+from learning.strategies.lwm import LWM
+from learning.strategies.strategy import Strategy
 
 LN2, LN3 = log(2), log(3)
 ROWS = [0, 1, 0, 2, 3, 4, 4, 4]
@@ -81,42 +84,6 @@ JOINT = [
 # Student maps point to (.6, .8), the teacher's to (.8, .6): (0.2 + 0.2) / 2 cells. The last
 # sample's teacher looks nowhere.
 MAPS = [0.2] * 7 + [0.0]
-
-GLFC = Strategy(
-    name="glfc",
-    paper="Dong et al., CVPR",
-    year=2022,
-    objective=Objective(
-        alpha=0.5,
-        alpha_alone=1.0,
-        beta=0.5,
-        gamma=0.0,
-        sd_mode="bce",
-        weight="old_new",
-        exponent="one",
-        weight_clamp=None,
-        weighted=("classification",),
-    ),
-    teacher="best",
-)
-LGA = replace(
-    GLFC,
-    name="lga",
-    objective=Objective(alpha=1.0, beta=1.0, gamma=0.0, sd_mode="bce", exponent="stage"),
-)
-ICARL = replace(
-    GLFC,
-    name="icarl",
-    objective=Objective(
-        alpha=0.0, alpha_alone=1.0, beta=1.0, gamma=0.0, sd_mode="bce", weight="none"
-    ),
-    softmax={"alpha": 1.0, "sd_mode": "joint", "sd_temperature": 2.0},
-)
-LWM = replace(
-    GLFC,
-    name="lwm",
-    objective=Objective(alpha=1.0, beta=1.0, gamma=1.0, sd_mode="joint", weight="none"),
-)
 
 
 class Recited(ResNet18):
@@ -325,6 +292,17 @@ def test_icarl_in_the_softmax_family_distils_all_old_rows_at_temperature_two() -
     assert seen["classification"] == pytest.approx(mean(ONES, label), rel=1e-5)
     assert seen["semantic"] == pytest.approx(4 * mean(ONES, JOINT), rel=1e-5)
     assert seen["loss"] == pytest.approx(mean(ONES, label) + 4 * mean(ONES, JOINT), rel=1e-5)
+
+
+def test_in_the_softmax_family_glfc_and_lga_distil_all_old_rows_at_once() -> None:
+    """Each BCE becomes its softmax counterpart; LGA weighs the divergence, GLFC does not."""
+    for strategy, coefficient, weights in ((GLFC, 0.5, ONES), (LGA, 1.0, W)):
+        seen = told(strategy.under(family="softmax"))
+
+        assert seen["semantic"] == pytest.approx(mean(weights, JOINT), rel=1e-5)
+        assert seen["loss"] == pytest.approx(
+            coefficient * (seen["classification"] + seen["semantic"]), rel=1e-5
+        )
 
 
 def test_lwm_weighs_nothing() -> None:

@@ -415,6 +415,8 @@ STAGE: dict[str, Any] = {
         ({"classes": ("1",)}, r"local/a gets \['0'\], not of this stage"),
         ({"clients": STAGE["clients"] * 2}, "entity 'local/a' comes 2 times"),
         ({"strategy": "fedka"}, "Extra inputs are not permitted"),
+        ({"image_steps": (8, 8)}, "1 rounds, but image steps of 2"),
+        ({"image_steps": (0,)}, "greater than or equal to 1"),
     ],
 )
 def test_a_stage_that_contradicts_itself_is_not_read(change: dict[str, Any], reason: str) -> None:

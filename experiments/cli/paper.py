@@ -1,0 +1,339 @@
+"""reproduce, report and compare: the paper's tables as commands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from experiments.cli.words import (
+    SCHEMA,
+    AsJson,
+    DataDir,
+    answer,
+    command,
+    console,
+    data_dir,
+    next_step,
+    overrides,
+    table,
+)
+from experiments.numbers import counted, duration
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from experiments.paper.comparison import Compared
+    from experiments.paper.results import Result
+
+FIRST_SEED = 2021
+"""The paper's; further ones count up."""
+RESULTS, WORK = Path("results"), Path("runs/reproduce")
+Scale = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        metavar="NAME",
+        help="paper: its own setting; bench: reduced, real images, two cores; smoke: digits.",
+    ),
+]
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--results", metavar="DIR", help="Where lines of finished runs are kept, besides those"
+        " that come with the program."
+    ),
+]  # fmt: skip
+On = Annotated[
+    str,
+    typer.Option(
+        "--on", metavar="PART", help="test, or validation: the images that choices are made on."
+    ),
+]
+Own = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="KEY=VALUE", help="Change a key of every run; repeat for more."),
+]
+Tables = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TABLE…",
+        help="table2 to table11, figure4, figure5, methods (all of them), hospital, or all.",
+    ),
+]
+
+
+def reproduce(
+    names: Tables,
+    scale: Scale = "bench",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, metavar="N", help="Seeds from 2021 on.")
+    ] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="Only this method; repeat for more."),
+    ] = None,
+    own: Own = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, metavar="N", help="Runs side by side; one a core."),
+    ] = None,
+    results: Results = RESULTS,
+    work: Annotated[
+        Path, typer.Option("--work", metavar="DIR", help="Where runs lie until they are stored.")
+    ] = WORK,
+    data: DataDir = None,
+    on: On = "test",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the folder of a run that is stored.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Tell what would run, and run nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run what a table of the paper still lacks, and show it beside the printed numbers.
+
+    All methods of a table have one schedule and the same images. What was stored is never run
+    again; Ctrl-C stops at any moment, and the same command goes on.
+
+    \b
+    Examples:
+      fedtwin reproduce table2 --scale smoke --seeds 3
+      fedtwin reproduce table2 table11 --scale bench --seeds 3 --data-dir ~/data
+      fedtwin reproduce table10 --scale paper --plan
+      fedtwin reproduce hospital -o dataset=npz:cells.npz --seeds 3
+    """
+    from experiments import api
+    from experiments.paper import reproduce as runs
+    from experiments.paper.results import stored
+
+    tables = [_only(each, only) for each in _tables(names, scale, overrides(own or ()))]
+    planned = runs.planned(tables, range(FIRST_SEED, FIRST_SEED + seeds), _part(on))
+    done = {each.identity for each in stored(results)}
+    missing = [each for each in planned if each.identity not in done]
+    notes = console(stderr=True)
+    notes.print(f"{counted(len(planned), 'run')}, {len(missing)} of them not stored yet")
+    if plan:
+        told = {"schema": SCHEMA, "planned": len(planned), "missing": [r.name for r in missing]}
+        answer(told, as_json, lambda out: _planned(out, told))
+        return
+    machine = runs.Machine(
+        work,
+        data_dir(data) or api.DATA_DIR.expanduser(),
+        jobs or api.cores(),
+        lambda text: notes.print(text, soft_wrap=True),
+        keep=keep,
+    )
+    left = len(missing)
+    for result in machine.run(missing, results / f"{scale}.jsonl"):
+        left -= 1
+        notes.print(_stored(result, left), soft_wrap=True)
+    _show(tables, results, on, as_json)
+
+
+def report(
+    names: Tables,
+    scale: Scale = "bench",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write report.html, .md, .csv and PNGs there."),
+    ] = None,
+    own: Own = None,
+    results: Results = RESULTS,
+    on: On = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Show tables of the paper beside what was run of them, from stored results alone.
+
+    A folder of a run in place of a table's name adds its result for this once.
+
+    \b
+    Examples:
+      fedtwin report table2 table11
+      fedtwin report all --out comparison
+      fedtwin report table2 runs/bench-fedka-2021 --json
+      fedtwin report overview                  # a line for each table, as Markdown
+    """
+    from experiments.paper import pages
+    from experiments.paper.results import stored
+
+    if names == ["overview"]:
+        print(pages.overview(stored(results)), end="")
+        return
+    folders = [Path(name) for name in names if Path(name).is_dir()]
+    found = [name for name in names if not Path(name).is_dir()]
+    tables = _tables(found, scale, overrides(own or ()))
+    shown = _show(tables, results, on, as_json, folders)
+    if out is not None:
+        written = pages.write(shown, out)
+        if not as_json:
+            next_step(console(), f"open {written[0]}")
+
+
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="A method, or a folder of a run.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="accuracy, macro_f1, forgetting, backward_transfer or new_class_accuracy.",
+        ),
+    ] = "accuracy",
+    scale: Scale = "bench",
+    own: Own = None,
+    results: Results = RESULTS,
+    on: On = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Say whether A differs from B by more than chance, at the seeds at which both ran.
+
+    \b
+    Examples:
+      fedtwin compare fedka lga
+      fedtwin compare fedka lga -o iid=0.4 --metric forgetting
+      fedtwin compare runs/smoke-fedka-2021 runs/smoke-lga-2021
+    """
+    from experiments.paper.results import METRICS, by_seed, identity, of_folder, stored
+    from experiments.paper.statistics import LEVEL, difference
+    from experiments.paper.tables import CIFAR, SCALES
+    from experiments.recipes import recipe
+    from learning.strategies.choice import installed
+
+    if metric not in METRICS:
+        raise ConfigurationError(f"--metric is one of {', '.join(METRICS)}, not {metric!r}")
+    if scale not in SCALES:
+        raise ConfigurationError(f"--scale is {', '.join(SCALES)}, not {scale!r}")
+    known, keys = stored(results), overrides(own or ())
+
+    def of(name: str) -> list[Result]:
+        if Path(name).is_dir():
+            return [of_folder(Path(name))]
+        if name not in installed():
+            raise ConfigurationError(
+                f"{name} is neither a folder nor a method: `fedtwin methods` lists these"
+            )
+        names = {
+            identity(recipe(CIFAR[scale], overrides={**keys, "strategy": name, "seed": seed}), on)
+            for seed in {each.seed for each in known}
+        }
+        return [each for each in known if each.identity in names]
+
+    sides = [by_seed(of(name), metric) for name in (one, other)]
+    found = difference(*sides)
+    if found is None:
+        raise ConfigurationError(
+            f"{one} and {other} have no seed in common: {_seeds(one, sides[0])},"
+            f" {_seeds(other, sides[1])}. `fedtwin reproduce methods --method NAME --scale {scale}`"
+            " runs what is missing"
+        )
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
+        "a": one,
+        "b": other,
+        "metric": metric,
+        "seeds": list(found.seeds),
+        "difference": found.mean,
+        "deviation": found.deviation,
+        "level": LEVEL,
+        "low": found.low,
+        "high": found.high,
+        "verdict": found.verdict,
+    }
+    answer(told, as_json, lambda out: _compared(out, told))
+
+
+def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
+    from experiments.paper.tables import TABLES, table
+
+    wanted = [each for name in names for each in (TABLES if name == "all" else (name,))]
+    found = [table(name, scale, own) for name in dict.fromkeys(wanted)]  # type: ignore[arg-type]
+    for each in found:
+        if each.name == "hospital" and "dataset" not in own and "all" not in names:
+            raise ConfigurationError(
+                "hospital is about images of your own: name them with -o dataset=npz:FILE"
+            )
+    return [each for each in found if each.name != "hospital" or "dataset" in own]
+
+
+def _only(table: Any, methods: Sequence[str] | None) -> Any:
+    from dataclasses import replace
+
+    if not methods:
+        return table
+    return replace(table, rows=tuple(row for row in table.rows if row.strategy in methods))
+
+
+def _part(on: str) -> str:
+    from experiments.runner import PARTS
+
+    if on not in PARTS:
+        raise ConfigurationError(f"--on is {' or '.join(PARTS)}, not {on!r}")
+    return on
+
+
+def _show(
+    tables: Sequence[Any], results: Path, on: str, as_json: bool, folders: Sequence[Path] = ()
+) -> list[Compared]:
+    from experiments.paper.comparison import as_json as plain
+    from experiments.paper.comparison import compared
+    from experiments.paper.results import of_folder, stored
+
+    known = [*stored(results), *map(of_folder, folders)]
+    found = [compared(each, known, _part(on)) for each in tables]
+    told = {"schema": SCHEMA, "tables": [plain(each) for each in found]}
+    answer(told, as_json, lambda out: _tables_shown(out, found))
+    return found
+
+
+def _tables_shown(out: Console, found: Sequence[Compared]) -> None:
+    from experiments.paper.pages import HEADINGS, heading, words_of
+
+    right = {2, 3, 4, 5, 6}
+    headings = [f">{name}" if i in right else name for i, name in enumerate(HEADINGS)]
+    for each in found:
+        out.print(heading(each), style="bold")
+        table(out, headings, map(words_of, each.cells))
+        out.print()
+
+
+def _planned(out: Console, told: dict[str, Any]) -> None:
+    for name in told["missing"]:
+        out.print(name)
+    next_step(out, "the same command without --plan")
+
+
+def _stored(result: Result, left: int) -> str:
+    value = result.value("accuracy")
+    took = duration(result.line["wall_seconds"])
+    shown = "nothing scored" if value is None or math.isnan(value) else f"{value:.2f} %"
+    return f"stored: {result.strategy} {result.seed}: {shown} in {took}; {left} to go"
+
+
+def _seeds(name: str, values: dict[int, float]) -> str:
+    return f"{name} ran at {', '.join(map(str, sorted(values))) or 'none'}"
+
+
+def _compared(out: Console, told: dict[str, Any]) -> None:
+    pairs = counted(len(told["seeds"]), "seed")
+    a, b = told["a"], told["b"]
+    out.print(f"{a} less {b}: {told['difference']:+.2f} points of {told['metric']}, {pairs}")
+    if told["low"] is None:
+        out.print("one seed tells no difference from chance")
+    else:
+        level = f"{told['level']:.0%}"
+        out.print(f"{level} interval {told['low']:+.2f} to {told['high']:+.2f}: {told['verdict']}")
+    next_step(out, command("report", "methods"))
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    app.command()(reproduce)
+    app.command()(report)
+    app.command()(compare)

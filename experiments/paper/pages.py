@@ -1,0 +1,279 @@
+"""A comparison as files: Markdown, CSV, pictures of the curves, and a page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from experiments.figures import LIGHT, png
+from experiments.folder import write_whole
+from experiments.numbers import NOTHING
+from experiments.paper.comparison import Cell, Compared, as_json, compared, states
+from experiments.paper.results import METRICS, Result
+from experiments.paper.statistics import Difference, Spread, spread
+from experiments.paper.tables import TABLES, table
+
+HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
+            "state")  # fmt: skip
+SIDE = (
+    "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy", "rank_correlation",
+)  # fmt: skip
+PHASES: dict[str, tuple[str, ...]] = {
+    "training": ("learn",),
+    "prototypes": ("prototypes", "reconstruct", "score"),
+    "memory": ("herd",),
+    "detection": ("judge",),
+    "evaluation": ("evaluate",),
+}
+"""Of a run's measured seconds; what is in none of them is `the rest`."""
+COLOURS = (
+    "#1f5fa8", "#c2571a", "#14866d", "#8a3ffc", "#b3261e", "#5b6875", "#0e7490", "#a16207",
+    "#be185d", "#4d7c0f", "#1d2733", "#7c3aed", "#0369a1", "#b45309", "#15803d", "#9f1239",
+    "#475569",
+)  # fmt: skip
+MARKERS = "osD^vP*X<>hdp8H|_"
+
+
+def mean_of(spread: Spread | None) -> str:
+    """`48.9 ± 0.7`, or without a deviation where there is one value."""
+    if spread is None:
+        return NOTHING
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.2f}"
+    return f"{spread.mean:.2f}{around}"
+
+
+def interval_of(difference: Difference | None) -> str:
+    """`-1.9 (-2.5 to -1.3)`: the mean and what holds the true one 95 times in 100."""
+    if difference is None:
+        return NOTHING
+    around = ""
+    if difference.low is not None and difference.high is not None:
+        around = f" ({difference.low:+.2f} to {difference.high:+.2f})"
+    return f"{difference.mean:+.2f}{around}"
+
+
+def words_of(cell: Cell) -> tuple[str, ...]:
+    """A row of the table as a person reads it."""
+    printed = NOTHING if cell.printed is None else f"{cell.printed.average:.2f}"
+    theirs = NOTHING if cell.theirs is None else f"{cell.theirs:+.2f}"
+    return (
+        cell.row.label, cell.row.column or NOTHING, printed, mean_of(cell.ours),
+        str(len(cell.results)), theirs, interval_of(cell.against), cell.state,
+    )  # fmt: skip
+
+
+def markdown(found: Iterable[Compared]) -> str:
+    """Every table, a heading and a grid each."""
+    parts = []
+    for each in found:
+        lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
+        if any(cell.results for cell in each.cells):
+            lines += ["", *_grid(side_headings(), side_rows(each))]
+            lines += ["", *_grid(cost_headings(), cost_rows(each))]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(each: Compared) -> str:
+    """Name, what it is, scale, and on which images if not the test's."""
+    on = "" if each.evaluate_on == "test" else f", scored on {each.evaluate_on} images"
+    return f"{each.table.name}: {each.table.title} (scale {each.table.scale}{on})"
+
+
+def side_headings() -> tuple[str, ...]:
+    return ("method", "setting", *(name.replace("_", " ") for name in SIDE))
+
+
+def side_rows(each: Compared) -> list[tuple[str, ...]]:
+    """What stands beside accuracy in docs/method.md 8, of the rows that were run."""
+    return [
+        (cell.row.label, cell.row.column or NOTHING, *(_side(cell.results, name) for name in SIDE))
+        for cell in each.cells
+        if cell.results
+    ]
+
+
+def _side(results: Sequence[Result], name: str) -> str:
+    known = _known(each.line[METRICS.get(name, name)] for each in results)
+    return mean_of(spread(known)) if known else NOTHING
+
+
+def cost_headings() -> tuple[str, ...]:
+    return ("method", "setting", "seconds", *(f"{name} %" for name in PHASES), "the rest %",
+            "images/s, training")  # fmt: skip
+
+
+def cost_rows(each: Compared) -> list[tuple[str, ...]]:
+    """What the runs of a row took together, by phase: work of all processes, in percent."""
+    rows = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        seconds = Counter[str]()
+        for run in cell.results:
+            seconds.update(run.line["seconds"])
+        total, images = seconds.total(), sum(run.line["images"] for run in cell.results)
+        shares = [sum(seconds[phase] for phase in phases) / total for phases in PHASES.values()]
+        rows.append((
+            cell.row.label, cell.row.column or NOTHING, f"{total:.0f}",
+            *(f"{100 * share:.1f}" for share in [*shares, 1 - sum(shares)]),
+            f"{images / seconds['learn']:.0f}",
+        ))  # fmt: skip
+    return rows
+
+
+def matrices(each: Compared) -> list[tuple[str, list[list[str]]]]:
+    """Of each row that was run its accuracy matrix, the mean over seeds: a[t][j] in percent."""
+    found = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        of_runs = [run.line["matrix"] for run in cell.results]
+        mean = [
+            [
+                mean_of(Spread(1, fmean(known), None)) if (known := _known(values)) else NOTHING
+                for values in zip(*rows, strict=False)
+            ]
+            for rows in zip(*of_runs, strict=False)
+        ]
+        found.append((" ".join(filter(None, (cell.row.label, cell.row.column))), mean))
+    return found
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    bar = "|" + "---|" * len(headings)
+    return [_line(headings), bar, *map(_line, rows)]
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(word.replace("|", "/") for word in words) + " |"
+
+
+def as_csv(found: Iterable[Compared]) -> str:
+    """One line for each cell of all tables."""
+    held = io.StringIO()
+    keys = [
+        "table", "scale", "metric", "evaluate_on", "method", "setting", "printed", "mean",
+        "deviation", "pairs", "printed_difference", "difference", "difference_low",
+        "difference_high", "state",
+    ]  # fmt: skip
+    writer = csv.DictWriter(held, keys, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for each in found:
+        told = as_json(each)
+        for row in told["rows"]:
+            writer.writerow({**told, **row})
+    return held.getvalue()
+
+
+def curves(each: Compared) -> Figure | None:
+    """A metric by share of the classes seen, with its deviation; dashed the paper's, if printed.
+
+    Stages of ours and theirs are not equally many, so both go from the first stage to all classes.
+    """
+    shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
+    if not any(cell.stages for cell in shown):
+        return None
+    figure = Figure(figsize=(9.6, 4.6))
+    axes = figure.add_subplot()
+    axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
+    for cell in shown:
+        place = each.cells.index(cell) % len(COLOURS)
+        name = " ".join(filter(None, (cell.row.label, cell.row.column)))
+        style: dict[str, Any] = {"color": COLOURS[place], "markersize": 4.5}
+        if cell.stages:
+            means = [stage.mean for stage in cell.stages]
+            bars = [stage.deviation or 0.0 for stage in cell.stages]
+            style |= {"marker": MARKERS[place], "label": name}
+            axes.errorbar(_seen(means), means, bars, capsize=2, **style)
+        if cell.printed and cell.printed.stages:
+            theirs = cell.printed.stages
+            style |= {"marker": "", "label": f"{name}, paper"}
+            axes.plot(_seen(theirs), theirs, linestyle="--", linewidth=1, **style)
+    axes.set_xlabel("classes seen, % of all", color=LIGHT.muted)
+    axes.set_ylabel(f"{each.table.metric.replace('_', ' ')} (%)", color=LIGHT.muted)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _seen(stages: Sequence[float]) -> list[float]:
+    """Percent of all classes that have been seen at the end of each stage."""
+    return [100 * (stage + 1) / len(stages) for stage in range(len(stages))]
+
+
+def write(found: Sequence[Compared], out: Path) -> list[Path]:
+    """report.html, .md and .csv, and a PNG for each table with curves; gives their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = {}
+    for each in found:
+        figure = curves(each)
+        if figure is not None:
+            pictures[f"{each.table.name}-{each.table.scale}"] = png(figure)
+    page = _page(found, pictures)
+    files = {
+        "report.html": page.encode(),
+        "report.md": markdown(found).encode(),
+        "report.csv": as_csv(found).encode(),
+        **{f"{name}.png": content for name, content in pictures.items()},
+    }
+    for name, content in files.items():
+        write_whole(out / name, content)
+    return [out / name for name in files]
+
+
+def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
+    environment = Environment(
+        loader=PackageLoader("experiments"), autoescape=select_autoescape(["html"])
+    )
+    shown = [
+        {
+            "heading": heading(each),
+            "headings": HEADINGS,
+            "rows": [words_of(cell) for cell in each.cells],
+            "side_headings": side_headings(),
+            "side": side_rows(each),
+            "cost_headings": cost_headings(),
+            "costs": cost_rows(each),
+            "matrices": matrices(each),
+            "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
+            "commands": sorted({
+                run.line["command"] for cell in each.cells for run in cell.results
+            }),
+        }
+        for each in found
+    ]  # fmt: skip
+    return environment.get_template("comparison.html").render(tables=shown)
+
+
+def _uri(content: bytes | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
+
+
+def overview(known: Sequence[Result]) -> str:
+    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
+    rows = []
+    for name in TABLES:
+        if not name.startswith("table"):
+            continue
+        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
+        counted = [
+            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
+            for each in at
+        ]
+        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
+        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
+    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+    return "\n".join(_grid(headings, rows)) + "\n"

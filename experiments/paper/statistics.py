@@ -1,0 +1,64 @@
+"""Whether a difference between two methods is larger than chance, seeds paired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy.stats import t as student
+
+LEVEL = 0.95
+Verdict = Literal["larger", "smaller", "not told apart"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds."""
+
+    count: int
+    mean: float
+    deviation: float | None
+    """Of a sample (n - 1); None of a single seed."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method's value less another's, seed by seed."""
+
+    seeds: tuple[int, ...]
+    """On which both ran."""
+    mean: float
+    deviation: float | None
+    low: float | None
+    """Of the interval that holds the true mean 95 times in 100, if seeds are a normal sample."""
+    high: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the whole interval lies on one side of 0; of a single seed nothing is told."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return "not told apart"
+        return "larger" if self.low > 0 else "smaller"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and deviation of at least one value."""
+    return Spread(len(values), fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """`one` less `other` on the seeds that both have; None where there is none.
+
+    Student's interval: mean -+ t * deviation / sqrt(n), t the quantile of n - 1 degrees of freedom.
+    """
+    seeds = tuple(sorted(one.keys() & other.keys()))
+    if not seeds:
+        return None
+    paired = spread([one[seed] - other[seed] for seed in seeds])
+    if paired.deviation is None:
+        return Difference(seeds, paired.mean, None, None, None)
+    quantile = float(student.ppf((1 + LEVEL) / 2, paired.count - 1))
+    half = quantile * paired.deviation / paired.count**0.5
+    return Difference(seeds, paired.mean, paired.deviation, paired.mean - half, paired.mean + half)

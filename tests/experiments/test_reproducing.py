@@ -1,0 +1,135 @@
+"""A table as a command: what is missing is run, what is stored is not, whatever stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.folder import RunFolder
+from experiments.memo import MEMORY, kept
+from experiments.paper.results import command, read
+from tests.experiments.hands import fedtwin as by_hand
+from tests.experiments.hands import told
+
+SMALL = [
+    word
+    for key in ("stages=1", "rounds_per_stage=2", "images_per_class=16", "local_epochs=1",
+                "image_size=8", "width=4")
+    for word in ("-o", key)
+]  # fmt: skip
+
+
+def words(*more: str) -> list[str]:
+    return [sys.executable, "-m", "experiments.cli", *more]
+
+
+def reproduce(folder: Path, *methods: str) -> list[str]:
+    chosen = [word for name in methods for word in ("--method", name)]
+    there = ["--results", str(folder / "results"), "--work", str(folder / "work")]
+    return ["reproduce", "methods", "--scale", "smoke", "--jobs", "2", *there, *chosen, *SMALL]
+
+
+def test_a_table_is_run_once_and_stored(tmp_path: Path) -> None:
+    """Two methods are trained, the second time none is; the line's command gives the same model.
+
+    In the only stage both train alike, so the six trainings lie there once; the model is the one
+    that a run makes which shares nothing.
+    """
+    first = told(*reproduce(tmp_path, "fedavg", "joint"))
+    lines = {each.strategy: each for each in read(tmp_path / "results/smoke.jsonl")}
+    again = told(*reproduce(tmp_path, "fedavg", "joint"))
+    words = command(lines["joint"].configuration).split()[1:]
+    alone = told(*words, "--run-dir", tmp_path / "alone", "-q")
+
+    assert lines.keys() == {"fedavg", "joint"}
+    assert first == again
+    rows = {row["method"]: row for row in first["tables"][0]["rows"]}
+    assert rows["joint"]["model_sha256"] == {"2021": alone["model_sha256"]}
+    assert rows["fedavg"]["model_sha256"] == rows["joint"]["model_sha256"]
+    assert kept(tmp_path / "work/trainings") == 2 * 3
+    assert not list((tmp_path / "work").glob("*/manifest.json"))
+
+
+def test_what_is_stopped_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C in the midst of a run: its folder stays, and the same command sees it through."""
+    begun = subprocess.Popen(
+        words(*reproduce(tmp_path, "fedavg")),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    work = tmp_path / "work"
+
+    def going() -> list[Path]:
+        return [
+            path for path in work.glob("*/manifest.json") if (path.parent / "run.sqlite").exists()
+        ]
+
+    until = time.monotonic() + 60
+    while not going() and time.monotonic() < until and begun.poll() is None:
+        time.sleep(0.1)
+    (manifest,) = going()
+    os.kill(begun.pid, signal.SIGINT)
+    begun.communicate(timeout=60)
+    stopped = RunFolder(manifest.parent)
+
+    assert begun.returncode == 130
+    assert not stopped.running
+    assert not read(tmp_path / "results/smoke.jsonl")
+
+    told(*reproduce(tmp_path, "fedavg"))
+
+    (line,) = read(tmp_path / "results/smoke.jsonl")
+    assert line.strategy == "fedavg"
+    assert not manifest.exists()
+
+
+def test_a_plan_runs_nothing(tmp_path: Path) -> None:
+    """It names what is missing: five methods at three seeds."""
+    there = ["--results", str(tmp_path / "r"), "--work", str(tmp_path / "w")]
+    asked = told("reproduce", "table2", "--scale", "smoke", "--seeds", "3", "--plan", *there)
+
+    assert asked["planned"] == 15
+    assert len(asked["missing"]) == 15
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    """The data are not there: exit 1, with what it said in a log."""
+    done = by_hand(*reproduce(tmp_path, "fedavg"), "--data-dir", tmp_path / "none",
+                   "-o", "dataset=organamnist", "-o", "image_size=28")  # fmt: skip
+
+    assert done.exit_code == 1
+    assert "1 of 1 runs failed" in done.stderr
+    (log,) = (tmp_path / "work").glob("*.log")
+    assert "organamnist" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["reproduce", "table12"], "no table is called 'table12'"),
+        (["reproduce", "table2", "--scale", "tiny"], "a scale is paper, bench, smoke"),
+        (["reproduce", "hospital"], "name them with -o dataset=npz:FILE"),
+        (["report", "table2", "--on", "train"], "--on is test or validation"),
+        (["compare", "fedka", "lga", "--metric", "f2"], "--metric is one of accuracy"),
+        (["compare", "fedka", "nobody"], "nobody is neither a folder nor a method"),
+        (["compare", "fedka", "lga", "--scale", "smoke"], "have no seed in common"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, more: list[str], said: str) -> None:
+    """In a line, with exit 2."""
+    done = by_hand(*more, "--results", tmp_path)
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_trainings_are_remembered_only_where_somebody_asks() -> None:
+    """A plain run has no such folder."""
+    assert MEMORY not in os.environ
