@@ -22,12 +22,14 @@ from schemas.messages import (
     Standing,
     TeacherChosen,
     TwinDecision,
+    TwinState,
 )
 from schemas.teachers import TeachersLine
 from schemas.topics import parted
 from schemas.verdicts import VerdictLines
 from tests.flows.alive import EAST, NAMES, NORTH, SITES, SOUTH, WEST, Alive, lively, whim
 from tests.flows.federation import LIMIT, messages
+from twins.twins import Twins
 
 ALL = (NORTH, EAST, SOUTH, WEST)
 
@@ -172,3 +174,40 @@ def test_in_any_order_of_topics_all_who_read_come_to_the_same() -> None:
         assert readers[0].state == readers[2].state
         compared += 1
     assert compared >= 5
+
+
+def test_a_twin_that_died_before_its_state_catches_up_from_a_standing() -> None:
+    """A round let go images of its stream, and its state does not say so when it dies. Standings
+    later it comes back: begun there or by reading all, it writes the same states."""
+    found = []
+    for whole in (True, False):
+        run = Alive(lively(keep_images=60, rounds_per_stage=2), entities=(NORTH, EAST, SOUTH))
+        run.settle()
+        for entity in (NORTH, EAST, SOUTH):
+            run.stream(entity, "012", 10)
+        run.after(11)
+        for entity in (NORTH, EAST, SOUTH):
+            run.stream(entity, "01", 60)
+        while not any(each.position > 100 for each in run.line.parts.of(EAST).asked):
+            run.system.step()
+            run.now += 0.05
+        asked = run.line.parts.of(EAST).asked[-1]
+        gone = run.vanish(EAST)
+        for each in [each for each in run.system._queue if each[0] is gone]:
+            run.system._queue.remove(each)
+        while (start := begun(run)) is None or start.standing.number < asked.opened:
+            for entity in (NORTH, SOUTH):
+                run.stream(entity, "01", 30)
+            run.after(61)
+        run.join(Twins(NAMES, "a", run.shelf, [EAST]))
+        if not whole:
+            run.system.sessions[-1].begin(start)
+        run.stream(EAST, "01", 30)
+        run.after(61)
+
+        own = messages(run.log, NAMES.of_entity("twin-state", EAST))
+        found.append([each for each, _ in own if isinstance(each, TwinState)])
+        assert found[-1][-1].since > 0
+        assert EAST in [p.entity for p in run.line.stages[-1].rounds[-1].opened.participants]
+
+    assert found[0] == found[1]
