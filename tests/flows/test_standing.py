@@ -12,8 +12,9 @@ import pytest
 from aggregator import standing
 from experiments.replay import Replay
 from infra.beginning import newest_start
-from infra.promises import Arrived, Place, Start
+from infra.promises import Arrived, Place, Start, Task
 from infra.transport.unkind import Unkind
+from infra.workers import Inline
 from schemas.codec import pack
 from schemas.line import RoundsLine
 from schemas.messages import (
@@ -24,12 +25,14 @@ from schemas.messages import (
     TeacherChosen,
     TwinDecision,
     TwinState,
+    WindowJudged,
 )
 from schemas.teachers import TeachersLine
 from schemas.topics import parted
 from schemas.verdicts import VerdictLines
 from tests.flows.alive import EAST, NAMES, NORTH, SITES, SOUTH, WEST, Alive, lively, whim
 from tests.flows.federation import LIMIT, messages
+from tests.flows.learner import FAKES
 from twins.twins import Twins
 
 ALL = (NORTH, EAST, SOUTH, WEST)
@@ -218,3 +221,47 @@ def test_a_twin_that_died_before_its_state_catches_up_from_a_standing() -> None:
         assert EAST in [p.entity for p in run.line.stages[-1].rounds[-1].opened.participants]
 
     assert found[0] == found[1]
+
+
+class Slow(Inline):
+    """Workers that have taken up a judging and do not come to its end, until they are let."""
+
+    def __init__(self) -> None:
+        super().__init__(FAKES)
+        self.held: list[tuple[object, Task]] = []
+        self.holds = False
+
+    def submit(self, id: object, task: Task) -> None:
+        if self.holds and task.name == "judge":
+            self.held.append((id, task))
+        else:
+            super().submit(id, task)
+
+
+def test_who_judges_for_so_long_that_nobody_knows_what_it_rests_on_judges_anew() -> None:
+    """A twin has found a class when two Standings have come since it began: it says nothing of it,
+    looks again under the newest model, and says it then. Nothing goes to the dead letters."""
+    run, workers = Alive(), Slow()
+    run.system._workers = workers
+    run.settle()
+    for entity in ALL:
+        run.stream(entity, "012")
+    run.after(11)
+    workers.holds = True
+    run.stream(NORTH, "7", 24)
+    run.settle()
+    began = run.line.number
+    workers.holds = False
+    while run.line.floor <= began:
+        run.stream(EAST, "012")
+        run.after(1)
+    assert [task.name for _, task in workers.held] == ["judge"]
+    for id, task in workers.held:
+        workers.submit(id, task)
+    run.after(61)
+
+    found = [each for each in run.lines(NORTH) if isinstance(each, WindowJudged)]
+    assert [each.classes for each in found] == [("0", "1", "2"), ("7",)]
+    assert (found[1].after or 0) > began
+    assert "7" in run.line.rows
+    assert run.log.end(NAMES.federation("dead-letters")) == 0
