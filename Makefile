@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	@test -z "$(TORCH_INDEX)" \
 		|| $(UV_INSTALL) --default-index "$(TORCH_INDEX)" --no-deps torch torchvision
-	@$(UV_INSTALL) --editable '.[dev,kafka,onnx]'
+	@$(UV_INSTALL) --editable '.[dev,kafka,onnx,detection]'
 	@touch $@
 
 # --- running --------------------------------------------------------------------------------------

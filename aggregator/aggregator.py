@@ -552,7 +552,7 @@ class Aggregator:
 
     def _publish(self, groups: Groups, name: ModelName, run: str = "") -> list[Answer]:
         """The content that a decision names, unless a sound copy is in the log already."""
-        if self._models.has(name):
+        if self._models.at_hand(name):
             return []
         message = GlobalModel(run=run or self.line.run, version=name.version, groups=groups)
         return [Say(self._models_topic, message, name.key)]
@@ -575,7 +575,7 @@ class Aggregator:
             return  # another aggregator was quicker; which models taught is still to be read
         self._tidied = opened.number
         kept = kept_models(self.line, self._teachers.chosen)
-        for name, pieces in self._models.names().items():
+        for name, pieces in self._models.names(at_hand=True).items():
             if name not in kept and name.version <= opened.base.version:
                 self._models.drop(name)
                 yield Forget(self._models_topic, name.key, pieces)

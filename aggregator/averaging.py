@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.tensors import CHUNK, Spec, Tensors, check, is_statistic, largest_size
+from schemas.tensors import (
+    CHUNK,
+    Spec,
+    Tensors,
+    check,
+    is_statistic,
+    largest_size,
+    side_by_side,
+    together,
+)
 
 UNIT = 2**30  # parameters are counted in 1/UNIT; below 2^32 / W the weighted sum stays below 2^62
 SIGNIFICAND = 24  # bits of a float32, so that it is a whole number times a power of two
@@ -38,7 +47,10 @@ class ExactMean:
         self.weight = 0
         """The weights counted so far."""
         self._expected = dict(expected)
-        self._sums = {name: _sum_of(name, spec) for name, spec in self._expected.items()}
+        self._sums = [
+            _Row(names, _sum_of({name: self._expected[name] for name in names}))
+            for names in together(self._expected)
+        ]
 
     def add(self, tensors: Tensors, weight: int = 1, *, checked: bool = False) -> Self:
         """Count one model `weight` times; `checked` tells that `check` has passed it already.
@@ -49,8 +61,8 @@ class ExactMean:
         self._room_for(weight)
         if not checked:
             check(tensors, self._expected, self.total_weight)
-        for name, total in self._sums.items():
-            total.add(tensors[name], weight)
+        for names, total in self._sums:
+            total.add(side_by_side(tensors, names), weight)
         self.weight += weight
         return self
 
@@ -67,8 +79,8 @@ class ExactMean:
         if part.weight == 0:
             return self
         self._room_for(part.weight)
-        for name, total in self._sums.items():
-            total.merge(part._sums[name].total)
+        for own, other in zip(self._sums, part._sums, strict=True):
+            own.sum.merge(other.sum.total)
         self.weight += part.weight
         return self
 
@@ -76,10 +88,15 @@ class ExactMean:
         """The weighted mean of all that was counted. Raises ValueError when nothing was."""
         if self.weight == 0:
             raise ValueError(f"the mean of 0 models (weights 0 of {self.total_weight})")
-        return {
-            name: total.mean(self.weight).reshape(self._expected[name].shape)
-            for name, total in self._sums.items()
-        }
+        means: Tensors = {}
+        for names, total in self._sums:
+            shapes = [self._expected[name].shape for name in names]
+            ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+            for name, shape, mean in zip(
+                names, shapes, np.split(total.mean(self.weight), ends), strict=True
+            ):
+                means[name] = mean.reshape(shape)
+        return {name: means[name] for name in self._expected}
 
     def _room_for(self, weight: int) -> None:
         if weight < 1:
@@ -98,12 +115,11 @@ class _Parameters:
         self.total = np.zeros(size, np.int64)
 
     def add(self, values: NDArray[Any], weight: int) -> None:
-        flat = values.reshape(-1)
-        scratch = min(flat.size, CHUNK)
+        scratch = min(values.size, CHUNK)
         scaled, units = np.empty(scratch, np.float32), np.empty(scratch, np.int64)
-        for piece in _pieces(flat.size):
+        for piece in _pieces(values.size):
             here = slice(piece.stop - piece.start)
-            np.multiply(flat[piece], np.float32(UNIT), out=scaled[here])  # exact: a power of two
+            np.multiply(values[piece], np.float32(UNIT), out=scaled[here])  # exact: a power of two
             np.rint(scaled[here], out=scaled[here])
             np.copyto(units[here], scaled[here], casting="unsafe")
             if weight != 1:
@@ -128,7 +144,7 @@ class _Statistics:
         self.total: Objects = np.full(size, 0, object)
 
     def add(self, values: NDArray[Any], weight: int) -> None:
-        fractions, exponents = np.frexp(values.reshape(-1).astype(np.float64))
+        fractions, exponents = np.frexp(values.astype(np.float64))
         whole = np.ldexp(fractions, SIGNIFICAND).astype(np.int64).astype(object)
         shifts = (exponents.astype(np.int64) + FINEST - SIGNIFICAND).astype(object)
         self.total += (whole << shifts) * weight
@@ -148,7 +164,7 @@ class _Largest:
         self.total = np.full(size, np.iinfo(np.dtype(dtype)).min, dtype)
 
     def add(self, values: NDArray[Any], weight: int) -> None:
-        np.maximum(self.total, values.reshape(-1), out=self.total)
+        np.maximum(self.total, values, out=self.total)
 
     def merge(self, total: NDArray[Any]) -> None:
         np.maximum(self.total, total, out=self.total)
@@ -157,8 +173,16 @@ class _Largest:
         return self.total.copy()
 
 
-def _sum_of(name: str, spec: Spec) -> _Parameters | _Statistics | _Largest:
-    size = math.prod(spec.shape)
+class _Row(NamedTuple):
+    """Tensors whose numbers are summed side by side."""
+
+    names: list[str]
+    sum: _Parameters | _Statistics | _Largest
+
+
+def _sum_of(row: Mapping[str, Spec]) -> _Parameters | _Statistics | _Largest:
+    name, spec = next(iter(row.items()))
+    size = sum(math.prod(each.shape) for each in row.values())
     if spec.dtype == "<f8":
         raise ValueError(f"{name} is <f8; exact sums are made of <f4 and integers")
     if spec.dtype != "<f4":

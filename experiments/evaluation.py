@@ -13,7 +13,8 @@ from twins.learner import transform_of
 def evaluate(task: Task) -> Result:
     """The confusion matrix (rows: true, columns: predicted) over all rows of a model's head."""
     data = DataFacts.model_validate(task.values["data"], strict=False)
-    net, true = from_weights(task.groups["model"]), task.groups["test"]["rows"]
+    net = from_weights(task.groups["model"], task.values["device"])
+    true = task.groups["test"]["rows"]
     _, logits = features_and_logits(net, task.groups["test"]["images"], transform_of(data))
     confusion = np.zeros((logits.shape[1],) * 2, np.int64)
     if len(true):  # before the first class is announced there is no row to be the largest

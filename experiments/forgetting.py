@@ -298,7 +298,7 @@ class _Forgetting:
         while True:
             with self.disk.rolling(self.samples):
                 _, made = records(mark, source="operator")
-                before = self.federation.transport.append(self.samples, made)
+                before, *_ = self.federation.transport.append(self.samples, made)
             self.asked = self.asked.model_copy(update={"before": before})
             if self.disk.begins(self.samples, before) is not False:
                 return
@@ -353,7 +353,7 @@ class _Forgetting:
     def _say(self, said: Forgotten) -> int:
         """Write the request; gives where it stands."""
         _, made = records(said, source="operator", key=said.key)
-        return self.federation.transport.append(self.own, made)
+        return self.federation.transport.append(self.own, made)[0]
 
     def _note(self, images: int) -> None:
         """Tell whoever looks how many it were; which they were stays at the site."""

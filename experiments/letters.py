@@ -63,7 +63,7 @@ def requeue(transport: Transport, letter: DeadLetter, max_bytes: int) -> int:
 
     Who reads it judges it anew: by what it knows now. Raises DataError as `original` does.
     """
-    return transport.append(letter.topic, original(transport, letter, max_bytes))
+    return transport.append(letter.topic, original(transport, letter, max_bytes))[0]
 
 
 def _next(transport: Transport, letter: DeadLetter, place: int) -> list[Stored]:

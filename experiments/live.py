@@ -23,6 +23,7 @@ from experiments.folder import LOGS, OPENING, Listener
 from experiments.forgetting import told as of_request
 from experiments.processes import Processes
 from experiments.replay import Replay
+from experiments.runner import check_machine
 from experiments.scenario import Event, Scenario
 from experiments.scenario_progress import Progress
 from infra.program import First, run_opened, surroundings
@@ -213,6 +214,7 @@ def live(
     settings = read_settings()
     _ = settings.kafka, settings.redis  # each says when it is missing
     opening, names = live_opening(scenario), Names(name)
+    check_machine(opening.configuration)
     datasets = _datasets(scenario, opening.data, data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     progress = None if fresh else _left(settings, names, opening, folder, tell)

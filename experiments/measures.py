@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.detection.run import RuleScore, of_a_run
 from experiments.observer import Observer
 from learning import scoring
 from learning.encoder import encoder_shapes
@@ -222,6 +223,8 @@ class Measures:
     """Classes with a row and without test images."""
     detections: tuple[Detection, ...]
     detector: Detector
+    rules: tuple[RuleScore, ...]
+    """What other rules would have said of the same windows, and those of the run itself."""
     teachers: tuple[TeacherMeasures, ...]
     rank_correlation: float | None
     """Mean over the stages in which it can be told."""
@@ -305,6 +308,7 @@ def measure(
         untested_classes=_untested(line, confusion),
         detections=detections,
         detector=_counted(detections),
+        rules=of_a_run(line, _verdicts(observer)),
         teachers=teachers,
         rank_correlation=_mean([each.rank_correlation for each in teachers]),
         empty_maps=_empty_maps(rounds),

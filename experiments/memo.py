@@ -36,7 +36,7 @@ MEMORY = "FEDTWIN_TRAININGS"
 LEARN = "learn"
 COMMON = (
     "seed", "threads", "local_epochs", "batch_size", "weight_decay", "clip_norm", "precision",
-    "width", "wire", "agg_weight",
+    "device", "width", "wire", "agg_weight",
 )  # fmt: skip
 """What a training takes from the configuration besides its method."""
 

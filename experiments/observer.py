@@ -146,5 +146,8 @@ class Observer:
             "model": model,
             "test": {"images": test.images[true >= 0], "rows": true[true >= 0]},
         }
-        values = {"data": self.line.opened.data.model_dump(mode="json")}
+        values = {
+            "data": self.line.opened.data.model_dump(mode="json"),
+            "device": self.line.opened.configuration.device,
+        }
         return Task("evaluate", values, groups)

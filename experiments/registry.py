@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from schemas.line import RoundsLine
 from schemas.messages import WindowJudged
 from schemas.verdicts import VerdictLines
+from twins.novelty import virtual_rows
 
 
 def registry(
@@ -46,6 +47,7 @@ def _novelty(line: RoundsLine, verdicts: VerdictLines) -> dict[str, float]:
     Entropy over the rows and `virtual_rows` zero logits, above `reference_entropy` by more than
     `entropy_threshold`, in nats.
     """
+    assert line.opened is not None
     judged = _last_verdicts(line, verdicts)
     references = [
         verdict.reference
@@ -53,7 +55,7 @@ def _novelty(line: RoundsLine, verdicts: VerdictLines) -> dict[str, float]:
         if verdict.reference is not None and not verdict.first_contact
     ]
     return {
-        "virtual_rows": _virtual_rows(line),
+        "virtual_rows": virtual_rows(line.opened, len(line.stages) - 1),
         "reference_entropy": sum(references) / len(references) if references else 0.0,
         "entropy_threshold": max((verdict.threshold for verdict in judged), default=0.0),
     }
@@ -69,16 +71,3 @@ def _last_verdicts(line: RoundsLine, verdicts: VerdictLines) -> list[WindowJudge
         compared = [v for v in each.verdicts.values() if v.entropy is not None]
         found += compared[-1:]
     return found
-
-
-def _virtual_rows(line: RoundsLine) -> int:
-    """Zero logits that stand for classes without a row (docs/method.md 3.3)."""
-    assert line.opened is not None
-    configuration = line.opened.configuration
-    if line.live:
-        sizes = configuration.classes_per_stage
-        return sizes if isinstance(sizes, int) else sizes[0]
-    stages, last = line.opened.schedule.stages, len(line.stages) - 1
-    if configuration.entropy_head == "pre_growth" and last > 0:
-        return 0
-    return len(stages[min(last, len(stages) - 1)].classes)

@@ -100,7 +100,11 @@ class _Anew:
         """Only what was made: what is to be made now must not be found."""
         return name in self._made
 
-    def names(self) -> dict[ModelName, int]:
+    def at_hand(self, name: ModelName) -> bool:
+        """The same."""
+        return self.has(name)
+
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
         """Nothing is let go by a replay."""
         return {}
 

@@ -27,6 +27,7 @@ from infra.points import Hook, no_hook
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.workers import Start, WorkerProcesses
+from learning.devices import CPU, missing
 from learning.strategies.choice import chosen
 from producers.datasets import HELD_OUT_OF_CIFAR100, load, placed
 from producers.images import Dataset
@@ -368,7 +369,9 @@ def check_machine(configuration: Configuration) -> None:
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     Names(run_name(configuration))
-    if configuration.precision == "bf16" and not has_bf16():
+    if reason := missing(configuration.device):
+        raise ConfigurationError(reason)
+    if configuration.precision == "bf16" and configuration.device == CPU and not has_bf16():
         raise ConfigurationError(
             "precision=bf16 needs a processor with bf16 instructions, which this one lacks:"
             " take precision=fp32"

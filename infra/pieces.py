@@ -53,6 +53,11 @@ class Pieces:
         self._quiet[part.message] = offset
         return tuple(offsets[index] for index in range(part.count))
 
+    def whole(self, message: str, offset: int) -> None:
+        """A message is in the topic, the last piece there: they need not be given here."""
+        self._open.pop(message, None)
+        self._quiet[message] = offset
+
     def trimmed(self, first: int) -> None:
         """Everything below an offset is gone, and can complete nothing."""
         for message, (count, offsets) in list(self._open.items()):

@@ -99,8 +99,12 @@ class Models(Protocol):
     def has(self, name: ModelName) -> bool:
         """Whether a sound copy is in the log."""
 
-    def names(self) -> dict[ModelName, int]:
-        """Every model that the log claims to hold, and of how many pieces."""
+    def at_hand(self, name: ModelName) -> bool:
+        """The same, of what can be read without asking the log where it ends: a copy that was
+        written just now may be missed."""
+
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
+        """Every model that the log claims to hold, or of those at hand, and of how many pieces."""
 
     def drop(self, name: ModelName) -> None:
         """The model was let go."""
@@ -265,7 +269,10 @@ class Author(Protocol):
     """A role that knows what it wrote, and need not read all of it again."""
 
     def wrote(self, message: Message) -> Callable[[], None] | None:
-        """It has written a message of its own. What to do in place of hearing that, if anything."""
+        """It has written a message of its own, and it is durable.
+
+        What to do in place of hearing it, if anything, when all that stands before it was read.
+        """
 
 
 @runtime_checkable

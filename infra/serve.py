@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
 from infra.pieces import Pieces, fetched, gathered
@@ -51,7 +51,6 @@ from schemas.messages import Away, DeadLetter, Groups, Message, ModelName, Tenso
 from schemas.topics import letters_of, table_row
 
 READ_BYTES = 4 * 1024 * 1024
-WRITE_BYTES = 4 * 1024 * 1024
 WAIT = 0.05  # seconds, for workers, when no role can take a step
 TICK = 0.2  # seconds between two ticks
 LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time
@@ -143,6 +142,14 @@ class Wait(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.what} since {self.seconds:.0f} s"
+
+
+class Said(NamedTuple):
+    """A message that a role has said."""
+
+    message: Message
+    hash: str
+    pieces: int
 
 
 class Session:
@@ -517,34 +524,39 @@ class Session:
                 self._refuse(arrived, refused)
 
     def _say(self, topic: str, says: Iterable[Say]) -> None:
-        made: list[Record] = []
-        said: list[tuple[str, Message]] = []
-        size = 0
+        said: list[Said] = []
+        with self._around.stopwatch("log"):
+            offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
+        self._around.hook("said")
+        if isinstance(self.role, Author):
+            for each in said:
+                own = list(islice(offsets, each.pieces))
+                if (read_back := self.role.wrote(each.message)) is not None:
+                    self._wrote(topic, each, own, read_back)
+
+    def _made(self, topic: str, says: Iterable[Say], said: list[Said]) -> Iterator[Record]:
+        """The records of what is said, and notes it: one message is made while others are sent."""
         kind = table_row(topic).name
         for say in says:
             self._around.tally.said[kind] += 1
             with self._around.stopwatch("codec"):
                 wire = self._around.wire(say.message)
                 hash, parts = records(say.message, source=self.role.name, key=say.key, wire=wire)
-            made += parts
-            said.append((hash, say.message))
-            size += sum(len(part.value) for part in parts)
-            if size >= WRITE_BYTES:
-                self._append(topic, made, said)
-                made, said, size = [], [], 0
-        if made:
-            self._append(topic, made, said)
+            said.append(Said(say.message, hash, len(parts)))
+            yield from parts
 
-    def _append(
-        self, topic: str, made: Sequence[Record], said: Iterable[tuple[str, Message]]
+    def _wrote(
+        self, topic: str, said: Said, offsets: Sequence[int], read_back: Callable[[], None]
     ) -> None:
-        with self._around.stopwatch("log"):
-            self._around.transport.append(topic, made)
-        self._around.hook("said")
-        if isinstance(self.role, Author):
-            for hash, message in said:
-                if (read_back := self.role.wrote(message)) is not None:
-                    self._own.setdefault(topic, {})[hash] = read_back
+        """What stands right behind all that was read need not be fetched: we know what it is."""
+        place = self._places.get(topic, 0)
+        if offsets != list(range(place, place + said.pieces)):
+            self._own.setdefault(topic, {})[said.hash] = read_back
+            return
+        self._places[topic] = offsets[-1] + 1
+        if topic in self._pieces:
+            self._pieces[topic].whole(said.hash, offsets[-1])
+        read_back()
 
     def _trim(self, topic: str, before: int) -> None:
         """Let a topic's beginning go, and tell of what waited there in vain.

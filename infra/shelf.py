@@ -57,9 +57,23 @@ class Shelf:
             return False
         return True
 
-    def names(self) -> dict[ModelName, int]:
-        """Every model that the topic claims to hold, and of how many pieces."""
-        self._look_on()
+    def at_hand(self, name: ModelName) -> bool:
+        """Whether a sound copy is in what can be read at once.
+
+        What another program has written just now may be missed: for who would then write it again.
+        """
+        while self._read_on():
+            pass
+        claims = self._claims.get(name.key, [])
+        return name in self._held or any(self._sound(name, each) is not None for each in claims)
+
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
+        """Every model that the topic claims to hold, and of how many pieces.
+
+        With `at_hand` those that can be read at once: a moment later there may be more.
+        """
+        while self._read_on() or (not at_hand and self._behind):
+            pass
         return {
             name: max(len(place.offsets) for place in places)
             for key, places in self._claims.items()
@@ -84,29 +98,46 @@ class Shelf:
                 self.drop(name)
 
     def _load(self, name: ModelName) -> Groups:
-        self._look_on()
-        for place in self._claims.get(name.key, []):
-            try:
-                found = fetched(self._transport, place, self._max_bytes)
-            except (LookupError, Refused):
-                continue
-            if isinstance(found, GlobalModel) and found.version == name.version:
-                groups = found.groups
-                if "model" in groups and groups_sha256(groups) == name.sha256:
+        """The log is asked for its end only if the model is not in what can be read at once."""
+        tried = 0
+        while True:
+            claims = self._claims.get(name.key, [])
+            for place in claims[tried:]:
+                if (groups := self._sound(name, place)) is not None:
                     return groups
-        raise LookupError(f"model version {name.version} ({name.sha256[:12]}) is not in the log")
+            tried = len(claims)
+            if not self._read_on() and not self._behind:
+                raise LookupError(
+                    f"model version {name.version} ({name.sha256[:12]}) is not in the log"
+                )
 
-    def _look_on(self) -> None:
-        """Read to the end, and note who claims to be what."""
-        while self._place < self._transport.end(self._topic):
-            try:
-                found = self._transport.read(self._topic, self._place, READ_BYTES)
-            except Trimmed as trimmed:
-                self._place = trimmed.first
-                continue
-            for stored in found:
-                self._place = stored.offset + 1
-                self._note(stored)
+    def _sound(self, name: ModelName, place: Place) -> Groups | None:
+        """What lies there, if it is that model."""
+        try:
+            found = fetched(self._transport, place, self._max_bytes)
+        except (LookupError, Refused):
+            return None
+        if not isinstance(found, GlobalModel) or found.version != name.version:
+            return None
+        groups = found.groups
+        sound = "model" in groups and groups_sha256(groups) == name.sha256
+        return groups if sound else None
+
+    @property
+    def _behind(self) -> bool:
+        return self._place < self._transport.end(self._topic)
+
+    def _read_on(self) -> bool:
+        """Read a little, and note who claims to be what; whether there was something."""
+        try:
+            found = self._transport.read(self._topic, self._place, READ_BYTES)
+        except Trimmed as trimmed:
+            self._place = trimmed.first
+            return True
+        for stored in found:
+            self._place = stored.offset + 1
+            self._note(stored)
+        return bool(found)
 
     def _note(self, stored: Stored) -> None:
         try:

@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 WHITE = 255.0
+
+
+@dataclass(frozen=True, eq=False)
+class Variation:
+    """How a batch of images is varied; None for what a transform leaves alone."""
+
+    corners_2B: NDArray[np.int64] | None
+    """Top and left of each window, in the framed image."""
+    mirrored_B: NDArray[np.bool_] | None
+    factors_B: NDArray[np.float32] | None
+    """Of brightness."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,14 @@ class Transform:
         """Whether two passes over the same image can differ."""
         return self.crop_padding > 0 or self.horizontal_flip or self.brightness > 0
 
-    def normalise(self, images_BCHW: NDArray[np.uint8]) -> Tensor:
+    def normalise(
+        self, images_BCHW: NDArray[np.uint8], device: str | torch.device = "cpu"
+    ) -> Tensor:
         """(x / 255 - mean) / std as float32, in channels_last layout; nothing is varied.
 
         Raises ValueError if these are no uint8 images with as many channels as there are means.
         """
-        return self._normalised(images_BCHW, None)
+        return self.scaled(self._tensor(images_BCHW, device), None)
 
     def augment(self, images_BCHW: NDArray[np.uint8], generator: np.random.Generator) -> Tensor:
         """Crop, flip and brighten each image by chance, in this order, and normalise.
@@ -64,23 +78,43 @@ class Transform:
 
         Raises ValueError as `normalise` does.
         """
-        images_BCHW = self._crop(images_BCHW, generator)
-        if self.horizontal_flip:
-            mirrored = generator.random(len(images_BCHW)) < 0.5
-            images_BCHW = np.where(
-                mirrored[:, None, None, None], images_BCHW[..., ::-1], images_BCHW
-            )
-        if not self.brightness:
-            return self._normalised(images_BCHW, None)
-        span = (1 - self.brightness, 1 + self.brightness)
-        factors_B = generator.uniform(*span, len(images_BCHW)).astype(np.float32)
-        return self._normalised(images_BCHW, factors_B)
+        drawn = self.variation(len(images_BCHW), generator)
+        if drawn.corners_2B is not None:
+            images_BCHW = self._cut(images_BCHW, drawn.corners_2B)
+        if drawn.mirrored_B is not None:
+            mirrored = drawn.mirrored_B[:, None, None, None]
+            images_BCHW = np.where(mirrored, images_BCHW[..., ::-1], images_BCHW)
+        return self.scaled(self._tensor(images_BCHW), drawn.factors_B)
 
-    def _crop(
-        self, images_BCHW: NDArray[np.uint8], generator: np.random.Generator
+    def variation(self, images: int, generator: np.random.Generator) -> Variation:
+        """What chance says of so many images; their pixels have no part in it."""
+        corners = mirrored = factors = None
+        if self.crop_padding:
+            corners = generator.integers(0, 2 * self.crop_padding + 1, (2, images))
+        if self.horizontal_flip:
+            mirrored = generator.random(images) < 0.5
+        if self.brightness:
+            span = (1 - self.brightness, 1 + self.brightness)
+            factors = generator.uniform(*span, images).astype(np.float32)
+        return Variation(corners, mirrored, factors)
+
+    def scaled(self, images_BCHW: Tensor, factors_B: NDArray[np.float32] | None) -> Tensor:
+        """What `normalise` says, of uint8 images on any device, brightened first if at all."""
+        import torch
+
+        device = images_BCHW.device
+        x_BCHW = images_BCHW.to(torch.float32, memory_format=torch.channels_last)
+        if factors_B is not None:
+            factors = torch.from_numpy(factors_B).to(device)[:, None, None, None]
+            x_BCHW.mul_(factors).clamp_(0, WHITE)
+        scale_C11 = [[[1 / (WHITE * std)]] for std in self.std]
+        shift_C11 = [[[-mean / std]] for mean, std in zip(self.mean, self.std, strict=True)]
+        scale, shift = (torch.tensor(each, device=device) for each in (scale_C11, shift_C11))
+        return x_BCHW.mul_(scale).add_(shift)
+
+    def _cut(
+        self, images_BCHW: NDArray[np.uint8], corners_2B: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
-        if not self.crop_padding:
-            return images_BCHW
         images, channels, height, width = images_BCHW.shape
         padding = self.crop_padding
         framed = np.zeros(
@@ -88,12 +122,10 @@ class Transform:
         )
         framed[:, :, padding:-padding, padding:-padding] = images_BCHW
         windows = np.lib.stride_tricks.sliding_window_view(framed, (height, width), (2, 3))
-        top_B, left_B = generator.integers(0, 2 * padding + 1, (2, images))
+        top_B, left_B = corners_2B
         return windows[np.arange(images), :, top_B, left_B]
 
-    def _normalised(
-        self, images_BCHW: NDArray[np.uint8], factors_B: NDArray[np.float32] | None
-    ) -> Tensor:
+    def _tensor(self, images_BCHW: NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
         import torch
 
         if images_BCHW.dtype != np.uint8 or images_BCHW.ndim != 4:
@@ -105,9 +137,4 @@ class Transform:
                 f"the images have {images_BCHW.shape[1]} channels, "
                 f"the transform's means {len(self.mean)}"
             )
-        x_BCHW = torch.tensor(images_BCHW).to(torch.float32, memory_format=torch.channels_last)
-        if factors_B is not None:
-            x_BCHW.mul_(torch.from_numpy(factors_B)[:, None, None, None]).clamp_(0, WHITE)
-        scale_C11 = [[[1 / (WHITE * std)]] for std in self.std]
-        shift_C11 = [[[-mean / std]] for mean, std in zip(self.mean, self.std, strict=True)]
-        return x_BCHW.mul_(torch.tensor(scale_C11)).add_(torch.tensor(shift_C11))
+        return torch.tensor(images_BCHW, device=device)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from learning.nets import ResNet18
 
 Precision = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda", "mps"]
 Purpose = Literal["shuffle", "augment"]
 Generators = Callable[[Purpose, int], np.random.Generator]
 
@@ -66,6 +67,9 @@ class Lesson:
     """The largest norm of a step's gradient; None: any."""
     precision: Precision = "fp32"
     """`bf16`: forward passes under autocast; parameters, losses and steps stay float32."""
+    device: Device = "cpu"
+    """Where it is computed. Equal lessons give equal bytes on `cpu`; elsewhere nothing is promised.
+    """
     received: Mapping[str, Weights] = field(default_factory=dict)
     """Groups that the round was opened with, besides the model."""
     kept: Mapping[str, Weights] = field(default_factory=dict)
@@ -95,6 +99,8 @@ class Lesson:
             )
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is fp32 or bf16, not {self.precision}")
+        if self.device not in get_args(Device):
+            raise ValueError(f"device is cpu, cuda or mps, not {self.device}")
 
     def _check_rows(self) -> None:
         classes = sizes_of(self.base).classes

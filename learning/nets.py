@@ -124,8 +124,8 @@ def pooled(a_BKHW: Tensor) -> Tensor:
     return a_BKHW.mean((2, 3))
 
 
-def from_weights(weights: Mapping[str, NDArray[Any]]) -> ResNet18:
-    """Build the net whose tensors these are, in eval mode and channels_last layout.
+def from_weights(weights: Mapping[str, NDArray[Any]], device: str = "cpu") -> ResNet18:
+    """Build the net whose tensors these are on a device, in eval mode and channels_last layout.
 
     The arrays are copied. No random number is drawn. A head without rows gives logits (B, 0).
 
@@ -133,7 +133,7 @@ def from_weights(weights: Mapping[str, NDArray[Any]]) -> ResNet18:
     """
     net = ResNet18(*sizes_of(weights))
     # Our own copies, because torch aligns them to 64 bytes and numpy does not.
-    tensors = {name: torch.tensor(weights[name]) for name in net.state_dict()}
+    tensors = {name: torch.tensor(weights[name], device=device) for name in net.state_dict()}
     net.load_state_dict(tensors, assign=True)
     return net.requires_grad_().eval().to(memory_format=torch.channels_last)
 
@@ -154,9 +154,9 @@ def folded(net: ResNet18) -> ResNet18:
     return lean.to(memory_format=torch.channels_last)
 
 
-def frozen(weights: Mapping[str, NDArray[Any]]) -> ResNet18:
+def frozen(weights: Mapping[str, NDArray[Any]], device: str = "cpu") -> ResNet18:
     """A net that only looks: `folded`, and no gradient flows into it."""
-    return folded(from_weights(weights)).requires_grad_(False)
+    return folded(from_weights(weights, device)).requires_grad_(False)
 
 
 def to_weights(net: nn.Module) -> Weights:
@@ -172,17 +172,18 @@ def features_and_logits(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What a net makes of images, without augmentation: features (N, K) and logits (N, C).
 
-    In eval mode, whatever the net's mode was (it is restored), in batches of 256. Serves
-    herding (features), novelty and scoring (logits).
+    In eval mode, whatever the net's mode was (it is restored), in batches of 256, on the net's
+    device. Serves herding (features), novelty and scoring (logits).
     """
     features, logits = [np.empty((0, net.fc.in_features), np.float32)], []
     logits.append(np.empty((0, net.fc.out_features), np.float32))
     with frozen_statistics(net), torch.inference_mode():
         for start in range(0, len(images_NcHW), BATCH):
-            x_BcHW = transform.normalise(images_NcHW[start : start + BATCH])
+            images_BcHW = images_NcHW[start : start + BATCH]
+            x_BcHW = transform.normalise(images_BcHW, net.fc.weight.device)
             features_BK = net.features(x_BcHW)
-            features.append(features_BK.numpy())
-            logits.append(net.head(features_BK).numpy())
+            features.append(features_BK.numpy(force=True))
+            logits.append(net.head(features_BK).numpy(force=True))
     return np.concatenate(features), np.concatenate(logits)
 
 

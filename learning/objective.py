@@ -46,7 +46,7 @@ def teacher_of(lesson: Lesson) -> ResNet18 | None:
     switches = lesson.strategy.objective
     if lesson.teacher is None or not lesson.taught or not (switches.beta or switches.gamma):
         return None
-    return frozen(lesson.teacher)
+    return frozen(lesson.teacher, lesson.device)
 
 
 class LocalObjective:
@@ -62,11 +62,12 @@ class LocalObjective:
         self._teacher = teacher
         self._coefficient = self._switches.alpha if lesson.taught else self._switches.alone
         self._term = lesson.strategy.term(lesson) if lesson.strategy.term else None
-        self._bf16 = lesson.precision == "bf16"
+        self._device, self._bf16 = lesson.device, lesson.precision == "bf16"
         self._exponent = difficulty_exponent(
             self._switches.exponent, learned=lesson.learned, new=lesson.new, stage=lesson.stage
         )
-        self._members_CG = membership(lesson.stage_of_row, lesson.stage, self._switches.weight)
+        members_CG = membership(lesson.stage_of_row, lesson.stage, self._switches.weight)
+        self._members_CG = members_CG.to(lesson.device)
         self._first_row = _first_row(lesson) if self._switches.cls_rows == "current" else 0
         self._block_sizes = _block_sizes(lesson)
         self._looks_deeper = set(self._switches.ad_layers) != {_LAST}
@@ -76,7 +77,7 @@ class LocalObjective:
             a_BKHW, logits_BC = self._student.maps_and_logits(images_BcHW)
         step = Step(self._student, images_BcHW, rows_B, logits_BC.float())
         weights_B = self._weights(step)
-        loss, seen = torch.zeros(()), dict[str, Tensor]()
+        loss, seen = torch.zeros((), device=self._device), dict[str, Tensor]()
         for term, coefficient, loss_B in self._terms(step, a_BKHW, seen):
             if weights_B is not None and term in self._switches.weighted:
                 loss_B = weights_B * loss_B
@@ -190,7 +191,7 @@ class LocalObjective:
         ]
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+        return torch.autocast(self._device, torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def _block_sizes(lesson: Lesson) -> list[int]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from learning.lesson import SMALLEST_BATCH, Learned, Lesson
+from learning.album import Album
+from learning.lesson import SMALLEST_BATCH, Device, Learned, Lesson
 from learning.nets import from_weights, to_weights
 from learning.objective import LocalObjective, teacher_of
 from learning.strategies.strategy import Sent
@@ -29,11 +30,11 @@ def learn(lesson: Lesson) -> Learned:
     lesson of one image makes no step and leaves the base as it is.
     """
     strategy = lesson.strategy
-    student = from_weights(lesson.base).train()
+    student = from_weights(lesson.base, lesson.device).train()
     named = dict(student.named_parameters())
     objective = LocalObjective(lesson, student, teacher_of(lesson))
     correct = strategy.correction(lesson) if strategy.correction else None
-    diary = _Diary()
+    diary = _Diary(lesson.device)
     for images_BcHW, rows_B in _batches(lesson):
         student.zero_grad()
         seen = objective(images_BcHW, rows_B)
@@ -42,7 +43,7 @@ def learn(lesson: Lesson) -> Learned:
         if correct:
             correct(gradients)
         if lesson.clip_norm or diary.steps % MEASURED == 0:
-            diary.note_norm(_measure(gradients, named, lesson.clip_norm))
+            diary.note_norm(_measure(gradients, named, lesson))
         _step(gradients, named, lesson)
         diary.note(seen)
     weights = to_weights(student)
@@ -75,9 +76,10 @@ def _step(
 
 
 def _batches(lesson: Lesson) -> Iterator[tuple[Tensor, Tensor]]:
+    album = Album(lesson.images, lesson.transform, lesson.device)
     left = lesson.image_steps or math.inf
     for epoch in range(lesson.epochs) if lesson.image_steps is None else count():
-        for images_BcHW, rows_B in _epoch(lesson, epoch):
+        for images_BcHW, rows_B in _epoch(lesson, album, epoch):
             yield images_BcHW, rows_B
             left -= len(rows_B)
             if left <= 0:
@@ -86,36 +88,36 @@ def _batches(lesson: Lesson) -> Iterator[tuple[Tensor, Tensor]]:
             return  # there is no batch at all
 
 
-def _epoch(lesson: Lesson, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    transform = lesson.transform
+def _epoch(lesson: Lesson, album: Album, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     order = lesson.generator("shuffle", epoch).permutation(len(lesson.rows))
-    chance = lesson.generator("augment", epoch) if transform.augments else None
+    chance = lesson.generator("augment", epoch) if lesson.transform.augments else None
     for start in range(0, len(order), lesson.batch_size):
         chosen = order[start : start + lesson.batch_size]
         if len(chosen) < SMALLEST_BATCH:
             continue
-        images = lesson.images[chosen]
-        images_BcHW = transform.augment(images, chance) if chance else transform.normalise(images)
-        yield images_BcHW, torch.from_numpy(lesson.rows[chosen])
+        rows_B = torch.from_numpy(lesson.rows[chosen])
+        yield album.batch(chosen, chance), rows_B.to(lesson.device)
 
 
 def _measure(
-    gradients: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], clip_norm: float | None
+    gradients: Mapping[str, Tensor], named: Mapping[str, nn.Parameter], lesson: Lesson
 ) -> Tensor:
     """The norm of the whole gradient, which is then shortened to `clip_norm` if it is longer."""
-    norm = nn.utils.get_total_norm(gradients.values(), foreach=True)
-    if clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(named.values(), clip_norm, norm, foreach=True)
+    foreach = True if lesson.device == "cpu" else None  # elsewhere torch knows whether it can
+    norm = nn.utils.get_total_norm(gradients.values(), foreach=foreach)
+    if lesson.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(named.values(), lesson.clip_norm, norm, foreach=foreach)
     return norm
 
 
 class _Diary:
     """Sums what each step shows, and looks at no number before the end: looking costs time."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device) -> None:
         self.steps = 0
         self._names: list[str] = []
-        self._sums = torch.zeros((), dtype=torch.float64)
+        dtype = torch.float32 if device == "mps" else torch.float64  # mps has no float64
+        self._sums = torch.zeros((), dtype=dtype, device=device)
         self._norms: list[Tensor] = []
 
     def note(self, seen: Mapping[str, Tensor]) -> None:
@@ -129,6 +131,6 @@ class _Diary:
     def means(self) -> dict[str, float]:
         if not self.steps:
             return {}
-        norm = float(torch.stack(self._norms).double().mean())
+        norm = float(torch.stack(self._norms).cpu().double().mean())
         means = zip(self._names, (self._sums / self.steps).tolist(), strict=True)
         return {**dict(means), "gradient_norm": norm}

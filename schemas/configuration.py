@@ -88,6 +88,8 @@ class Configuration(Frozen):
     weight_decay: Weight = 1e-5
     clip_norm: Rate | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where twins compute. Equal bytes are promised on `cpu` alone (docs/decisions/0025)."""
     width: Positive = 64
     head_init: Literal["default", "mean"] = "default"
     bn: Literal["average"] = "average"

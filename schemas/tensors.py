@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +71,20 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
 
 def dtype_of(tensor: Tensor) -> str:
     """The tensor's dtype as it travels, such as `<f4`. Raises ValueError if it does not travel."""
-    dtype = tensor.dtype.newbyteorder("<").str
+    dtype = _called(tensor.dtype)
     if dtype not in DTYPES:
         raise ValueError(f"tensors of {tensor.dtype} do not travel, only {', '.join(DTYPES)}")
     return dtype
+
+
+@cache
+def _called(dtype: np.dtype[Any]) -> str:
+    return _little(dtype).str
+
+
+@cache
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<")
 
 
 def model_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -153,7 +164,8 @@ def unpack_tensor(
         raise Refused("wrong-shape", f"{str(shape)[:80]} is not the shape of a tensor that travels")
     if encoding == "raw":
         _expect(len(payload), math.prod(shape) * np.dtype(dtype).itemsize)
-        return np.require(np.frombuffer(payload, dtype).reshape(shape), requirements=["A"])
+        tensor = np.frombuffer(payload, dtype).reshape(shape)
+        return tensor if tensor.flags.aligned else tensor.copy()
     if encoding not in ENCODINGS or not _shrinks(Spec(dtype, shape)):
         raise Refused(
             "unreadable", f"{str(encoding)[:80]!r} does not carry {dtype} of shape {shape}"
@@ -178,10 +190,12 @@ def decoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
 
 
 def _held(tensor: Tensor, wire: str) -> Tensor:
-    if encoding_of(wire, Spec(dtype_of(tensor), tensor.shape)) == "int8":
+    encoding = encoding_of(wire, Spec(dtype_of(tensor), tensor.shape))
+    if encoding == "int8":
         return _values(*_rounded(tensor), tensor.shape)  # to compress and expand changes nothing
-    encoding, payload = pack_tensor(tensor, wire)
-    return unpack_tensor(encoding, dtype_of(tensor), tensor.shape, payload)
+    if encoding == "bf16":
+        return _from_bf16(tensor.shape, _to_bf16(tensor))
+    return np.frombuffer(_raw(tensor), dtype_of(tensor)).reshape(tensor.shape)
 
 
 # --- updates ------------------------------------------------------------------------------------
@@ -236,11 +250,16 @@ def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec], total_wei
     Raises Unfit (wrong-shape, wrong-dtype, not-finite, out-of-range), a ValueError with the
     tensor's name and the value; ValueError for a `total_weight` below 1 or above 2^52.
     """
-    limit = largest_size(total_weight)
+    largest = largest_size(total_weight)
     alike(tensors, expected)
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind == "f":
-            _check_values(name, tensor.reshape(-1), math.inf if is_statistic(name) else limit)
+    for names in together(expected):
+        if tensors[names[0]].dtype.kind != "f":
+            continue
+        limit = math.inf if is_statistic(names[0]) else largest
+        if len(names) > 1 and _within(side_by_side(tensors, names), limit):
+            continue
+        for name in names:
+            _check_values(name, tensors[name].reshape(-1), limit)
 
 
 def alike(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec]) -> None:
@@ -254,6 +273,34 @@ def alike(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec]) -> None:
             raise Unfit("wrong-shape", f"{name} has shape {tensor.shape}, expected {spec.shape}")
         if tensor.dtype != np.dtype(spec.dtype):
             raise Unfit("wrong-dtype", f"{name} is {tensor.dtype.str}, expected {spec.dtype}")
+
+
+def together(expected: Mapping[str, Spec]) -> list[list[str]]:
+    """The names of tensors that are worked on in one go: small ones of a dtype together, in rows of
+    at most `CHUNK` numbers, statistics in rows of their own; large ones alone.
+
+    A call of numpy costs as much as a thousand numbers, and a model has a hundred small tensors.
+    """
+    rows: list[list[str]] = []
+    open: dict[tuple[str, bool], tuple[list[str], int]] = {}
+    for name, spec in expected.items():
+        size, kind = math.prod(spec.shape), (spec.dtype, is_statistic(name))
+        row, taken = open.get(kind, ([], CHUNK))
+        if size > CHUNK:
+            rows.append([name])
+            continue
+        if taken + size > CHUNK or not row:
+            row, taken = [], 0
+            rows.append(row)
+        row.append(name)
+        open[kind] = row, taken + size
+    return rows
+
+
+def side_by_side(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Their numbers, one tensor behind the other; a view where it is only one."""
+    flat = [tensors[name].reshape(-1) for name in names]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat)
 
 
 def largest_size(total_weight: int) -> float:
@@ -274,10 +321,16 @@ def is_statistic(name: str) -> bool:
 def _check_values(name: str, values: Tensor, limit: float) -> None:
     for start in range(0, values.size, CHUNK):
         piece = values[start : start + CHUNK]
-        with np.errstate(invalid="ignore"):
-            low, high = float(piece.min()), float(piece.max())  # float32 would round the limit
-        if not (-limit < low and high < limit):  # NaN fails every comparison
+        if not _within(piece, limit):
             _complain(name, piece, start, limit)
+
+
+def _within(values: Tensor, limit: float) -> bool:
+    if not values.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        low, high = float(values.min()), float(values.max())  # float32 would round the limit
+    return -limit < low and high < limit  # NaN fails every comparison
 
 
 def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
@@ -296,7 +349,7 @@ def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
+    little = np.ascontiguousarray(tensor, _little(tensor.dtype))
     return little.reshape(-1).view(np.uint8).data
 
 
@@ -316,24 +369,38 @@ def _from_bf16(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
 
 def _to_int8(tensor: Tensor) -> bytes:
     scales, codes = _rounded(tensor)
-    body = scales.astype("<f4").tobytes() + codes.astype(np.int8).tobytes()
+    body = scales.astype("<f4").tobytes() + codes.tobytes()
     return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body)
 
 
 def _rounded(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales (rows,) and codes (rows, columns), whole numbers, both float32."""
+    """Scales (rows,) in float32 and codes (rows, columns) in int8."""
     rows = np.ascontiguousarray(tensor, np.float32).reshape(_rows(tensor.shape))
+    scales, codes = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)
+    for part in _few(rows.shape):
+        values = rows[part]
+        scales[part] = _scales(values)
+        divisors = np.where(scales[part] > 0, scales[part], np.float32(1))  # below 1: code 0
+        scaled = values / divisors[:, None]
+        np.copyto(codes[part], np.rint(scaled, out=scaled), casting="unsafe")
+    return scales, codes
+
+
+def _scales(rows: Tensor) -> Tensor:
     largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     if not np.isfinite(largest).all():
         value = largest[~np.isfinite(largest)][0]
         raise Unfit("not-finite", f"a value of size {value} does not travel as int8")
     scales = ((largest / np.float32(127)).view(np.uint32) & SCALE_BITS).view(np.float32)
     scales[scales < SMALLEST_SCALE] = 0.0
-    codes = np.zeros_like(rows)  # a row whose scale is zero stays zero
-    np.divide(rows, scales[:, None], out=codes, where=scales[:, None] > 0)
-    np.rint(codes, out=codes)
-    codes += 0.0  # a whole number knows no -0.0
-    return scales, codes
+    return scales
+
+
+def _few(shape: tuple[int, int]) -> Iterator[slice]:
+    """Rows of about `CHUNK` numbers at a time."""
+    rows, columns = shape
+    step = max(1, CHUNK // columns)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
@@ -341,14 +408,16 @@ def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
     body = _decompressed(payload, 4 * rows + rows * columns)
     scales = np.frombuffer(body, "<f4", rows).astype(np.float32)
     codes = np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
-    return _values(scales, codes.astype(np.float32), shape)
+    return _values(scales, codes, shape)
 
 
 def _values(scales: Tensor, codes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """In the memory of the codes."""
+    values = np.empty(codes.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # a scale that is not finite: see `check`
-        codes *= scales[:, None]
-    return codes.reshape(shape)
+        for part in _few(codes.shape):
+            np.copyto(values[part], codes[part])
+            values[part] *= scales[part, None]
+    return values.reshape(shape)
 
 
 def _rows(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -375,11 +444,14 @@ def _expect(length: int, expected: int) -> None:
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    if len(shape) > MAX_DIMENSIONS or any(
-        type(length) is not int or length < 0 for length in shape
-    ):
+    if len(shape) > MAX_DIMENSIONS:
         return False
-    return math.prod(max(length, 1) for length in shape) <= MAX_NUMBERS
+    numbers = 1
+    for length in shape:
+        if type(length) is not int or length < 0:
+            return False
+        numbers *= length or 1
+    return numbers <= MAX_NUMBERS
 
 
 def _shrinks(spec: Spec) -> bool:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -258,7 +258,7 @@ class InRun:
         self._own, self._called = f"{PREFIX}.{run}.", f"{PREFIX}.{called}."
         self.wait, self.close = inner.wait, inner.close
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         return self._inner.append(self._there(topic), records)
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:

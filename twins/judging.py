@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
 from schemas.messages import ModelName, WindowJudged
 from schemas.seeds import generator
 from twins.knowledge import Knowledge
 from twins.memory import trainable
-from twins.novelty import judged
-
-REFERENCES = 512  # images of known data that the entropy of a window is compared with
-Drawn = TypeVar("Drawn")
+from twins.novelty import REFERENCES, Drawn, drawn, judged
 
 
 class Question(NamedTuple):
@@ -163,12 +160,8 @@ class Judging:
 
     def _drawn(self, images: Sequence[Drawn], most: int, stage: int, which: int) -> Sequence[Drawn]:
         """At most so many of the images, by a seeded draw, in their order."""
-        if len(images) <= most:
-            return images
         seed = self._knows.shared.configuration.seed
-        chance = generator(seed, f"detect/{which}", self._knows.entity, stage)
-        chosen = sorted(chance.choice(len(images), most, replace=False))
-        return [images[i] for i in chosen]
+        return drawn(images, most, generator(seed, f"detect/{which}", self._knows.entity, stage))
 
     def done(self, key: int, result: Result) -> Iterator[Answer]:
         """The verdict, unless a copy of this twin was quicker, or it has left meanwhile."""

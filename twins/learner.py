@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from infra.promises import Result, Task
 from learning.augmentation import Transform
+from learning.devices import missing
 from learning.encoder import encoder_weights, fault
-from learning.lesson import Lesson
+from learning.lesson import Device, Lesson
 from learning.memory import herded
 from learning.nets import ResNet18, features_and_logits, first_overflow, from_weights
 from learning.novelty import mean_entropy
@@ -39,7 +40,7 @@ _NO_IMAGES = {"images": np.zeros((0, 1, 1, 1), np.uint8)}
 
 def judge(task: Task) -> Result:
     """Mean entropies of a window and of known data under one model, in nats (method.md 3.1)."""
-    net = from_weights(task.groups["model"])
+    net = _net(task)
     transform = transform_of(_data(task))
     virtual = task.values["virtual"]
     entropy, reference = (
@@ -66,7 +67,7 @@ def herd(task: Task) -> Result:
     """
     groups = {name: tensors for name, tensors in task.groups.items() if name == "apart"}
     classes = {name: t["images"] for name, t in task.groups.items() if name.startswith("class/")}
-    net = from_weights(task.groups["model"]) if classes else None
+    net = _net(task) if classes else None
     transform = transform_of(_data(task))
     for name, images in classes.items():
         assert net is not None
@@ -93,7 +94,7 @@ def _augmented(task: Task, model: str, images: NDArray[Any], when: tuple[int, in
 
 def held_out(task: Task) -> Result:
     """Confusion counts (true row by predicted row) of one model on each twin's images (8)."""
-    net, transform = from_weights(task.groups["model"]), transform_of(_data(task))
+    net, transform = _net(task), transform_of(_data(task))
     groups: Groups = {}
     for i, rows in enumerate(task.values["rows"]):
         images, true = task.groups[f"images/{i}"]["images"], np.array(rows, np.int64)
@@ -135,6 +136,7 @@ def local_update(task: Task) -> Result:
             weight_decay=configuration.weight_decay,
             clip_norm=configuration.clip_norm,
             precision=configuration.precision,
+            device=_device(configuration),
             received=_named("received/", groups),
             kept=_named("kept/", groups),
         )
@@ -264,6 +266,21 @@ def encoder_of(configuration: Configuration, data: DataFacts) -> dict[str, NDArr
     chance = generator(configuration.seed if seed is None else seed, "encoder")
     classes = configuration.encoder_classes or data.encoder_classes
     return encoder_weights(data.channels, data.height, data.width, classes, chance)
+
+
+def net_of(configuration: Configuration, weights: Mapping[str, NDArray[Any]]) -> ResNet18:
+    """A model on the run's device. Raises RuntimeError where that is not here."""
+    return from_weights(weights, _device(configuration))
+
+
+def _net(task: Task) -> ResNet18:
+    return net_of(_configuration(task), task.groups["model"])
+
+
+def _device(configuration: Configuration) -> Device:
+    if reason := missing(configuration.device):
+        raise RuntimeError(reason)
+    return configuration.device
 
 
 def transform_of(data: DataFacts) -> Transform:

@@ -30,7 +30,7 @@ from schemas.teachers import TeachersLine
 from schemas.topics import Names
 from schemas.verdicts import VerdictLines
 from twins.buffer import Labels
-from twins.novelty import threshold
+from twins.novelty import rise, virtual_rows
 
 
 class Shared:
@@ -84,21 +84,11 @@ class Shared:
     def virtual_rows(self, stage: int) -> int:
         """How many zero logits stand for classes that have no row yet (docs/method.md 3.3)."""
         assert self.line.opened is not None
-        if self.line.live:
-            sizes = self.configuration.classes_per_stage
-            return sizes if isinstance(sizes, int) else sizes[0]
-        stages = self.line.opened.schedule.stages
-        expected = len(stages[min(stage, len(stages) - 1)].classes)
-        pre_growth = self.configuration.entropy_head == "pre_growth" and stage > 0
-        return 0 if pre_growth else expected
+        return virtual_rows(self.line.opened, stage)
 
     def rise(self, stage: int) -> float:
-        """The rise of entropy that counts as a jump in a stage, in nats (docs/method.md 3.4).
-
-        In a live run every row there is counts as old.
-        """
-        old_rows = sum(row < stage or self.line.live for row in self.line.stage_of_row)
-        return threshold(self.configuration, old_rows, self.virtual_rows(stage))
+        """The rise of entropy that counts as a jump in a stage, in nats (docs/method.md 3.4)."""
+        return rise(self.line, stage, self.configuration)
 
     def task(self, name: str, values: Mapping[str, object], groups: Groups) -> Task:
         """Work for a worker process, which is told what the run is, too."""

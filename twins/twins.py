@@ -16,6 +16,7 @@ from schemas.messages import (
     ImageBatch,
     Message,
     ModelUpdate,
+    RoundClosed,
     RoundOpened,
     RunOpened,
     Standing,
@@ -54,6 +55,8 @@ class Twins:
         self._twins: dict[str, Twin] = {}
         self._by_topic: dict[str, Twin] = {}
         self._stirred: set[str] = set()
+        self._fetched = -1
+        """Number of the last RoundClosed whose model was fetched, or need not be."""
         self._updates = names.of_site("updates", site)
         self._classes = names.of_site("classes", site)
         self._rounds = names.federation("rounds")
@@ -216,6 +219,19 @@ class Twins:
             yield from self._scoring.answers(
                 twin.knows for entity, twin in self._twins.items() if entity in stirred
             )
+        if stirred:
+            self._fetch_ahead()
+
+    def _fetch_ahead(self) -> None:
+        """The next round begins from the model that closed the last one, as far as is known: who
+        took part in that fetches it while the aggregator reads it back."""
+        shared, line = self._shared, self._shared.line
+        newest = line.decisions.get(line.number)
+        if not isinstance(newest, RoundClosed) or newest.number <= self._fetched:
+            return
+        self._fetched = newest.number
+        if not shared.participants.keys().isdisjoint(self._twins):
+            self._models.has(newest.model)
 
     def _judge_again(self, refused: Rejected) -> None:
         for arrived, _ in refused:

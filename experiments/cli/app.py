@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from experiments.cli import (
     data,
+    detection,
     dlq,
     doctor,
     forget,
@@ -207,5 +208,6 @@ replay.add_to(app)
 topics.add_to(app)
 dlq.add_to(app)
 model.add_to(app)
+detection.add_to(app)
 data.add_to(app)
 doctor.add_to(app)

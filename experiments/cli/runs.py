@@ -54,6 +54,14 @@ Strategy = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Decides everything that is drawn.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda or mps: where twins train. Only cpu promises the same bytes again.",
+    ),
+]
 Override = Annotated[
     list[str] | None,
     typer.Option("-o", metavar="KEY=VALUE", help="Change a key of the recipe; repeat for more."),
@@ -73,6 +81,7 @@ def demo(
     ctx: typer.Context,
     strategy: Strategy = None,
     seed: Seed = None,
+    device: Device = None,
     override: Override = None,
     run_dir: RunDir = None,
     workers: Workers = None,
@@ -90,7 +99,7 @@ def demo(
       fedtwin demo --strategy fedavg     # the same without anything against forgetting
       fedtwin demo --seed 7 --json
     """
-    keys = _keys(override, strategy=strategy, seed=seed)
+    keys = _keys(override, strategy=strategy, seed=seed, device=device)
     machine = {"data_dir": data_dir(None), "workers": workers}
     _start(ctx, "demo", None, keys, machine, run_dir, fresh=None, quiet=quiet, as_json=as_json)
 
@@ -100,6 +109,7 @@ def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=f"One of {RECIPES}")],
     strategy: Strategy = None,
     seed: Seed = None,
+    device: Device = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -165,7 +175,7 @@ def run(
       fedtwin run smoke -o dataset=npz:cells.npz -o image_size=28 -o classes_per_stage=4
       make up && fedtwin run smoke --transport kafka --twins 2 --aggregators 2
     """
-    keys = _keys(override, strategy=strategy, seed=seed)
+    keys = _keys(override, strategy=strategy, seed=seed, device=device)
     machine = {"data_dir": data_dir(data), "workers": workers}
     wanted = _wanted(transport, twins, aggregators, proxies)
     asked = _asked(transport, compression, replication, min_insync)

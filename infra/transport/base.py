@@ -2,8 +2,9 @@
 
  1. A topic is a log of one partition: records have rising offsets, gaps are allowed, and no offset
     is ever given twice.
- 2. `append` is durable when it returns, and its records stand in their order. Where a connection
-    broke on the way some stand there twice; then it is their last places that are in order.
+ 2. `append` is durable when it returns, and its records stand in their order, where it says. Where
+    a connection broke on the way some stand there twice; then it is their last places that are in
+    order, and that it says.
  3. `read` gives records from the first offset not below the place, in order, never half a record.
     It may give fewer than there are, or none yet: who has not reached `end` asks again.
  4. What was appended by anybody is seen by everybody, in one and the same order.
@@ -25,7 +26,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -53,8 +54,11 @@ class Trimmed(LookupError):
 class Transport(Protocol):
     """The port: roles' messages go through it as records."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
-        """Write records; gives the offset of the first. Promises 1, 2, 10."""
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        """Write records; gives the offset of each. Promises 1, 2, 10.
+
+        What they are made of may be made as they are written: those before may be there by then.
+        """
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         """Records from `place` on, up to the one with which `max_bytes` are reached.

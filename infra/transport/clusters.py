@@ -6,7 +6,7 @@ cluster there is one connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from infra.kafka import KafkaSettings
@@ -26,7 +26,7 @@ class Clusters:
     def __init__(self, federation: Transport, site: Transport) -> None:
         self._of = {"federation": federation, "site": site}
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         return self._at(topic).append(topic, records)
 
     def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ VERSION = 1
 TRIM_BYTES = 64 * 1024 * 1024
 TIME = "at"
 """Among a record's headers in the file: when it was appended, in seconds since 1970."""
+LOT_BYTES = 64 * 1024 * 1024  # written at a time: whoever else writes waits so long
 LETTERS = 100_000  # dead letters in a topic: some 50 MB, as much as on a broker
 LOOK_SECONDS = 0.05
 WIPE_MILLISECONDS = 200  # a reader in another process may hold us up, but not for long
@@ -70,7 +71,10 @@ class Embedded:
                 self._connection.close()
                 raise
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        return [offset for lot in _lots(records) for offset in self._append(topic, lot)]
+
+    def _append(self, topic: str, records: Sequence[Record]) -> Sequence[int]:
         self._hook("append:before")
         at = round(time.time(), 3)
         with self._writing() as db:
@@ -89,7 +93,7 @@ class Embedded:
         self._hook("append:durable")
         if topic.split(".")[2:3] == ["dead-letters"]:
             self._let_old_letters_go(topic)
-        return int(start)
+        return range(start, start + len(records))
 
     def _let_old_letters_go(self, topic: str) -> None:
         """Kept by size, as a broker does by itself; a fifth at a time, so that it is seldom."""
@@ -282,3 +286,16 @@ class Embedded:
         with self._in_words:
             row = self._connection.execute(query, values).fetchone()
             return None if row is None else row[0]
+
+
+def _lots(records: Iterable[Record]) -> Iterator[list[Record]]:
+    lot: list[Record] = []
+    size = 0
+    for each in records:
+        lot.append(each)
+        size += len(each.value)
+        if size >= LOT_BYTES:
+            yield lot
+            lot, size = [], 0
+    if lot:
+        yield lot

@@ -12,7 +12,7 @@ Nothing here is for several threads. After a fork a process makes its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
@@ -30,6 +30,7 @@ ANSWER = 3.0  # seconds for a question: less than a program may take to stop
 FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to be taken on
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
+FETCH_BYTES = 4 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
 PAUSE = 0.002  # seconds between two looks at what came: a loop reads hundreds of topics
 MADE = 5.0  # seconds in which a topic must be there that is written to
 
@@ -62,15 +63,13 @@ class Kafka:
         self._came = False
         """Whether something came while nobody waited."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         self._hook("append:before")
-        if not records:
-            return self.end(topic)
         self._must_be_there(topic)
-        first = self._sender.send(topic, [_outgoing(each) for each in records])
+        offsets = self._sender.send(topic, map(_outgoing, records))
         self._offsets.happened()
         self._hook("append:durable")
-        return first
+        return offsets
 
     def last(self, topic: str, records: Sequence[Record], seconds: float) -> bool:
         return self._sender.last(topic, [_outgoing(each) for each in records], seconds)
@@ -123,10 +122,12 @@ class Kafka:
             self._offsets.happened()
 
     def trim(self, topic: str, before: int) -> None:
-        before = min(before, self._offsets.end(topic))
-        if self.first(topic) >= before:
+        window = self._followed.windows.get(topic)
+        if window is None or window.next < before:  # else it was read so far
+            before = min(before, self._offsets.end(topic))
+        if before <= 0:
             return
-        self._hook("trim")
+        self._hook("trim")  # below where it begins the broker has nothing to do
         self._outage.insist(lambda: self._admin.delete_records({TopicPartition(topic, 0): before}))
         self._offsets.happened()
         for feed in (self._followed, self._visited):
@@ -237,6 +238,7 @@ def _consumer(settings: KafkaSettings, fetch: float) -> KafkaConsumer:
         auto_offset_reset="none",  # a place that is gone is told, never skipped
         enable_auto_commit=False,
         fetch_max_wait_ms=round(1000 * fetch),
+        max_partition_fetch_bytes=FETCH_BYTES,
         max_poll_records=10_000,
         metrics_enabled=False,
         request_timeout_ms=round(1000 * ANSWER),

@@ -8,7 +8,8 @@ record on that failed is sent again.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from schemas.errors import Forbidden, ServiceError
 
 GRACE = 5.0  # seconds beyond the client's own deadline, which it does not always keep
 SLICE = 0.25  # seconds between two looks at whether we are told to stop
+AHEAD_BYTES = 8 * 1024 * 1024  # on their way at a time: enough to keep a broker busy
 BLOCK = 3.0  # seconds in which a topic must be found, and a producer connected again
 
 
@@ -30,6 +32,31 @@ class Outgoing(NamedTuple):
     key: bytes
     value: bytes | None
     headers: list[tuple[str, bytes]]
+
+
+class _UnderWay:
+    """Records that are sent together."""
+
+    def __init__(self, more: Iterator[Outgoing]) -> None:
+        self.offsets: list[int] = []
+        """Where those stand that were acknowledged."""
+        self.size = 0
+        """Bytes of those that were taken, and were not."""
+        self._taken: deque[Outgoing] = deque()
+        self._more = more
+
+    def left(self) -> Iterator[Outgoing]:
+        """All that is not acknowledged: what was taken before, then more."""
+        yield from tuple(self._taken)
+        for each in self._more:
+            self._taken.append(each)
+            self.size += len(each.value or b"")
+            yield each
+
+    def stands(self, offset: int) -> None:
+        """The first of them is acknowledged."""
+        self.offsets.append(offset)
+        self.size -= len(self._taken.popleft().value or b"")
 
 
 class Producer(KafkaProducer):  # type: ignore[misc]
@@ -81,22 +108,20 @@ class Sender:
             self._producer = connected(self._settings, Producer, **self._arguments() | more)
         return self._producer
 
-    def send(self, topic: str, outgoing: Sequence[Outgoing]) -> int:
-        """Where the first record stands, last if it stands there twice, when all are durable.
+    def send(self, topic: str, outgoing: Iterable[Outgoing]) -> list[int]:
+        """Where each record stands, last if it stands there twice, when all are durable.
+
+        They are taken one by one while those before are on their way.
 
         Raises ConfigurationError for what a broker refuses, Forbidden where it gives no right, and
         ServiceError when told to stop.
         """
-        first = -1
-        left = list(outgoing)
+        under_way = _UnderWay(iter(outgoing))
         while True:
-            offsets, error = self._attempt(topic, left)
-            if offsets and len(left) == len(outgoing):
-                first = offsets[0]
-            left = left[len(offsets) :]
+            error = self._attempt(topic, under_way)
             if error is None:
                 self._outage.over()
-                return first
+                return under_way.offsets
             self._give_up()
             if isinstance(error, Forbidden):
                 raise error
@@ -133,22 +158,24 @@ class Sender:
                 self._producer.close(timeout=1)
             self._give_up()
 
-    def _attempt(
-        self, topic: str, outgoing: Sequence[Outgoing]
-    ) -> tuple[list[int], Exception | None]:
-        """Offsets of those that were acknowledged before the first failure, and the failure."""
-        offsets: list[int] = []
+    def _attempt(self, topic: str, under_way: _UnderWay) -> Exception | None:
+        """Send what is not acknowledged yet, up to the first failure; gives that."""
+        sent: deque[tuple[Any, float]] = deque()
+        lasts = self._settings.delivery_timeout + GRACE
         try:
             producer = self.connect(bootstrap_timeout_ms=round(1000 * BLOCK))
             producer.learn(topic, self._offsets.known)
-            futures = [producer.send(topic, partition=0, **each._asdict()) for each in outgoing]
+            for each in under_way.left():
+                future = producer.send(topic, partition=0, **each._asdict())
+                sent.append((future, time.monotonic() + lasts))
+                while under_way.size > AHEAD_BYTES:
+                    under_way.stands(self._acknowledged(*sent.popleft()))
             self._hook("append:written")
-            deadline = time.monotonic() + self._settings.delivery_timeout + GRACE
-            for future in futures:
-                offsets.append(self._acknowledged(future, deadline))
+            while sent:
+                under_way.stands(self._acknowledged(*sent.popleft()))
         except (errors.KafkaError, ServiceError) as error:
-            return offsets, error
-        return offsets, None
+            return error
+        return None
 
     def _acknowledged(self, future: Any, deadline: float) -> int:
         """The offset of a record. Unresolved counts as failed."""

@@ -8,7 +8,7 @@ written, with holes, and then all of them again from the first missing one.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from infra.transport.base import Stored, Transport
 from schemas.codec import Record
@@ -24,15 +24,15 @@ class Unkind:
         self._chance = chance
         self._trouble = trouble
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        records = list(records)
         if not records or self._chance.random() >= self._trouble:
             return self._inner.append(topic, records)
         arrived = [self._chance.random() < 0.5 for _ in records]
         missing = arrived.index(False) if False in arrived else 0
         written = [each for each, there in zip(records, arrived, strict=True) if there]
-        offsets = [self._inner.append(topic, written)] if written else []
-        offsets.append(self._inner.append(topic, records[missing:]))
-        return offsets[0] if arrived[0] else offsets[-1]
+        first = self._inner.append(topic, written) if written else []
+        return first[:missing] + self._inner.append(topic, records[missing:])
 
     def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
         found = self._inner.read(topic, place, max_bytes)

@@ -39,8 +39,11 @@ def curvature(lesson: Lesson) -> LossTerm:
         )
         for n in (FISHER, PULL)
     )
-    bent = {name: torch.from_numpy(tensor).clamp_min(0) for name, tensor in fisher.items()}
-    drawn = {name: torch.from_numpy(tensor) for name, tensor in pull.items()}
+    bent = {
+        name: torch.as_tensor(tensor, device=lesson.device).clamp_min(0)
+        for name, tensor in fisher.items()
+    }
+    drawn = {name: torch.as_tensor(tensor, device=lesson.device) for name, tensor in pull.items()}
 
     def term(step: Step) -> Tensor:
         parts = [

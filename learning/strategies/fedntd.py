@@ -28,7 +28,10 @@ def not_true(lesson: Lesson) -> LossTerm:
 
     from learning.nets import frozen
 
-    base, averaged = frozen(lesson.base), lesson.strategy.objective.reduction == "mean"
+    base, averaged = (
+        frozen(lesson.base, lesson.device),
+        lesson.strategy.objective.reduction == "mean",
+    )
 
     def term(step: Step) -> Tensor:
         images, rows = step.logits_BC.shape

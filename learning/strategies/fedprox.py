@@ -24,7 +24,9 @@ def proximal(lesson: Lesson) -> LossTerm:
     """mu / 2 * the squared distance to the base; no unit."""
     import torch
 
-    base = {name: torch.from_numpy(tensor) for name, tensor in lesson.base.items()}
+    base = {
+        name: torch.as_tensor(tensor, device=lesson.device) for name, tensor in lesson.base.items()
+    }
 
     def term(step: Step) -> Tensor:
         squares = [(p - base[name]).square().sum() for name, p in step.student.named_parameters()]

@@ -43,7 +43,9 @@ def two_teachers(lesson: Lesson) -> LossTerm:
     from learning.nets import frozen
 
     own = earlier_model(lesson)
-    teachers = [frozen(weights) for weights in (lesson.base, own) if weights is not None]
+    teachers = [
+        frozen(weights, lesson.device) for weights in (lesson.base, own) if weights is not None
+    ]
     reduction = lesson.strategy.objective.reduction
 
     def term(step: Step) -> Tensor:

@@ -30,7 +30,10 @@ def shift(lesson: Lesson) -> Correction:
     import torch
 
     theirs, ours = _controls(lesson)
-    shifts = {name: torch.from_numpy(tensor) for name, tensor in plus(theirs, ours, -1.0).items()}
+    shifts = {
+        name: torch.as_tensor(tensor, device=lesson.device)
+        for name, tensor in plus(theirs, ours, -1.0).items()
+    }
 
     def correct(gradients: Mapping[str, Tensor]) -> None:
         for name, gradient in gradients.items():

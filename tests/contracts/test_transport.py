@@ -45,8 +45,8 @@ def names(found: Sequence[Stored]) -> list[str]:
 
 
 def test_offsets_rise_and_name_their_records(log: Transport) -> None:
-    """Append gives the place of its first record; reading gives each record at a higher offset."""
-    places = [log.append(TOPIC, [record(name)]) for name in "abc"]
+    """Append gives the place of its record; reading gives each record at a higher offset."""
+    places = [place for name in "abc" for place in log.append(TOPIC, [record(name)])]
 
     found = everything(log, TOPIC)
     offsets = [each.offset for each in found]
@@ -64,7 +64,7 @@ def test_an_offset_is_never_given_twice(open_log: OpenLog) -> None:
     log.forget(TOPIC, "c")
     log.trim(TOPIC, log.end(TOPIC))
 
-    assert open_log().append(TOPIC, records("d")) > last
+    assert open_log().append(TOPIC, records("d"))[0] > last
 
 
 # --- 2: append is durable, and in order -----------------------------------------------------------
@@ -82,12 +82,14 @@ def test_what_was_appended_is_there_when_the_log_is_opened_again(open_log: OpenL
 
 
 def test_records_of_one_append_stand_in_their_order(log: Transport) -> None:
-    """Twenty appends of five: whatever stands twice, in the end they stand in order."""
+    """Twenty appends of five: whatever stands twice, in the end they stand in order, as told."""
     wanted = [[f"{i}/{j}" for j in range(5)] for i in range(20)]
-    for keys in wanted:
-        log.append(TOPIC, records(keys))
+    places = [place for keys in wanted for place in log.append(TOPIC, records(keys))]
 
-    assert names(everything(log, TOPIC)) == [key for keys in wanted for key in keys]
+    found = everything(log, TOPIC)
+    assert names(found) == [key for keys in wanted for key in keys]
+    last = {each.record.key: each.offset for each in found}
+    assert [last[key] for keys in wanted for key in keys] == places
 
 
 def test_a_record_may_be_as_large_as_a_piece_or_empty(log: Transport) -> None:
@@ -244,7 +246,7 @@ def test_a_forgotten_key_may_be_written_again(log: Transport) -> None:
     end = log.end(TOPIC)
     log.forget(TOPIC, "a")
     log.forget(TOPIC, "a")
-    again = log.append(TOPIC, records("a"))
+    (again,) = log.append(TOPIC, records("a"))
 
     assert again >= end
     assert names(everything(log, TOPIC)) == ["b", "a"]
@@ -297,7 +299,7 @@ def test_a_late_reader_gets_to_an_end_of_forgotten_records(open_log: OpenLog) ->
 def test_who_waits_then_reads_what_came(open_log: OpenLog) -> None:
     """A reader at the end waits while another appends: soon it has it, and never waits for long."""
     reader, writer = open_log(), open_log()
-    place = writer.append(TOPIC, records("a")) + 1
+    place = writer.append(TOPIC, records("a"))[0] + 1
     everything(reader, TOPIC)
     reader.wait(0.01)
     writer.append(TOPIC, records("b"))

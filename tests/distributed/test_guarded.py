@@ -247,7 +247,7 @@ def test_who_is_reset_at_the_door_again_and_again_comes_in_when_it_opens(guarded
 
         assert keys_of(log, fresh, 0) == ["a"]
         for topic, key in ((known, "c"), (fresh, "d")):
-            place = log.append(topic, [Record(key, b"3")])
+            (place,) = log.append(topic, [Record(key, b"3")])
             assert keys_of(log, topic, place) == [key]
     with closing(AccessList(guarded.keeper)) as access:
         access.rm(names)

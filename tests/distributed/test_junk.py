@@ -63,7 +63,7 @@ class Stranger:
         with closing(Kafka(KafkaSettings(run.kafka))) as log:
             for topic in self._topics(run):
                 for record in foreign():
-                    place = (topic, log.append(topic, [record]))
+                    place = (topic, log.append(topic, [record])[0])
                     self.junk.junk.add(place)
                     if table_row(topic).name in REPORTED:
                         self.noise.add(place)
@@ -167,7 +167,7 @@ class Forger:
 
     def write(self, made: Sequence[Record], reason: str) -> int:
         """Records, one behind the other; gives where the first lies, which is what is told of."""
-        place = self._log.append(self._topic, made)
+        place, *_ = self._log.append(self._topic, made)
         if reason:
             self.told[place] = reason
         return place

@@ -22,7 +22,7 @@ from tests.experiments.hands import fedtwin, told
 COMMANDS = (
     "demo", "run", "resume", "show", "ls", "inject", "predict", "export", "methods", "doctor",
     "data ls", "data fetch", "recipes", "replay", "topics plan", "topics apply", "topics ls",
-    "topics rm", "dlq ls", "dlq show", "dlq requeue",
+    "topics rm", "dlq ls", "dlq show", "dlq requeue", "detection",
 )  # fmt: skip
 
 

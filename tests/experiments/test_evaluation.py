@@ -31,7 +31,7 @@ def _tested(classes: int, images: int) -> list[list[int]]:
         "images": np.zeros((images, 1, 4, 4), np.uint8),
         "rows": np.full(images, classes - 1, np.int64),
     }
-    values = {"data": facts().model_dump(mode="json")}
+    values = {"data": facts().model_dump(mode="json"), "device": "cpu"}
     result = evaluate(Task("evaluate", values, {"model": model, "test": test}))
     return result.groups["confusion"]["confusion"].tolist()
 

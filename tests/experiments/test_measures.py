@@ -275,6 +275,40 @@ def test_labels_judge_the_rule_also_where_it_acts_alone() -> None:
     assert measured(told).detector.misses == 1
 
 
+def test_other_rules_are_scored_on_the_same_windows() -> None:
+    """In the story north finds c and d within 100 images and jumps by 1.2 nats, east c within 50
+    by 0.2, south jumps over 50 known ones; the threshold is 0.5, and 1.2 where it is absolute."""
+    found = {
+        each.rule: (each.recall, each.false_alarms_per_10000, each.delay)
+        for each in measured(story()).rules
+    }
+
+    assert found == {
+        "label": (100, 0, (99 + 49) / 2),
+        "hybrid": (100, 200, (99 + 49) / 2),
+        "entropy": (50, 0, 99),
+        "jump, relative": (50, 200, 99),
+        "jump, absolute": (0, 0, None),
+    }
+
+
+def test_a_window_without_entropy_is_judged_by_labels_alone() -> None:
+    """Nothing to look at is no false alarm, and a class whose entropy is unknown is missed by all
+    rules that need it."""
+    told = Told("ab", "cd")
+    told.judges(NORTH, {"a": 50, "b": 50}, classes=("a", "b"), first_contact=True)
+    told.grows("a", "b")
+    told.round(right(10, 10))
+    told.ends()
+    told.judges(NORTH, {"c": 50}, stage=1, classes=("c",), entropy=None)
+
+    recalls = {each.rule: each.recall for each in measured(told).rules}
+
+    assert recalls == {
+        "label": 100, "hybrid": 100, "entropy": 100, "jump, relative": 0, "jump, absolute": 0,
+    }  # fmt: skip
+
+
 @given(
     st.floats(0, 3), st.floats(0, 3), st.floats(0, 2), st.integers(0, 20), st.booleans()
 )  # fmt: skip

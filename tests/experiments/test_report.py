@@ -147,6 +147,8 @@ def test_plots_are_drawn_for_light_and_for_dark(page: Page) -> None:
         "Forgetting 30.0 points",
         "New classes 85.0 %",
         "Novelty seen by entropy 1 of 2",
+        "hybrid 100.0 % 200.0 74 entropy 50.0 % 0.0 99",
+        "2 windows with images of a class that the twin did not know, however few, and 50 images",
         "Backward transfer is \N{MINUS SIGN}30.0 points",
         "version 3, round 0.1 100.0 % 90.0 % chosen: highest score",
         "1: no image of this class is left",

@@ -272,6 +272,22 @@ def test_half_precision_takes_a_processor_that_has_it(
     assert summary(done)["status"] == "done"
 
 
+@pytest.mark.parametrize("words", [("--device", "cuda"), ("-o", "device=cuda")])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_touched(
+    done: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    """One line, exit code 2, and the old run stays; the processor is what a run takes unasked."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    answered = fedtwin("run", "tiny", "--run-dir", done, "--fresh", *words)
+
+    assert answered.exit_code == 2
+    assert answered.stderr.startswith("fedtwin: device=cuda is not here: torch ")
+    assert len(answered.stderr.splitlines()) == 2  # what is wrong, and what to do next
+    assert summary(done)["status"] == "done"
+    assert RunFolder(done).read_manifest()["configuration"]["device"] == "cpu"
+
+
 def test_where_nothing_tells_of_the_processor_it_lacks_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

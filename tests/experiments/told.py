@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -87,6 +88,7 @@ class Told:
         self._heard: list[Arrived] = []
         self._number = self._version = self._place = 0
         self._round = 0
+        self._positions: Counter[str] = Counter()
         planned = [self._stage(classes, undrawn, rounds) for classes in stages]
         every = [uid for classes in stages for uid in classes]
         self.hear(
@@ -257,13 +259,14 @@ class Told:
             self.hear(EntityJoined(run=self._run, number=0, entity=entity))
         model = self.observer.line.judges(stage)
         assert model is not None
+        self._positions[entity] += sum(images.values())
         self.hear(
             WindowJudged(
                 run=self._run,
                 number=self.observer.verdicts.line(entity).number + 1,
                 entity=entity,
                 stage=stage,
-                position=sum(images.values()),
+                position=self._positions[entity],
                 model=model,
                 images=dict(images),
                 trainable=sum(images.values()),

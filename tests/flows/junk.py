@@ -7,7 +7,7 @@ record on. It remembers where, so that a test can ask what became of each.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,23 +62,23 @@ class Littered:
     """Junk that nobody need report: it is passed over, or never becomes whole."""
     _decided: set[str] = field(default_factory=set)
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
-        offsets = []
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        offsets: list[int] = []
         for record in records:
             if self.chance.random() < self.amount:
                 self._strew(topic, record)
-            offsets.append(self.inner.append(topic, [record]))
+            offsets += self.inner.append(topic, [record])
             self._decided.add(f"{topic}/{record.key}")
             if self.chance.random() < self.amount:
                 self._strew(topic, record)
-        return offsets[0]
+        return offsets
 
     def _strew(self, topic: str, record: Record) -> None:
         row = table_row(topic)
         values, silent = self._made(record)
         for value in values:
             junk = Record(record.key, value, record.headers)
-            place = (topic, self.inner.append(topic, [junk]))
+            place = (topic, self.inner.append(topic, [junk])[0])
             self.junk.add(place)
             passed = f"{topic}/{record.key}" in self._decided and row.name in _LINES
             if silent or passed or row.name not in REPORTED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Swallowing(Log):
         super().__init__(path)
         self._lost = (f"fedtwin.{kind}.v1", topic)
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         """All but these."""
         kept = [each for each in records if (each.headers["ce_type"], topic) != self._lost]
         return super().append(topic, kept)
@@ -119,7 +119,7 @@ def test_what_never_comes_is_named_and_resume_goes_on_when_it_is_there(
 class Ahead(Log):
     """A log in which a later program judges for one entity."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
         return super().append(topic, [self._later(each) for each in records])
 
     def _later(self, record: Record) -> Record:

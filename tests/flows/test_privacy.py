@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,8 @@ class Watched(Log):
         super().__init__()
         self.written: list[tuple[str, Record]] = []
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        records = list(records)
         self.written += [(topic, record) for record in records]
         return super().append(topic, records)
 

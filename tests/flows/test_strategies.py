@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,7 +164,8 @@ def test_a_method_s_groups_reach_everyone_with_the_model(drifting: Outcome) -> N
 class Forging(Log):
     """A log in which every model is preceded by one that differs in what is kept beside it."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        records = list(records)
         for record in records if topic == NAMES.federation("models") else ():
             model = unpack(piece(record.value, LIMIT).content, LIMIT)
             assert isinstance(model, GlobalModel)

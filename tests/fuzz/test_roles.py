@@ -95,7 +95,8 @@ class Noise:
         (value, *more) = copy.packed().pieces
         if more or value == record.value:
             return
-        place = (topic, self.log.append(topic, [Record(record.key, value, record.headers)]))
+        (offset,) = self.log.append(topic, [Record(record.key, value, record.headers)])
+        place = (topic, offset)
         self._written.add(place)
         self.left -= 1
         self._remember(place, reason)
@@ -153,7 +154,8 @@ class Damage(Noise):
         try:
             piece(value, ROOM)
         except Refused as refused:
-            place = (topic, self.log.append(topic, [Record(record.key, value, record.headers)]))
+            (offset,) = self.log.append(topic, [Record(record.key, value, record.headers)])
+            place = (topic, offset)
             self._written.add(place)
             self.left -= 1
             self._remember(place, refused.reason)

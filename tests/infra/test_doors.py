@@ -123,7 +123,7 @@ def test_who_is_known_writes_and_reads(house: House, door: str) -> None:
     """By a password, by the same over TLS, and by a certificate: a record, and it is there."""
     topic = NAMES.federation("rounds")
     with closing(Kafka(getattr(house, door))) as log:
-        place = log.append(topic, [Record(door, b"1")])
+        (place,) = log.append(topic, [Record(door, b"1")])
         assert [each.record.key for each in _insisted(log, topic, place)] == [door]
 
 

@@ -54,7 +54,7 @@ def test_what_was_trimmed_is_gone_when_its_segment_is(names: tuple[KafkaSettings
         log.append(topic, [Record("a", LONG), Record("b", b"2"), Record("c", b"3")])
         assert on_disk(disk, topic, LONG)
         with disk.rolling(topic):
-            before = log.append(topic, [Record("mark", b"4")])
+            (before,) = log.append(topic, [Record("mark", b"4")])
         assert disk.begins(topic, before)
         assert not disk.gone(topic, before)
         log.trim(topic, before)

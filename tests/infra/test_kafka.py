@@ -326,7 +326,7 @@ def test_what_is_forgotten_goes_and_leaves_gaps(place: Place) -> None:
     log = place.open()
     log.append(place.topic, records("a"))
     log.append(place.topic, records("b"))
-    kept = log.append(place.topic, records("c"))
+    (kept,) = log.append(place.topic, records("c"))
     log.forget(place.topic, "a", "b")
     until = time.monotonic() + 60
 
@@ -354,7 +354,7 @@ def test_a_broker_that_is_killed_while_we_write_loses_nothing(
     reader = troubled.open()
     wanted = [f"{i}/{j}" for i in range(10) for j in range(5)]
 
-    places = [log.append(troubled.topic, records(*wanted[i : i + 5])) for i in range(0, 50, 5)]
+    places = [log.append(troubled.topic, records(*wanted[i : i + 5]))[0] for i in range(0, 50, 5)]
 
     found = everything(reader, troubled.topic)
     assert last_places(found) == wanted
@@ -372,7 +372,7 @@ def test_a_broker_that_sleeps_longer_than_we_wait_for_it_loses_nothing(
     large = [Record(f"{i}", bytes(900_000)) for i in range(4)]
     log.append(troubled.topic, records("before"))
 
-    first = log.append(troubled.topic, large)
+    first, *_ = log.append(troubled.topic, large)
     log.append(troubled.topic, records("after"))
 
     found = everything(troubled.open(), troubled.topic)

@@ -102,7 +102,7 @@ def test_one_of_three_is_killed_and_nobody_waits_for_it(
     log = place.open(hook=at_times("append:written", (4,), lambda: kill(victim)))
     wanted = [f"{i}/{j}" for i in range(10) for j in range(5)]
 
-    places = [log.append(place.topic, records(*wanted[i : i + 5])) for i in range(0, 50, 5)]
+    places = [log.append(place.topic, records(*wanted[i : i + 5]))[0] for i in range(0, 50, 5)]
 
     found = everything(place.open(), place.topic)
     assert running(victim.folder) is None

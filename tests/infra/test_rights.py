@@ -281,7 +281,7 @@ def test_a_sites_twins_have_what_is_forgotten_leave_the_disk(guarded: Guarded) -
     settings = guarded.settings(f"fedtwin-site-{A}")
     with closing(Disk(settings)) as disk, closing(Kafka(settings)) as log:
         with disk.rolling(samples):
-            place = log.append(samples, [Record("mark", b"1")])
+            (place,) = log.append(samples, [Record("mark", b"1")])
         with disk.hurrying(own):
             log.append(own, [Record("forgotten/1", b"1")])
         seen = disk.begins(samples, place), disk.gone(samples, place)

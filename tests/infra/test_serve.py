@@ -9,7 +9,7 @@ import ast
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,7 +48,7 @@ from infra.store.base import About
 from infra.store.sqlite import SqliteStore
 from infra.telemetry import Stopwatch
 from infra.transport import embedded
-from infra.transport.base import Transport
+from infra.transport.base import Stored, Transport
 from infra.transport.embedded import Embedded
 from infra.transport.unkind import Unkind
 from infra.workers import Inline
@@ -68,7 +68,7 @@ from schemas.messages import (
     Tensors,
 )
 from schemas.tensors import model_sha256
-from schemas.topics import Names
+from schemas.topics import Names, letters_of
 from tests.infra.tasks import FUNCTIONS
 
 NAMES = Names("run")
@@ -148,7 +148,8 @@ class Watched:
         self.read, self.first, self.end = inner.read, inner.first, inner.end
         self.topics, self.wait, self.close = inner.topics, inner.wait, inner.close
 
-    def append(self, topic: str, records: Sequence[Record]) -> int:
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        records = list(records)
         self.steps.append(("append", topic, len(records)))
         return self._inner.append(topic, records)
 
@@ -997,15 +998,31 @@ def test_a_message_is_durable_before_one_of_another_kind_that_may_name_it() -> N
     assert log.steps == [("append", CLASSES, 2), ("append", CLASSES, 1)]
 
 
-def test_much_that_is_said_in_a_row_is_written_in_parts() -> None:
-    """Ten messages of a megabyte do not wait for each other in memory: some go ahead."""
-    log = Watched(Embedded())
+class OneByOne(Embedded):
+    """A log that writes each record before it takes the next."""
+
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        offsets: list[int] = []
+        for each in records:
+            offsets += super().append(topic, [each])
+        return offsets
+
+
+def test_of_what_is_said_in_a_row_each_message_is_made_when_those_before_are_written() -> None:
+    """Ten of a megabyte are not held together, and a broker need not wait for the last of them."""
+    log, written = OneByOne(), list[int]()
     role = Made(todo=[Say(UPDATES, update(i, numbers=250_000)) for i in range(10)])
 
-    system(log, role).step()
+    def wire(message: Message) -> str:
+        written.append(log.end(UPDATES))
+        return "fp32"
 
-    assert [step[0] for step in log.steps] == ["append"] * 2
-    assert sum(int(str(step[2])) for step in log.steps) == len(keys_of_all(log))
+    around = Surroundings(log, Shelf(log, MODELS, MOST), MOST, wire)
+
+    System([role], around, Inline(FUNCTIONS)).step()
+
+    assert written == [2 * i for i in range(10)]
+    assert len(keys_of_all(log)) == 20
 
 
 def keys_of_all(log: Transport) -> set[str]:
@@ -1119,6 +1136,44 @@ def test_an_author_does_not_hear_its_own_answer_again_but_everybody_elses(number
     write(log, UPDATES, own)  # a copy of it was slower
     runner.run()
     assert role.identities[2:] == ["ModelUpdate/1/local/north"]
+
+
+class Crowded(Embedded):
+    """A log in which somebody else may be a little quicker; notes what of it was read."""
+
+    def __init__(self, *, crowded: bool) -> None:
+        super().__init__()
+        self._crowded = crowded
+        self.given: set[int] = set()
+
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        if self._crowded:
+            super().append(topic, codec.records(update(9, "local/south"), source="twins")[1])
+        return super().append(topic, records)
+
+    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
+        found = super().read(topic, place, max_bytes)
+        self.given |= {each.offset for each in found}
+        return found
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("crowded", [False, True])
+def test_an_answer_that_stands_where_its_author_would_read_next_is_not_read(crowded: bool) -> None:
+    """Ten pieces of its own need not be fetched, unless something of others lies before them.
+
+    Another began to write the first one, and died: nobody waits for the rest of it.
+    """
+    log, own = Crowded(crowded=crowded), [update(1), update(2)]
+    Embedded.append(log, UPDATES, records(own[0], source="twins")[1][:2])
+    role = Writer(topics=[UPDATES], owns=[UPDATES], todo=[Say(UPDATES, each) for each in own])
+
+    system(log, role).run()
+
+    assert role.identities == ["ModelUpdate/9/local/south"] * crowded
+    assert role.heard_of == [each.identity for each in own]
+    assert len(log.given) == (2 + 5 + 10 if crowded else 2)
+    assert log.end(letters_of(UPDATES)) == 0
 
 
 class AtOnce(Inline):

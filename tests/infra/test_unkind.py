@@ -53,7 +53,7 @@ def test_some_appends_are_repeated_from_the_failed_record_on() -> None:
 def test_append_tells_where_its_first_record_stands() -> None:
     """Also where that was written twice, or only after the others."""
     log, inner = unkind(2)
-    places = [log.append(TOPIC, records(f"{i}/a", f"{i}/b")) for i in range(200)]
+    places = [log.append(TOPIC, records(f"{i}/a", f"{i}/b"))[0] for i in range(200)]
 
     found = {place: inner.read(TOPIC, place, 1)[0].record.key for place in places}
     assert list(found.values()) == [f"{i}/a" for i in range(200)]

@@ -295,11 +295,25 @@ def test_icarl_in_the_softmax_family_distils_all_old_rows_at_temperature_two() -
 
 
 def test_in_the_softmax_family_glfc_and_lga_distil_all_old_rows_at_once() -> None:
-    """Each BCE becomes its softmax counterpart; LGA weighs the divergence, GLFC does not."""
-    for strategy, coefficient, weights in ((GLFC, 0.5, ONES), (LGA, 1.0, W)):
-        seen = told(strategy.under(family="softmax"))
+    """Each BCE becomes its softmax counterpart; LGA weighs the divergence, GLFC does not.
 
-        assert seen["semantic"] == pytest.approx(mean(weights, JOINT), rel=1e-5)
+    At four times the odds gaps and weights are the table's; among old rows a true one then has
+    28, 19/2 or 104 against 1 each of the others.
+    """
+    eighth = (1 / 2 * log(31 / 56) + 1 / 2 * log(31 / 6)) / 4  # (3, 1, 1, 1)/6 to (28, 1, 1, 1)/31
+    joint = [
+        eighth,
+        (1 / 2 * log(25 / 4) + 1 / 6 * log(25 / 114) + 1 / 3 * log(25 / 12))
+        / 4,  # (2, 19, 2, 2)/25
+        eighth,
+        (1 / 2 * log(31 / 2) + 1 / 6 * log(31 / 168) + 1 / 3 * log(31 / 6)) / 4,  # (1, 1, 28, 1)/31
+        (1 / 2 * log(107 / 2) + 1 / 6 * log(107 / 624) + 1 / 3 * log(107 / 6)) / 4,
+        *[UNSHAPEN / 4] * 3,
+    ]
+    for strategy, coefficient, weights in ((GLFC, 0.5, ONES), (LGA, 1.0, W)):
+        seen = told(strategy.under(family="softmax"), others=4)
+
+        assert seen["semantic"] == pytest.approx(mean(weights, joint), rel=1e-5)
         assert seen["loss"] == pytest.approx(
             coefficient * (seen["classification"] + seen["semantic"]), rel=1e-5
         )

@@ -227,6 +227,8 @@ class Story:
         """What was to be judged."""
         self.models: list[ModelName] = []
         """By which models."""
+        self.fetched: list[ModelName] = []
+        """Models that were looked for before they were needed."""
         self.verdicts: list[WindowJudged] = []
         self._weights = weights
         self._held: dict[Place, Message] = {}
@@ -276,10 +278,15 @@ class Story:
         return {"model": self.model(name)}
 
     def has(self, name: ModelName) -> bool:
-        """Nobody sends an update here."""
+        """It is asked for as soon as it is wanted; nobody sends an update here."""
+        self.fetched.append(name)
         return False
 
-    def names(self) -> dict[ModelName, int]:
+    def at_hand(self, name: ModelName) -> bool:
+        """Nobody publishes a model here."""
+        return False
+
+    def names(self, *, at_hand: bool = False) -> dict[ModelName, int]:
         """Nobody lets a model go here."""
         return {}
 
@@ -492,6 +499,20 @@ def test_a_stage_is_judged_once() -> None:
 
     assert [verdict.stage for verdict in story.verdicts] == [0, 1]
     assert story.verdicts[1].images == {"2": 9}
+
+
+def test_who_took_part_in_a_round_fetches_its_model_at_once() -> None:
+    """Versions 2 and 3, before a round that begins from them opens.
+
+    Who reads of both rounds in one go fetches none: the stage is closed by then.
+    """
+    late = Story()
+    for message in (OPENED, KNOWN, mark(0, 20), GROWN, *ROUNDS, CLOSED):
+        late._arrive(message)
+    late._take(late.role.answers())
+
+    assert after_stage_0().fetched == [model(2), model(3)]
+    assert late.fetched == []
 
 
 BLACK = batch(20, ["0"] * 6 + ["2"] * 9, 0.0)
