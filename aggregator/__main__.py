@@ -19,6 +19,7 @@ from pathlib import Path
 
 from aggregator.aggregator import Aggregator, Opening
 from aggregator.opening import differences, live_opening, read_opening
+from infra.beginning import start_of
 from infra.points import Hook, no_hook
 from infra.program import (
     First,
@@ -118,6 +119,7 @@ def _serve(given: Namespace, hook: Hook) -> None:
                 patience=patience_of(configuration),
                 vitals=vitals,
                 each_turn=lambda system: _look_at(looks, system),
+                start=start_of(given, transport, names, around),
             )
 
 

@@ -33,6 +33,7 @@ from infra.promises import (
     Result,
     Say,
     SetAside,
+    Start,
     Trim,
 )
 from learning.shapes import first_model, grown
@@ -41,7 +42,7 @@ from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
 from schemas.errors import Diverged, Refused, RunFailed
-from schemas.line import RoundsLine, Stage
+from schemas.line import RoundsLine
 from schemas.messages import (
     DataFacts,
     Decision,
@@ -63,6 +64,7 @@ from schemas.messages import (
 )
 from schemas.schedule import Schedule, sorted_uids
 from schemas.seeds import generator
+from schemas.stages import Stage
 from schemas.teachers import TeachersLine
 from schemas.tensors import decoded, groups_sha256
 from schemas.topics import Names, parted
@@ -91,12 +93,23 @@ class Aggregator:
 
     name = "aggregator"
 
-    def __init__(self, names: Names, sites: Sequence[str], opening: Opening | None, models: Models):
-        """`opening` is None where the run was opened before and only goes on."""
+    def __init__(
+        self,
+        names: Names,
+        sites: Sequence[str],
+        opening: Opening | None,
+        models: Models,
+        *,
+        whole: bool = False,
+    ):
+        """`opening` is None where the run was opened before and only goes on.
+
+        With `whole` nothing of a live run's decisions is let go, so that each can be made `anew`.
+        """
         self._names = names
         self._opening = opening
         self._models = models
-        self.line = RoundsLine()
+        self.line = RoundsLine(whole=whole)
         self._teachers = TeachersLine(self.line)
         self._verdicts = VerdictLines(self.line)
         self._live = Live(self.line, self._verdicts)
@@ -124,6 +137,11 @@ class Aggregator:
 
     # --- hearing ----------------------------------------------------------------------------
 
+    def begin(self, start: Start) -> None:
+        self.line.begin(start.opened, start.run, start.standing, start.hash)
+        self._verdicts.again()
+        self._teachers.again()
+
     def hear(self, arrived: Arrived) -> None:
         self._stirred = True
         match arrived.message:
@@ -141,13 +159,18 @@ class Aggregator:
         self._verdicts.again()
         self._teachers.again()
         if isinstance(decision, RoundClosed):
-            self._closed.append(decision.opened)
-            self._sums = None
+            self._end(decision.opened)
             if not self.line.live:
                 self._must_learn()
         if isinstance(decision, RolledBack) and decision.closes is not None:
-            self._closed.append(decision.closes)
-            self._sums = None
+            self._end(decision.closes)
+
+    def _end(self, opened: int) -> None:
+        """A round is over."""
+        self._sums = None
+        kept = self._configuration.keep_rounds
+        if kept != "all":
+            self._closed = [*self._closed, opened][-kept:]
 
     def _count(self, arrived: Arrived, update: ModelUpdate) -> None:
         """Take an update into the open round's sums, if it answers that."""
@@ -159,6 +182,9 @@ class Aggregator:
             raise NotYet(lambda: line.opened is not None, "RunOpened")
         if update.run != line.run:
             raise Refused("out-of-line", f"{update.identity} is of another run")
+        if update.opened < line.held:
+            self._note_place(arrived.place, update.opened)
+            return  # whether it counted is not held any more
         opened = line.decided(update.opened)
         if not isinstance(opened, RoundOpened):
             raise Refused("closed-round", f"decision {update.opened} opens no round")
@@ -175,6 +201,8 @@ class Aggregator:
 
     def _note_place(self, place: Place, opened: int) -> None:
         """Where a round's updates begin. What had to wait is heard behind what lies behind it."""
+        if self._configuration.keep_rounds == "all":
+            return
         first = self._first_update.setdefault(place.topic, {})
         first[opened] = min(first.get(opened, place.offsets[0]), *place.offsets)
 
@@ -303,6 +331,13 @@ class Aggregator:
         )
         return f"what {_names(silent)} found for stage {t}" if silent else ""
 
+    def _wait_to_stand(self) -> str:
+        """The verdicts with which stages began, that a Standing is to tell of, in words."""
+        parts, judged = self.line.parts, self._verdicts.judged
+        found = {entity: parts.of(entity).newest for entity in parts.members}
+        silent = [e for e, taken in found.items() if taken and judged(e) < taken.moment]
+        return f"verdicts of {_names(silent)}, with which stages began" if silent else ""
+
     def _with_reasons(self, silent: Sequence[str]) -> list[str]:
         """The entities; first those whose line a later program's decision has stopped, and why."""
         stopped = [(entity, self._verdicts.line(entity).stopped) for entity in silent]
@@ -311,7 +346,7 @@ class Aggregator:
 
     def _wait_for_teacher(self, t: int) -> str:
         """What the next round of a stage is taught by, if it has one to come."""
-        begun = len(self.line.stages[t].rounds) if t < len(self.line.stages) else 0
+        begun = self.line.stages[t].size if t < len(self.line.stages) else 0
         round = min(begun, self._configuration.rounds_per_stage - 1)
         if t == 0 or self._teachers.at(t, round):
             return ""
@@ -352,7 +387,7 @@ class Aggregator:
             groups, rolled = rolled_back(self.line, decision.to, self._models.groups(decision.to))
             return self._publish(groups, rolled.model), rolled
         if isinstance(decision, Standing):
-            chosen = self._teachers.chosen[: decision.teachers]
+            chosen = self._teachers.chosen[: len(decision.teachers)]
             upto = {each.entity: each.number for each in decision.members}
             return [], standing(self.line, self._verdicts, chosen, upto)
         if not self.line.live or stage is None:
@@ -363,7 +398,7 @@ class Aggregator:
             case HeadGrown():
                 return self._grow(stage.index, self._fresh(stage.index))
             case RoundOpened(participants=participants):
-                return [], self._round(stage.index, len(stage.rounds), participants)
+                return [], self._round(stage.index, stage.size, participants)
             case RoundClosed(counted=counted, missing=missing) if counted:
                 return self._close_round(missing)
             case StageClosed():
@@ -376,7 +411,8 @@ class Aggregator:
         if opened := line.open_round:
             return self._live.closes(self._open_sums(opened).missing)
         if is_due(line):
-            return Stands()
+            what = self._wait_to_stand()
+            return Waits(what) if what else Stands()
         if line.all_rest:
             return Waits("somebody to end the pause")
         begun = stage is not None and stage.closed is None
@@ -385,7 +421,7 @@ class Aggregator:
             return Waits(what)  # also of a stage that another aggregator has begun
         if stage is None or not begun:
             return self._live.begins()
-        if not stage.rounds and stage.grown is None and self._fresh(stage.index):
+        if not stage.size and stage.grown is None and self._fresh(stage.index):
             return Grows()
         return self._live.opens(stage)
 
@@ -399,7 +435,7 @@ class Aggregator:
             case Grows() if stage:
                 return self._grow(stage.index, self._fresh(stage.index))
             case OpensRound(participants) if stage:
-                return [], self._round(stage.index, len(stage.rounds), participants)
+                return [], self._round(stage.index, stage.size, participants)
             case ClosesRound(missing):
                 return self._close_round(missing)
             case ClosesStage() if stage:

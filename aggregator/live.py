@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from schemas.configuration import Configuration
-from schemas.line import RoundsLine, Stage
+from schemas.line import RoundsLine
 from schemas.messages import Participant
 from schemas.seeds import generator
+from schemas.stages import Stage
 from schemas.verdicts import VerdictLines
 
 Found = tuple[tuple[str, int], ...]
@@ -98,7 +99,7 @@ class Live:
         """The next round of a stage that has begun, or what takes its place."""
         ready, quorum = self.ready(), self._configuration.quorum
         grows = self.found() and self._collected
-        if grows and (len(ready) < quorum or any(each.closed for each in stage.rounds)):
+        if grows and (len(ready) < quorum or stage.first):
             return ClosesStage()
         if len(ready) < quorum:
             return Waits(f"a quorum of {quorum} twins; {len(ready)} are ready")
@@ -124,18 +125,12 @@ class Live:
 
         An operator who goes back begins none: the model that was wanted stays until images come.
         """
-        news = -1
-        for entity in ready:
-            line = self._verdicts.of[entity]
-            last = next((v for v in reversed(line.verdicts.values()) if v.images), None)
-            news = max(news, last.after or 0 if last else -1)
-        return sum(each.opened.number > news for each in stage.rounds)
+        news = (self._verdicts.of[entity].news for entity in ready)
+        return min(map(self._line.rounds_behind, news), default=stage.size)
 
     def _drawn(self, ready: list[str], stage: Stage) -> tuple[Participant, ...]:
         configuration = self._configuration
-        chance = generator(
-            configuration.seed, "sampling", stage=stage.index, round=len(stage.rounds)
-        )
+        chance = generator(configuration.seed, "sampling", stage=stage.index, round=stage.size)
         most = max(configuration.clients_per_round, configuration.quorum)
         drawn = sorted(ready[i] for i in chance.permutation(len(ready))[:most])
         return tuple(map(self._part, drawn))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from learning.shapes import HEAD_BIAS, grown
 from schemas.line import RoundsLine
 from schemas.messages import Groups, ModelName, RolledBack
@@ -17,11 +19,10 @@ def rolled_back(line: RoundsLine, to: ModelName, values: Groups) -> tuple[Groups
     assert line.opened is not None
     assert line.model is not None
     configuration, weights, rows = line.opened.configuration, values["model"], 0
-    for stage in line.stages:
-        fresh = len(stage.grown.rows) if stage.grown else 0
+    for stage, fresh in sorted(Counter(line.stage_of_row).items()):
         rows += fresh
-        if fresh and rows > len(weights[HEAD_BIAS]):
-            chance = generator(configuration.seed, "init_rows", stage=stage.index)
+        if rows > len(weights[HEAD_BIAS]):
+            chance = generator(configuration.seed, "init_rows", stage=stage)
             weights = grown(weights, fresh, chance, configuration.head_init)
     groups = {**values, "model": decoded(weights, configuration.wire)}
     decision = RolledBack(

@@ -133,7 +133,7 @@ def members_of(line: RoundsLine, stage: int) -> tuple[str, ...]:
     """Everyone who may train in a stage; in an added one first those whom it names."""
     assert line.opened is not None
     if line.live:
-        return tuple(sorted({e for each in range(stage + 1) for e in line.marked(each)}))
+        return line.parts.members
     scheduled = line.opened.schedule.stages
     named = line.marked(stage)
     others = scheduled[-1].marked if stage >= len(scheduled) else ()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from schemas.line import RoundsLine, Stage
+from schemas.line import RoundsLine
 from schemas.messages import Member, ModelName, Standing, TeacherChosen
+from schemas.stages import Stage
 from schemas.verdicts import VerdictLines
 
 EVERY = 1000
 """Decisions behind the last Standing, after which another is due."""
-NEWEST = 50
-"""Models of a live stage that are kept and may teach: it may have rounds for months."""
 
 
 def is_due(line: RoundsLine) -> bool:
@@ -42,23 +41,19 @@ def standing(
     return Standing(
         run=line.run,
         number=line.number + 1,
-        stages=len(line.stages),
-        rows=line.rows,
-        stage_of_row=line.stage_of_row,
-        everybody_rests=line.all_rest,
+        **line.told(),
         members=tuple(
-            Member.model_validate({"entity": e, **verdicts.line(e).stood(number), **line.member(e)})
+            Member.model_validate({"entity": e, **verdicts.line(e).stood(number)})
             for e, number in sorted(upto.items())
         ),
-        teachers=len(chosen),
-        model=line.model,
+        teachers=tuple(choice.teacher for choice in chosen),
         kept=tuple(sorted(kept_models(line, chosen), key=lambda each: each.version)),
     )
 
 
 def newest_models(line: RoundsLine, stage: Stage) -> list[ModelName]:
     """The models of a stage; of a live run the newest."""
-    return stage.models[-NEWEST:] if line.live else stage.models
+    return stage.newest if line.live else stage.models
 
 
 def kept_models(line: RoundsLine, chosen: Sequence[TeacherChosen]) -> set[ModelName]:
@@ -70,16 +65,22 @@ def kept_models(line: RoundsLine, chosen: Sequence[TeacherChosen]) -> set[ModelN
     """
     assert line.opened is not None
     kept = {line.model} if line.model else set()
-    for stage in line.stages:
-        if stage.index >= len(line.stages) - 2:
-            kept |= {stage.grown.model} if stage.grown else set()
-            kept |= {*newest_models(line, stage), *stage.models[:1]}
-            kept |= {each.opened.base for each in stage.rounds[-NEWEST if line.live else 0 :]}
-        if stage.closed:
-            kept.add(stage.closed.last)
+    for stage in line.stages[-2:]:
+        kept |= {stage.grown.model} if stage.grown else set()
+        kept |= {stage.base} if stage.base else set()
+        kept |= _of_live(stage) if line.live else _of(stage)
+    kept |= {*line.lasts}
     if line.opened.configuration.slotted:
         return kept | _kept_for_slots(line, chosen)
     return kept | {choice.teacher for choice in chosen}
+
+
+def _of(stage: Stage) -> set[ModelName]:
+    return {*stage.models, *(each.opened.base for each in stage.rounds)}
+
+
+def _of_live(stage: Stage) -> set[ModelName]:
+    return {*stage.models[:1], *stage.newest}
 
 
 def _kept_for_slots(line: RoundsLine, chosen: Sequence[TeacherChosen]) -> set[ModelName]:

@@ -29,8 +29,10 @@ from noop_round import TASKS, Quick, Tasks, update
 
 from aggregator.aggregator import Opening
 from aggregator.opening import write_opening
+from infra.beginning import newest_start
 from infra.program import opened_as, run_opened, serve, surroundings
 from infra.promises import Result, Role, Task
+from infra.serve import System
 from infra.settings import read_settings
 from infra.store.sqlite import SqliteStore
 from infra.topics import Administration, make_topics
@@ -159,11 +161,17 @@ def host(role: str) -> None:
         opened = run_opened(transport, names)
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, store=SqliteStore())
-        hosted: Role = Proxy(names, [SITE])
-        if role == "twins":
-            hosted = Twins(names, SITE, around.shelf, ENTITIES)
+        proxy, twins = Proxy(names, [SITE]), Twins(names, SITE, around.shelf, ENTITIES)
+        hosted: Role = twins if role == "twins" else proxy
         workers = Quick(update(configuration, opened.data.channels), LIVE)
-        serve(hosted, around, workers, names, process=f"{role}-1", patience=float("inf"))
+
+        def stood(system: System) -> None:
+            around.shelf.stand(twins.standing if role == "twins" else proxy.line.standing)
+
+        serve(
+            hosted, around, workers, names, process=f"{role}-1", patience=float("inf"),
+            each_turn=stood, start=newest_start(transport, names, around.max_bytes),
+        )  # fmt: skip
 
 
 def herd(answer: Tensors, task: Task) -> Result:

@@ -24,9 +24,10 @@ from learning.shapes import dtype_of, model_shapes
 from learning.strategies.choice import chosen
 from learning.strategies.strategy import MODEL, Strategy
 from proxy.proxy import encoder_rows
-from schemas.line import RoundsLine, Stage
+from schemas.line import RoundsLine
 from schemas.messages import RoundClosed, RoundOpened, RunOpened, TeacherChosen, WindowJudged
 from schemas.schedule import sorted_uids
+from schemas.stages import Stage
 from schemas.tensors import Spec, encoding_of
 
 Counts = NDArray[np.int64]

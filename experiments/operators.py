@@ -272,12 +272,12 @@ def _earlier(line: RoundsLine, shelf: Shelf, version: int) -> ModelName:
         why = f"version {version} is the newest model already"
     elif version == 0:
         why = "version 0 is the first weights, which were drawn before anybody had trained"
-    elif not shelf.has(to):
+    elif to not in line.earlier or not shelf.has(to):
         why = f"version {version} was let go"
     else:
         return to
-    known = {line.named(each.version) for each in shelf.names()} - {None, newest, line.named(0)}
-    there = sorted(each.version for each in known if each and shelf.has(each))
+    known = {*shelf.names()} & line.earlier - {line.named(0)}
+    there = sorted(each.version for each in known if shelf.has(each))
     raise ConfigurationError(
         f"{why}. Kept are versions of the newest two stages, and of earlier ones"
         f" the best and the last; there are {', '.join(map(str, there)) or 'none'}"

@@ -142,7 +142,7 @@ class Replay:
         models = _Anew(self._shelf, {each.to for each in decided if isinstance(each, RolledBack)})
         opened = self.opened
         opening = Opening(opened.configuration, opened.data, opened.schedule, opened.sites)
-        aggregator = Aggregator(self._names, self._sites, opening, models)
+        aggregator = Aggregator(self._names, self._sites, opening, models, whole=True)
         self._listen(aggregator)
         rounds = Place(self._names.federation("rounds"), (0,))
         with suppress(Diverged):  # as the run did

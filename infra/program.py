@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from infra.pieces import Pieces, gathered
-from infra.promises import Place, Result, Role, Task, Workers
+from infra.promises import Place, Result, Role, Start, Task, Workers
 from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
 from infra.serve import READ_BYTES, Surroundings, System
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Settings
@@ -111,6 +111,11 @@ def arguments(role: str, about: str | None) -> argparse.ArgumentParser:
         metavar="NAME",
         default=f"{role}-{socket.gethostname().partition('.')[0].lower()}-{os.getpid()}",
         help="this program's name among those of the run; otherwise made of host and process",
+    )
+    parser.add_argument(
+        "--whole-line",
+        action="store_true",
+        help="read all decisions of a live federation, and not from where it is told how it stood",
     )
     parser.add_argument(
         "--metrics-port",
@@ -240,6 +245,10 @@ def surroundings(
     return Surroundings(transport, shelf, most, wire_of(configuration.wire), **more)
 
 
+def _begins(start: Start) -> str:
+    return f"begins at decision {start.standing.number}, which tells how the federation stood"
+
+
 def wire_of(wire: str) -> Callable[[Message], str]:
     """How each message travels: models and updates as the recipe says, all else as it is."""
     return lambda message: wire if isinstance(message, GlobalModel | ModelUpdate) else "fp32"
@@ -258,8 +267,9 @@ def serve(
     patience: float,
     vitals: Vitals | None = None,
     each_turn: Callable[[System], None] = lambda system: None,
+    start: Start | None = None,
 ) -> System:
-    """Step a role until it is over; gives what stepped it.
+    """Step a role until it is over, from a Standing on if one is given; gives what stepped it.
 
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
     is missing. Time in which a service was away does not count.
@@ -267,6 +277,11 @@ def serve(
     if vitals is not None:
         vitals.tally, around.overhear = around.tally, vitals.overhear
     system = System([role], around, workers)
+    if start is not None:
+        system.begin(start)
+        if vitals is not None:
+            vitals.begin(start)
+        print(f"{role.name}: {_begins(start)}", file=sys.stderr, flush=True)
     pulse = Pulse(system, around, names, role=role.name, process=process, vitals=vitals)
     around.hook("began")
     quiet_since = turn = around.clock()

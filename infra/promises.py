@@ -13,12 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from schemas.errors import Refused
 from schemas.line import NotYet
-from schemas.messages import Groups, Message, ModelName, Tensors
+from schemas.messages import Groups, Message, ModelName, RunOpened, Standing, Tensors
 
 __all__ = [
-    "Answer", "Arrived", "Author", "Do", "Forget", "Keep", "Library", "Models", "NotYet", "Place",
-    "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside", "Task", "Telling", "Timed",
-    "Trim", "Workers",
+    "Answer", "Arrived", "Author", "Begins", "Do", "Forget", "Keep", "Library", "Models", "NotYet",
+    "Place", "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside", "Start", "Task",
+    "Telling", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -39,6 +39,20 @@ class Arrived:
     message: Message
     size: int = 0
     """Of the message, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """From where a live run's line is read by who does not read all of it."""
+
+    opened: RunOpened
+    run: str
+    """Hash of that, which names the run."""
+    standing: Standing
+    hash: str
+    """Of that."""
+    place: Place
+    """Where it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +246,14 @@ class Role(Protocol):
 
     def waits(self) -> Sequence[str]:
         """What it waits for, in words."""
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A role that need not read all decisions of a live run."""
+
+    def begin(self, start: Start) -> None:
+        """Before it hears anything: this is how the run stands."""
 
 
 @runtime_checkable

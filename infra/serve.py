@@ -20,6 +20,7 @@ from infra.promises import (
     Answer,
     Arrived,
     Author,
+    Begins,
     Do,
     Forget,
     Keep,
@@ -32,6 +33,7 @@ from infra.promises import (
     Score,
     Seek,
     SetAside,
+    Start,
     Task,
     Telling,
     Timed,
@@ -174,6 +176,13 @@ class Session:
         """What is waited for, in words → when that was first seen."""
         self._begun_late: set[str] = set()
         """Topics of which it has not read the beginning: a missing piece may lie there."""
+
+    def begin(self, start: Start) -> None:
+        """Before the first step: its role begins at a Standing, if it can."""
+        if isinstance(self.role, Begins):
+            self.role.begin(start)
+            self._places[start.place.topic] = min(start.place.offsets)
+            self._begun_late.add(start.place.topic)
 
     def step(self) -> bool:
         """Read a little, and answer; says whether anything happened."""
@@ -665,6 +674,11 @@ class System:
         """Every role has said all that it has to say, and nothing is in work."""
         done = all(session.role.over and not session.behind for session in self.sessions)
         return done and not self._in_work and not self._queue
+
+    def begin(self, start: Start) -> None:
+        """Before the first step: whoever can begins at a Standing."""
+        for session in self.sessions:
+            session.begin(start)
 
     def run(self, watch: Callable[[], None] = lambda: None) -> None:
         """Go on until all roles are over.

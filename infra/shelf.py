@@ -9,7 +9,7 @@ from infra.promises import Place
 from infra.transport.base import Stored, Transport, Trimmed
 from schemas.codec import piece
 from schemas.errors import Refused
-from schemas.messages import GlobalModel, Groups, ModelName, Tensors
+from schemas.messages import GlobalModel, Groups, ModelName, Standing, Tensors
 from schemas.tensors import groups_sha256
 
 READ_BYTES = 16 * 1024 * 1024
@@ -31,6 +31,7 @@ class Shelf:
         self._pieces = Pieces()
         self._claims: dict[str, list[Place]] = {}
         self._held: OrderedDict[ModelName, Groups] = OrderedDict()
+        self._standing: Standing | None = None
 
     def model(self, name: ModelName) -> Tensors:
         """The values of a model. Raises LookupError when no sound copy is in the topic."""
@@ -83,6 +84,18 @@ class Shelf:
         """The model was let go."""
         self._claims.pop(name.key, None)
         self._held.pop(name, None)
+
+    def stand(self, standing: Standing | None) -> None:
+        """A live run stands so: what it had no need of at the Standing before either is nowhere any
+        more, and where it lay is forgotten. The aggregator's own shelf is told by `drop`."""
+        before, self._standing = self._standing, standing
+        if before is None or before is standing or standing is None:
+            return
+        kept = {name.key for name in (*before.kept, *standing.kept)}
+        for key in [key for key in self._claims if key not in kept]:
+            name = _name_in(key)
+            if name is not None and name.version <= before.model.version:
+                self.drop(name)
 
     def _load(self, name: ModelName) -> Groups:
         """The log is asked for its end only if the model is not in what can be read at once."""

@@ -12,10 +12,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from infra.promises import Arrived
+from infra.promises import Arrived, Start
 from infra.telemetry import Tally
 from infra.transport.base import Remote, Transport
 from schemas.errors import Refused
@@ -119,7 +119,7 @@ class Vitals:
     """What that model has lost against the best before it, where that is more than `alarm_points`;
     looked at whenever a heartbeat is told."""
     _beaten: float = field(init=False)
-    _line: RoundsLine = field(default_factory=RoundsLine)
+    _line: RoundsLine = field(default_factory=lambda: RoundsLine(whole=False))
     _held_out: HeldOut = field(init=False)
     _weighed: bool = True
     """Whether nothing was measured since."""
@@ -147,6 +147,11 @@ class Vitals:
         self.in_work = Counter(each.partition(" ")[0] for each in beat.in_work)
         self._beaten = self.clock()
         self._weigh()
+
+    def begin(self, start: Start) -> None:
+        """Its role begins at a Standing."""
+        self._line.begin(start.opened, start.run, start.standing, start.hash)
+        self.course = replace(self.course, closed=start.standing.rounds)
 
     def overhear(self, arrived: Arrived) -> None:
         """A role took this in."""
@@ -190,7 +195,7 @@ class Vitals:
             stages=len(line.stages),
             version=line.model.version if line.model else 0,
             classes=len(line.rows),
-            grown=sum(stage.grown is not None for stage in line.stages),
+            grown=len({*line.stage_of_row}),
             opened_at=opened_at,
             missed=missed,
             rounds=rounds,

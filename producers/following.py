@@ -40,7 +40,7 @@ class Feed:
     def __init__(self, names: Names, entity: str) -> None:
         self._topic = names.of_entity("samples", entity)
         self.lines = self.topics = (names.federation("rounds"),)
-        self.line = RoundsLine()
+        self.line = RoundsLine(whole=False)
         self.idle = "new files"
         """What it waits for when nothing is to be said."""
         self.given: deque[Message] = deque()

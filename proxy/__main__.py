@@ -16,6 +16,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import closing
 
+from infra.beginning import start_of
 from infra.forkserver import ForkServer
 from infra.points import Hook, no_hook
 from infra.program import (
@@ -86,14 +87,18 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
             start = start_worker or ForkServer("proxy.worker", configuration.threads)
             slots = Slots(given.workers)
             with closing(Shared(WorkerProcesses(start, given.workers), slots)) as workers:
+                asks_all = configuration.proxy_eval == "all"
+                role = Proxy(names, sites, whole=asks_all)
                 serve(
-                    Proxy(names, sites),
+                    role,
                     around,
                     workers,
                     names,
                     process=given.process,
                     patience=patience_of(configuration),
                     vitals=vitals,
+                    each_turn=lambda system: around.shelf.stand(role.line.standing),
+                    start=None if asks_all else start_of(given, transport, names, around),
                 )
 
 

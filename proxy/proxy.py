@@ -26,6 +26,7 @@ from infra.promises import (
     Say,
     Score,
     SetAside,
+    Start,
     Task,
     Trim,
 )
@@ -64,8 +65,10 @@ class Proxy:
 
     name = "proxy"
 
-    def __init__(self, names: Names, sites: Sequence[str]) -> None:
-        self.line = RoundsLine()
+    def __init__(self, names: Names, sites: Sequence[str], *, whole: bool = False) -> None:
+        """With `whole` no decision of a live run is let go: who asks prototypes of all stages needs
+        that."""
+        self.line = RoundsLine(whole=whole)
         self._teachers = TeachersLine(self.line)
         self._topic = names.federation("teachers")
         self._prototypes = {names.of_site("prototypes", site): site for site in sites}
@@ -100,6 +103,10 @@ class Proxy:
 
     # --- hearing -----------------------------------------------------------------------------
 
+    def begin(self, start: Start) -> None:
+        self.line.begin(start.opened, start.run, start.standing, start.hash)
+        self._teachers.again()
+
     def hear(self, arrived: Arrived) -> None:
         match arrived.message:
             case PrototypeGradient() as gradient:
@@ -121,6 +128,9 @@ class Proxy:
         if parted(message.entity)[0] != site:
             raise Refused("unknown-entity", f"{message.entity} does not belong to site {site}")
         line.begun(stage)
+        if line.live and stage < self._settled_stages():
+            self._span(arrived.place, stage)
+            return
         slot = (message.entity, message.place)
         rows = {(e, place): line.rows[uid] for e, place, uid in line.expected(stage)}
         if slot not in rows:
@@ -257,8 +267,9 @@ class Proxy:
         return [each for each in self._asked(stage) if self._used(each)]
 
     def _keep(self, closed: StageClosed) -> Iterator[Answer]:
-        rounds = self.line.stages[closed.stage].rounds
-        closing = {each.closed.model: round for round, each in enumerate(rounds) if each.closed}
+        stage = self.line.stages[closed.stage]
+        rounds = enumerate(stage.rounds, start=stage.past)
+        closing = {each.closed.model: round for round, each in rounds if each.closed}
         for model in dict.fromkeys((*closed.candidates, closed.last)):
             if ("keep", model.version) not in self._begun:
                 self._begun.add(("keep", model.version))
@@ -517,7 +528,7 @@ class Proxy:
         if chosen_so_far != self._tidied:
             self._tidied = chosen_so_far
             kept = set(self._kept())
-            kept |= {stage.closed.last for stage in self.line.stages if stage.closed}
+            kept |= {*self.line.lasts}
             yield Keep(only=frozenset(kept))
             if self.line.live:  # a recipe shows them in its report, and ends
                 self._let_go(self._settled_stages())
@@ -529,16 +540,20 @@ class Proxy:
         for held in (self.rebuilt, self._scores, self._gradients, self._withheld, self._late):
             for stage in [stage for stage in held if stage < answered]:
                 del held[stage]
+        self._begun = {id for id in self._begun if id[0] != "keep" and int(id[1]) >= answered}
 
     def _trim(self, answered: int) -> Iterator[Answer]:
         """Gradients of the first so many stages go, also those that a copy sends late."""
-        for topic, spans in self._offsets.items():
+        for topic, spans in list(self._offsets.items()):
             later = [first for stage, (first, _) in spans.items() if stage >= answered]
             past = [last for stage, (_, last) in spans.items() if stage < answered]
             before = min(later, default=max(past, default=-1) + 1)
             if past and before > self._trimmed.get(topic, 0):
                 self._trimmed[topic] = before
                 yield Trim(topic, before)
+            if past and self.line.live:
+                held = {stage: span for stage, span in spans.items() if stage >= answered}
+                self._offsets[topic] = held
 
     def _kept(self) -> list[ModelName]:
         """The models that were chosen; with two slots those that may teach again."""

@@ -40,5 +40,6 @@ def _known(value: object) -> object:
     if known is None:
         if len(_values) >= MOST:
             _values.clear()
-        known = _values[value] = _rebuilt(value)
+        known = _rebuilt(value)
+        _values[known] = known  # as its own key: the one that came would be held beside it
     return known

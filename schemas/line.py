@@ -3,21 +3,25 @@
 A line takes decision n+1 next and passes over everything else, so two authors who both decide
 number n leave one decision, the same for every reader. A decision is judged by its own line first.
 What it says of other lines is content, except that it may have to wait for what comes without it.
+
+Of a live run a Standing says what all that has come to. Behind one, only what it tells is needed of
+what stands before the Standing before it, and nobody may name any other (docs/decisions/0024).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 from schemas.errors import Refused
 from schemas.limits import MOST_ADDED
 from schemas.messages import (
+    Before,
     Decision,
     HeadGrown,
     Look,
+    Member,
     ModelName,
     Paused,
     RolledBack,
@@ -28,7 +32,10 @@ from schemas.messages import (
     StageClosed,
     StageOpened,
     Standing,
+    Taken,
 )
+from schemas.parts import Parts
+from schemas.stages import Round, Stage
 from schemas.topics import parted
 
 NO_END = 2**53 - 1
@@ -49,40 +56,15 @@ class NotYet(Exception):
         self.until = until
 
 
-@dataclass
-class Round:
-    """One round as decided so far."""
-
-    opened: RoundOpened
-    closed: RoundClosed | None = None
-    dropped: RolledBack | None = None
-    """In place of `closed`: it ended uncounted, for an operator went back to an earlier model."""
-
-
-@dataclass
-class Stage:
-    """One stage as decided so far."""
-
-    index: int
-    grown: HeadGrown | None = None
-    opened: StageOpened | None = None
-    """In a live run: the decision that began it."""
-    rounds: list[Round] = field(default_factory=list)
-    rolled_back: list[RolledBack] = field(default_factory=list)
-    closed: StageClosed | None = None
-
-    @property
-    def models(self) -> list[ModelName]:
-        """Those with which its rounds closed and those of rollbacks, in the order of decisions."""
-        named = [each.closed for each in self.rounds if each.closed]
-        both: list[RoundClosed | RolledBack] = [*named, *self.rolled_back]
-        return [each.model for each in sorted(both, key=lambda each: each.number)]
-
-
 class RoundsLine:
-    """The line `rounds`: everything that was decided about stages, rounds and models."""
+    """The line `rounds`: everything that was decided about stages, rounds and models.
 
-    def __init__(self) -> None:
+    Who does not want it whole holds of a live run only what decisions to come may rest on. What is
+    valid is the same for both.
+    """
+
+    def __init__(self, *, whole: bool = True) -> None:
+        self.whole = whole
         self.opened: RunOpened | None = None
         self.run = ""
         self.number = -1
@@ -100,14 +82,25 @@ class RoundsLine:
         """Whether the whole live run is paused."""
         self._entities: tuple[str, ...] = ()
         self._additions = 0
-        self._taken: dict[str, dict[int, int]] = {}
-        """Entity of a live run → stage → the moment of the verdict with which it stands there."""
+        self.parts = Parts()
+        """What a live run has decided of each entity."""
         self._models: list[tuple[int, ModelName]] = []
         """Number of a decision that named a new model, and that model."""
-        self.stood = 0
-        """Number of the last Standing."""
-        self._missed: dict[str, int] = {}
-        """Entity → number of the last RoundClosed that missed it."""
+        self.lasts: list[ModelName] = []
+        """With which each closed stage ended."""
+        self.closed_rounds = 0
+        """How many have closed."""
+        self.standing: Standing | None = None
+        """The last one."""
+        self.floor = 0
+        """Number of the Standing before that. No message that comes later may name a decision from
+        before it."""
+        self.held = 0
+        """Number of the first decision that is held, or of the Standing with which it began."""
+        self._hash = ""
+        """Of the last Standing."""
+        self._seen: dict[int, int] = {}
+        """Number of a decision before those → rounds of the newest stage that had begun by then."""
 
     # --- what was decided ------------------------------------------------------------------
 
@@ -153,8 +146,7 @@ class RoundsLine:
         """The model under which a stage's images are judged: the last of the stage before."""
         if stage == 0:
             return self.opened.model if self.opened else None
-        before = self.closed(stage - 1)
-        return before.last if before else None
+        return self.lasts[stage - 1] if stage <= len(self.lasts) else None
 
     def marked(self, stage: int) -> tuple[str, ...]:
         """The entities that a stage waits for; of a live run those that found something new."""
@@ -185,11 +177,14 @@ class RoundsLine:
     def moment(self, entity: str, stage: int) -> int | None:
         """Which verdict of an entity a stage rests on: that of the stage or, in a live run, of the
         moment that StageOpened names; None if it names none."""
-        return self._taken.get(entity, {}).get(stage) if self.live else stage
+        if not self.live:
+            return stage
+        taken = self.parts.of(entity).taken.get(stage)
+        return taken.moment if taken else None
 
-    def taken_up(self, entity: str) -> Mapping[int, int]:
-        """Of a live run: stage → moment of an entity's verdict with which it began."""
-        return self._taken.get(entity, {})
+    def taken_up(self, entity: str) -> Mapping[int, Taken]:
+        """Of a live run: the stages that began with what an entity found, by their index."""
+        return self.parts.of(entity).taken
 
     def model_after(self, number: int) -> ModelName:
         """The newest model when this decision had been taken; it has to be read already."""
@@ -200,7 +195,17 @@ class RoundsLine:
         """The model of a version, as a decision named it."""
         at = bisect_left(self._models, version, key=lambda named: named[1].version)
         found = self._models[at][1] if at < len(self._models) else None
-        return found if found and found.version == version else None
+        if found and found.version == version:
+            return found
+        kept = self.standing.kept if self.standing else ()
+        return next((model for model in kept if model.version == version), None)
+
+    @property
+    def earlier(self) -> set[ModelName]:
+        """The models that a live run can go back to: those that the last Standing keeps, and those
+        behind it."""
+        since = {model for number, model in self._models if number > self.stood or not self.stood}
+        return (since | {*(self.standing.kept if self.standing else ())}) - {self.model}
 
     def newest_models(self) -> Iterator[ModelName]:
         """Every model that a decision named, the newest first."""
@@ -209,16 +214,23 @@ class RoundsLine:
     def rearmed(self, entity: str, moment: int, after: int) -> bool:
         """Whether a live twin that found new classes may judge again: a round that closed up to
         this decision has a model with their rows (docs/method.md 3.4)."""
-        begun = next((s for s, m in self._taken.get(entity, {}).items() if m == moment), None)
-        if begun is None:
-            return False
-        rounds = (each for stage in self.stages[begun:] for each in stage.rounds)
-        first = next((each.closed for each in rounds if each.closed), None)
-        return first is not None and first.number <= after
+        part = self.parts.of(entity)
+        begun = next((s for s, each in part.taken.items() if each.moment == moment), -1)
+        return part.armed.get(begun, NO_END) <= after
 
     def away(self, entity: str, after: int) -> bool:
         """Whether a live twin was missed by a round that closed behind this decision."""
-        return self._missed.get(entity, -1) > after
+        missed = self.parts.of(entity).missed
+        return missed is not None and missed > after
+
+    def rounds_behind(self, number: int) -> int:
+        """How many rounds of the newest stage began behind a decision."""
+        stage = self.stage
+        if stage is None or (stage.opened and stage.opened.number > number):
+            return stage.size if stage else 0
+        if number < self.held:
+            return stage.size - self._seen.get(number, 0)
+        return sum(each.opened.number > number for each in stage.rounds)
 
     def expected(self, stage: int) -> tuple[tuple[str, int, str], ...]:
         """The prototypes that a stage waits for: entity, place, class, in the order of the list."""
@@ -257,13 +269,32 @@ class RoundsLine:
     def decided(self, number: int) -> Decision:
         """The decision that a message names.
 
-        Raises NotYet before it was read, and Refused for a number that this run cannot come to.
+        Raises NotYet before it was read, and Refused for a number that this run cannot come to, and
+        for one that is not held any more.
         """
+        self.reached(number)
+        if number not in self.decisions:
+            raise Refused("out-of-line", f"decision {number}: what is held begins at {self.held}")
+        return self.decisions[number]
+
+    def reached(self, number: int) -> None:
+        """Raises NotYet and Refused likewise, but for what is not held any more."""
         if number > self.last_number:
             raise Refused("out-of-line", f"decision {number}: the last can be {self.last_number}")
         if number > self.number:
             raise NotYet(lambda: self.number >= number, f"decision {number}")
-        return self.decisions[number]
+
+    def recalled(self, number: int) -> None:
+        """Of a live run: whether a verdict that no Standing tells of may rest on a decision.
+
+        Raises Refused for one from before the last Standing but one, and NotYet for one that was
+        not read yet, or that lies before where this line began.
+        """
+        self.reached(number)
+        if number < self.floor:
+            raise Refused("out-of-line", f"decision {number} lies before Standing {self.floor}")
+        if number < self.held:
+            raise NotYet(lambda: self.floor >= self.held, "another Standing")
 
     def begun(self, stage: int) -> Stage:
         """The stage that a message names.
@@ -328,7 +359,7 @@ class RoundsLine:
             case RolledBack() if self.live:
                 self._roll_back(decision)
             case Standing() if self.live:
-                self._stand(decision)
+                self._stand(decision, hash)
             case HeadGrown():
                 self._grow(decision)
             case RoundOpened():
@@ -347,11 +378,11 @@ class RoundsLine:
         self._must(self._may_begin(begun.stage), begun, "another stage is not closed")
         self._must(len(set(entities)) == len(entities), begun, "an entity is named twice")
         self._must(all(map(self.knows, entities)), begun, "an entity is not known")
-        later = all(m > max(self.taken_up(e).values(), default=-1) for e, m in begun.found)
+        newest = {entity: self.parts.of(entity).newest for entity in entities}
+        later = all(not (last := newest[e]) or m > last.moment for e, m in begun.found)
         self._must(later, begun, "a moment is taken up twice")
         self.stages.append(Stage(begun.stage, opened=begun))
-        for entity, moment in begun.found:
-            self._taken.setdefault(entity, {})[begun.stage] = moment
+        self.parts.begin(begun)
 
     def _pause(self, paused: Paused) -> None:
         if paused.entity is None:
@@ -362,38 +393,88 @@ class RoundsLine:
         self._must(paused.rests != (paused.entity in self.resting), paused, "changes nothing")
         self.resting ^= {paused.entity}
 
-    def _stand(self, told: Standing) -> None:
-        self._must(self.open_round is None, told, "a round is open")
-        same = (told.stages, told.rows, told.stage_of_row, told.model) == (
-            len(self.stages), self.rows, self.stage_of_row, self.model,
-        )  # fmt: skip
-        self._must(same, told, "not how the line stands")
-        self._must(told.everybody_rests == self.all_rest, told, "not who rests")
-        self._must({*self._taken} <= {e.entity for e in told.members}, told, "lacks an entity")
-        for each in told.members:
-            fits = each == each.model_copy(update=self.member(each.entity))
-            self._must(fits, told, f"not how {each.entity} stands")
-        self.stood = told.number
+    # --- how it stands -----------------------------------------------------------------------
 
-    def member(self, entity: str) -> dict[str, object]:
-        """What this line says of an entity of a live run, as a Standing tells it."""
+    @property
+    def stood(self) -> int:
+        """Number of the last Standing; 0 before the first."""
+        return self.standing.number if self.standing else 0
+
+    def told(self) -> dict[str, Any]:
+        """What this line says of how a live run stands, as a Standing tells it."""
+        before = Before(number=self.stood, hash=self._hash) if self.standing else None
         return {
-            "stages": tuple(sorted(self.taken_up(entity).items())),
-            "rests": entity in self.resting,
-            "missed": self._missed.get(entity),
+            "before": before,
+            "stages": len(self.stages),
+            "newest": tuple(stage.told() for stage in self.stages[-2:]),
+            "lasts": tuple(self.lasts),
+            "rounds": self.closed_rounds,
+            "rows": self.rows,
+            "stage_of_row": self.stage_of_row,
+            "everybody_rests": self.all_rest,
+            "resting": tuple(sorted(self.resting)),
+            "model": self.model,
         }
+
+    def begin(self, opened: RunOpened, run: str, told: Standing, hash: str) -> None:
+        """Begin with a live run's first decision and a Standing that counted, and their hashes.
+
+        As it came to be is not looked at: who may write decisions is believed.
+        """
+        self.opened, self.run = opened, run
+        self.number = self.held = told.number
+        self._models = [(told.number, told.model)]
+        self._go_on(told, hash)
+
+    def _stand(self, told: Standing, hash: str) -> None:
+        self._must(self.open_round is None, told, "a round is open")
+        says = self.told()
+        wrong = [name for name, value in says.items() if getattr(told, name) != value]
+        self._must(not {"everybody_rests", "resting"} & {*wrong}, told, "not who rests")
+        self._must(not wrong, told, f"not how the line stands: {', '.join(wrong)}")
+        members = {each.entity: each for each in told.members}
+        self._must(list(members) == sorted(members), told, "its members are not in order")
+        self._must(len(members) == len(told.members), told, "tells twice of an entity")
+        otherwise = self.parts.fit(members)
+        self._must(not otherwise, told, otherwise)
+        self._go_on(told, hash)
+
+    def _go_on(self, told: Standing, hash: str) -> None:
+        """From here on what lies before the Standing before is needed as this one tells it."""
+        self.standing, self._hash = told, hash
+        self.floor = told.before.number if told.before else 0
+        self.parts.go_on(told.members, whole=self.whole)
+        if not self.whole:
+            self.held = max(self.held, self.floor)
+            self._drop(told)
+
+    def _drop(self, told: Standing) -> None:
+        held = [each for each in self.decisions.values() if each.number >= self.held]
+        self.decisions = {each.number: each for each in held}
+        at = bisect_right(self._models, self.held, key=lambda named: named[0])
+        if at > 0:
+            self._models[:at] = [(self.held, self._models[at - 1][1])]
+        rounds = [each.rounds for each in self.stages]
+        self.stages = [Stage(index) for index in range(told.stages)]
+        for index, each in enumerate(told.newest, start=told.stages - len(told.newest)):
+            before = rounds[index] if index < len(rounds) else []
+            own = [round for round in before if round.opened.number >= self.held]
+            self.stages[index] = Stage.of(index, each, own)
+        self.lasts, self.closed_rounds = list(told.lasts), told.rounds
+        self.rows, self.stage_of_row, self.model = told.rows, told.stage_of_row, told.model
+        self.all_rest, self.resting = told.everybody_rests, {*told.resting}
+        self._seen = dict(map(_seen, told.members))
 
     def _roll_back(self, rolled: RolledBack) -> None:
         opened = self.open_round
-        earlier = {model for _, model in self._models} - {self.model}
-        self._must(rolled.to in earlier, rolled, "goes back to no earlier model")
+        self._must(rolled.to in self.earlier, rolled, "goes back to no earlier model")
         fits = rolled.closes == (opened.number if opened else None)
         self._must(fits, rolled, "not the round that is open")
         self._must(self._follows(rolled.model), rolled, "not the next version")
         if opened is not None:
             self.stages[-1].rounds[-1].dropped = rolled
         if self.stages and self.stages[-1].closed is None:
-            self.stages[-1].rolled_back.append(rolled)
+            self.stages[-1].models.append(rolled.model)
         self.model = rolled.model
 
     def _grow(self, grown: HeadGrown) -> None:
@@ -428,10 +509,13 @@ class RoundsLine:
         rounds = self.stages[-1].rounds
         configuration = self.opened.configuration
         most = NO_END if self.live else configuration.rounds_per_stage
-        self._must(opened.round == len(rounds) < most, opened, "not the next round")
+        self._must(opened.round == self.stages[-1].size < most, opened, "not the next round")
         if self.live:
             self._must(len(entities) >= configuration.quorum, opened, "fewer than the quorum")
         rounds.append(Round(opened))
+        self.stages[-1].base = self.stages[-1].base or opened.base
+        if self.live:
+            self.parts.open(opened)
 
     def _close(self, closed: RoundClosed) -> None:
         opened = self.open_round
@@ -449,8 +533,13 @@ class RoundsLine:
             self._must(enough, closed, "counts fewer than the quorum")
         follows = self._follows(closed.model) if closed.counted else closed.model == self.model
         self._must(follows, closed, "not the next version")
-        self.stages[-1].rounds[-1].closed = closed
-        self._missed |= dict.fromkeys(closed.missing, closed.number)
+        stage = self.stages[-1]
+        stage.rounds[-1].closed = closed
+        stage.first = stage.first or closed
+        stage.models.append(closed.model)
+        self.closed_rounds += 1
+        if self.live:
+            self.parts.close(closed)
         self.model = closed.model
 
     def _end(self, end: StageClosed) -> None:
@@ -467,6 +556,7 @@ class RoundsLine:
             end.last == self.model and set(end.candidates) <= set(own), end, "not its models"
         )
         self.stages[-1].closed = end
+        self.lasts.append(end.last)
 
     def _add(self, added: StageAdded) -> None:
         known, named = set(self.entities), {look.entity for look in added.looks}
@@ -529,29 +619,7 @@ class RoundsLine:
             raise Refused("out-of-line", f"{decision.identity}: {what}")
 
 
-class Turns:
-    """Decisions judged strictly in the order of their topic. One that waits holds up the rest."""
-
-    def __init__(self, judge: Callable[[Decision], object]) -> None:
-        self._judge = judge
-        self._queue: deque[tuple[Decision, object]] = deque()
-        self._until: Callable[[], bool] = lambda: True
-
-    def add(self, decision: Decision, where: object, refused: Rejected) -> None:
-        """Queue a decision, and judge what can be judged; `refused` takes what is not valid."""
-        self._queue.append((decision, where))
-        self.settle(refused)
-
-    def settle(self, refused: Rejected) -> None:
-        """Judge what can be judged by now."""
-        while self._queue and self._until():
-            decision, where = self._queue[0]
-            self._until = lambda: True
-            try:
-                self._judge(decision)
-            except NotYet as wait:
-                self._until = wait.until
-                return
-            except Refused as reason:
-                refused.append((where, reason))
-            self._queue.popleft()
+def _seen(member: Member) -> tuple[int, int]:
+    """Behind which decision an entity has judged images last, and how many rounds there were."""
+    judged = next((each for each in reversed(member.verdicts) if each.images), None)
+    return (judged.after or 0 if judged else -1), member.seen or 0

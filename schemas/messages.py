@@ -391,8 +391,28 @@ class RolledBack(Decision):
     """That model's values, with a row for each class that has one now."""
 
 
+class Asked(Header):
+    """From where on a round has first asked an entity to train, with the position it looks to."""
+
+    opened: Number
+    """Number of the RoundOpened."""
+    stage: Number
+    base: ModelName
+    position: Number
+
+
+class Taken(Header):
+    """The newest stage that began with what an entity had found."""
+
+    stage: Number
+    opened: Number
+    """Number of its StageOpened."""
+    moment: Number
+    """Of the entity's verdict."""
+
+
 class Member(Header):
-    """Of one entity of a live run: how far it has come."""
+    """Of one entity of a live run: how far it has come, and what still rests on what it said."""
 
     entity: Entity
     number: Number
@@ -402,29 +422,75 @@ class Member(Header):
     """How often it was judged."""
     classes: tuple[Uid, ...]
     """Those that it has announced, in order of uid."""
-    stages: tuple[tuple[Number, Number], ...]
-    """Stages that began with what it found, each with the moment of that verdict."""
-    rests: bool
+    verdicts: tuple[WindowJudged, ...]
+    """Its newest ones, that of its newest stage and the one before that, and the newest on images;
+    in their order."""
+    seen: Number | None
+    """Rounds of the newest stage that had been opened when the last of these was said."""
+    taken: Taken | None
+    armed: Number | None
+    """Number of the first RoundClosed behind that stage's beginning."""
     missed: Number | None
     """Number of the last RoundClosed that missed it."""
+    asked: tuple[Asked, ...]
+    """What its twin may not have read when it spoke last, and the one before."""
+    counted: tuple[Number, Hash] | None
+    """Number of the last RoundClosed that counted it, and the hash of that update."""
+
+
+class StageTold(Header):
+    """Of one of the newest two stages of a live run: what is still needed."""
+
+    opened: StageOpened
+    grown: HeadGrown | None
+    closed: StageClosed | None
+    rounds: Number
+    """How many have begun."""
+    base: ModelName | None
+    """Of its first round."""
+    first: RoundClosed | None
+    """Its first round that closed."""
+    models: tuple[ModelName, ...]
+    """Of its rounds and of rollbacks: the first, and the newest."""
+
+
+class Before(Header):
+    """The Standing before another one."""
+
+    number: Number
+    hash: Hash
 
 
 class Standing(Decision):
-    """Aggregator → all: how a live run stands, in short: what the fold of its lines has come to."""
+    """Aggregator → all: how a live run stands: what the fold of its lines has come to.
+
+    Whoever has read RunOpened and this needs nothing else of what stands before it.
+    """
 
     line = "rounds"
+    before: Before | None
+    """None in the first."""
     stages: Number
     """How many have begun."""
+    newest: tuple[StageTold, ...]
+    """The last of them, two at most."""
+    lasts: tuple[ModelName, ...]
+    """With which each closed stage ended."""
+    rounds: Number
+    """How many have closed in all."""
     rows: dict[Uid, Number]
     stage_of_row: tuple[Number, ...]
     everybody_rests: bool
+    resting: tuple[Entity, ...]
+    """In order of entity."""
     members: tuple[Member, ...]
     """In order of entity."""
-    teachers: Number
-    """How many choices stand in `teachers`."""
+    teachers: tuple[ModelName, ...]
+    """What was chosen in `teachers`, from its beginning."""
     model: ModelName
     kept: tuple[ModelName, ...]
-    """Every version that is still needed, in their order."""
+    """Every version that is still needed, in their order: one of these, or a later one, can be gone
+    back to."""
 
 
 # --- content ------------------------------------------------------------------------------------

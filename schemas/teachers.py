@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schemas.errors import Refused
-from schemas.line import NotYet, Rejected, RoundsLine, Turns
-from schemas.messages import Decision, TeacherChosen
+from schemas.line import NotYet, Rejected, RoundsLine
+from schemas.messages import Decision, Standing, TeacherChosen
+from schemas.turns import Turns
 
 
 class TeachersLine:
@@ -16,6 +17,9 @@ class TeachersLine:
         self._rounds = rounds
         self._turns = Turns(self._take)
         self.chosen: list[TeacherChosen] = []
+        """Of those that a Standing tells of only the teacher, unless the line `rounds` is whole."""
+        self._standing: Standing | None = None
+        """The one that it stands by."""
         self.refused: Rejected = []
 
     def of(self, stage: int) -> TeacherChosen | None:
@@ -44,7 +48,26 @@ class TeachersLine:
 
     def again(self) -> None:
         """Look once more at what had to wait, after `rounds` went on."""
+        if self._rounds.standing is not self._standing and not self._rounds.whole:
+            self._stand(self._rounds.standing)
         self._turns.settle(self.refused)
+
+    def _stand(self, standing: Standing | None) -> None:
+        """What a Standing tells was chosen, whether it was read or not."""
+        self._standing = standing
+        told = standing.teachers if standing else ()
+        self.chosen[: len(told)] = [
+            TeacherChosen(
+                run=self._rounds.run,
+                number=number,
+                stage=number + 1,
+                teacher=teacher,
+                scores=(),
+                used=(),
+                withheld=(),
+            )
+            for number, teacher in enumerate(told)
+        ]
 
     def _take(self, decision: Decision) -> None:
         if not isinstance(decision, TeacherChosen):

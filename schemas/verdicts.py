@@ -1,23 +1,29 @@
 """The lines in `classes.<site>`, one for each entity: it joined, and what its twin judged.
 
 A recipe's twin judges each stage that waits for it once; a live one whenever enough has come, and
-counts the moments (docs/method.md 3.4).
+counts the moments (docs/method.md 3.4). Behind a Standing each line stands as that tells, whatever
+was read of it before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from schemas.errors import Refused
-from schemas.line import NotYet, Rejected, RoundsLine, Turns
+from schemas.line import NotYet, Rejected, RoundsLine
 from schemas.messages import (
     Decision,
     EntityJoined,
     EntityLeft,
+    Member,
     NotUnderstood,
+    Standing,
     TwinDecision,
     WindowJudged,
 )
 from schemas.schedule import sorted_uids
 from schemas.topics import parted
+from schemas.turns import Turns
 
 
 class VerdictLine:
@@ -30,16 +36,16 @@ class VerdictLine:
         self.here = False
         """Whether it has joined, and not left since."""
         self.verdicts: dict[int, WindowJudged] = {}
-        """By stage; in a live run by moment."""
+        """By stage; in a live run by moment, and where the line is not whole those that count."""
+        self.known: tuple[str, ...] = ()
+        """Classes that the twin's own verdicts have named, in their order."""
+        self.told = -1
+        """Number up to which a Standing tells of it."""
         self._past: list[tuple[bool, int]] = []
-        """Behind each of its decisions: whether it was here, and how many moments it had."""
+        """Behind each of its decisions, of a line that is whole: whether it was here, and how many
+        moments it had."""
         self.stopped: NotUnderstood | None = None
         """The next decision, if a later program wrote it: to pass over it would fork the line."""
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """Classes that the twin's own verdicts have named, in their order."""
-        return tuple(uid for verdict in self.verdicts.values() for uid in verdict.classes)
 
     @property
     def judged(self) -> int:
@@ -63,6 +69,7 @@ class VerdictLine:
             case WindowJudged():
                 self._fit(decision)
                 self.verdicts[decision.stage] = decision
+                self.known = (*self.known, *decision.classes)
             case EntityJoined():
                 if self.here or (self.number >= 0 and not self._rounds.live):
                     raise Refused("out-of-line", f"{self.entity} joins twice")
@@ -72,22 +79,89 @@ class VerdictLine:
                     raise Refused("out-of-line", f"{self.entity} cannot leave")
                 self.here = False
         self.number += 1
-        self._past.append((self.here, self.judged + 1))
+        if self._rounds.whole:
+            self._past.append((self.here, self.judged + 1))
 
     def stood(self, number: int) -> dict[str, object]:
-        """How it stood behind one of its decisions, as a Standing tells it."""
-        here, moments = self._past[number]
-        known = (verdict.classes for key, verdict in self.verdicts.items() if key < moments)
-        classes = sorted_uids({uid for uids in known for uid in uids})
-        return {"number": number, "here": here, "moments": moments, "classes": classes}
+        """How it stood behind one of its decisions, as a Standing tells it.
+
+        Raises LookupError for another than the last, of a line that is not whole.
+        """
+        here, moments = self._past[number] if self._rounds.whole else (self.here, self.judged + 1)
+        if number > self.number or (number < self.number and not self._rounds.whole):
+            raise LookupError(f"{self.entity} stands at {self.number}, not at {number}")
+        own = {key: verdict for key, verdict in self.verdicts.items() if key < moments}
+        known = {uid for verdict in own.values() for uid in verdict.classes}
+        part, last = self._rounds.parts.of(self.entity), _on_images(own.values())
+        needed = {moments - 2, moments - 1, last.stage if last else -1}
+        if part.newest:
+            needed |= {part.newest.moment - 1, part.newest.moment}
+        stage, spoke = self._rounds.stage, own[moments - 1].after if moments else None
+        return {
+            "number": number,
+            "here": here,
+            "moments": moments,
+            "classes": sorted_uids(known if self._rounds.whole else {*self.known}),
+            "verdicts": tuple(own[key] for key in sorted(needed & own.keys())),
+            "seen": stage.size - self._rounds.rounds_behind(last.after or 0)
+            if last and stage
+            else None,
+            **part.told(spoke or 0),
+        }
+
+    def stand(self, told: Member | None) -> bool:
+        """Stand as a Standing tells; says whether what was read beyond has to be read again.
+
+        What it has not read counts if that says so. What is read beyond stays, but for what rests
+        on decisions from before the Standing before.
+        """
+        self.told = told.number if told else -1
+        ahead = [
+            each for key, each in self.verdicts.items() if key >= (told.moments if told else 0)
+        ]
+        back = self.number > self.told and any(
+            (each.after or 0) < self._rounds.floor for each in ahead
+        )
+        if self._rounds.whole:
+            if back:
+                self._take_back()
+            return back
+        if told is None:
+            if back:
+                self.number, self.here, self.verdicts, self.known = -1, False, {}, ()
+            return back
+        kept = {each.stage: each for each in told.verdicts}
+        if self.stopped and self.number < self.told:
+            self.stopped, back = None, True
+        if back or self.number <= self.told:
+            self.number, self.here, self.verdicts = told.number, told.here, kept
+            self.known = told.classes
+        else:
+            self.verdicts = kept | {each.stage: each for each in ahead}
+        return back
+
+    def _take_back(self) -> None:
+        """Of a whole line everything beyond what a Standing tells of."""
+        self.number = self.told
+        self._past = self._past[: self.number + 1]
+        self.here, moments = self._past[-1] if self._past else (False, 0)
+        self.verdicts = {key: each for key, each in self.verdicts.items() if key < moments}
+        self.known = tuple(uid for each in self.verdicts.values() for uid in each.classes)
+
+    @property
+    def news(self) -> int:
+        """Of a live run: the decision behind which it judged images last; -1 where it never has."""
+        last = _on_images(self.verdicts.values())
+        return (last.after or 0) if last else -1
 
     @property
     def pending(self) -> int | None:
         """Of a live run: the moment of its newest verdict, if that found something new which no
         stage has taken up."""
         newest = self.verdicts.get(self.judged)
-        taken = self._rounds.taken_up(self.entity).values()
-        return self.judged if newest and newest.classes and self.judged not in taken else None
+        taken = self._rounds.parts.of(self.entity).newest
+        is_taken = taken is not None and taken.moment >= self.judged
+        return self.judged if newest and newest.classes and not is_taken else None
 
     def armed(self, after: int) -> bool:
         """Of a live run: whether it may be judged, as far as is decided up to a number."""
@@ -114,7 +188,9 @@ class VerdictLine:
         """In a live run: the next moment, under the newest model of the decisions that it names."""
         if verdict.after is None:
             raise Refused("out-of-line", "a live verdict that names no decision")
-        self._rounds.decided(verdict.after)
+        if self.number >= self.told:
+            self._rounds.recalled(verdict.after)
+        self._rounds.reached(verdict.after)
         if verdict.stage != self.judged + 1:
             raise Refused("out-of-line", f"moment {verdict.stage}, {self.judged + 1} is next")
         if verdict.images and not self.armed(verdict.after):
@@ -153,6 +229,10 @@ class VerdictLines:
         self._turns: dict[str, Turns] = {}
         self.of: dict[str, VerdictLine] = {}
         self.refused: Rejected = []
+        self._heard: dict[str, list[tuple[Decision, object]]] = {}
+        """Of a live run: what was read of an entity beyond what the last Standing tells."""
+        self._standing: Standing | None = None
+        """The one that all stands by."""
 
     def hear(self, site: str, decision: TwinDecision, where: object = None) -> None:
         """Take the decision in its turn. Raises Refused if the site cannot speak for the entity."""
@@ -161,13 +241,38 @@ class VerdictLines:
             raise Refused("unknown-entity", f"{entity} does not belong to site {site}")
         if self._rounds.opened is not None and not self._rounds.knows(entity):
             raise Refused("unknown-entity", f"{entity} takes no part in this run")
+        self._catch_up()
+        line = self._made(entity)
+        if self._rounds.opened is None or (self._rounds.live and decision.number > line.told):
+            self._heard.setdefault(entity, []).append((decision, where))
+        self._turns[entity].add(decision, where, self.refused)
+
+    def _made(self, entity: str) -> VerdictLine:
         if entity not in self._turns:
             self.of[entity] = VerdictLine(entity, self._rounds)
             self._turns[entity] = Turns(self.of[entity].take)
-        self._turns[entity].add(decision, where, self.refused)
+        return self.of[entity]
+
+    def _catch_up(self) -> None:
+        if self._rounds.standing is not self._standing and self._rounds.standing:
+            self._stand(self._rounds.standing)
+
+    def _stand(self, standing: Standing) -> None:
+        """Stand as this tells, everyone."""
+        self._standing = standing
+        members = {each.entity: each for each in standing.members}
+        for entity in sorted({*self.of, *members}):
+            back = self._made(entity).stand(members.get(entity))
+            heard = self._heard.pop(entity, [])
+            beyond = [each for each in heard if each[0].number > self.of[entity].told]
+            if beyond:
+                self._heard[entity] = beyond
+            if back:
+                self._turns[entity].anew(beyond)
 
     def again(self) -> None:
         """Look once more at what had to wait, after `rounds` went on."""
+        self._catch_up()
         for turns in self._turns.values():
             turns.settle(self.refused)
 
@@ -183,3 +288,8 @@ class VerdictLines:
         """What an entity's line says that a stage rests on."""
         moment = self._rounds.moment(entity, stage)
         return None if moment is None else self.line(entity).verdicts.get(moment)
+
+
+def _on_images(verdicts: Iterable[WindowJudged]) -> WindowJudged | None:
+    """The newest that judged any image."""
+    return max((each for each in verdicts if each.images), key=lambda v: v.stage, default=None)

@@ -20,9 +20,10 @@ if __name__ == "__main__" and not {"-h", "--help"} & {*sys.argv}:
     begin("twins.worker", USUAL)  # it imports torch for seconds, while this file imports the rest
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
+from infra.beginning import start_of
 from infra.forkserver import ForkServer
 from infra.points import Hook, no_hook
 from infra.program import (
@@ -36,7 +37,7 @@ from infra.program import (
     stoppable,
     surroundings,
 )
-from infra.serve import System
+from infra.serve import Surroundings, System
 from infra.settings import Settings, read_settings
 from infra.slots import Shared, Slots
 from infra.transport.clusters import connect, kafka_settings
@@ -98,7 +99,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)
         twins = Twins(names, site, around.shelf, _named(opened, site, given.names))
-        share = _Share(twins, around.clock)
+        share = _Share(twins, around)
         if not given.names:
             share.group = held.enter_context(closing(_group(settings, names, site, given)))
         if configuration.threads != USUAL:
@@ -115,6 +116,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
             patience=patience_of(configuration),
             vitals=vitals,
             each_turn=share.look,
+            start=start_of(given, transport, names, around),
         )
 
 
@@ -154,15 +156,16 @@ def _group(settings: Settings, names: Names, site: str, given: Namespace) -> Gro
 class _Share:
     """Tells the twins who of them lives here, as often as the group is asked."""
 
-    def __init__(self, twins: Twins, clock: Callable[[], float]) -> None:
+    def __init__(self, twins: Twins, around: Surroundings) -> None:
         self.group: Group | None = None
         self._twins = twins
-        self._clock = clock
+        self._shelf, self._clock = around.shelf, around.clock
         self._due = 0.0
         self._hosted: frozenset[str] = frozenset()
 
     def look(self, system: System) -> None:
-        """Ask, if it is time to."""
+        """Ask, if it is time to; and let go where models lay that are nowhere any more."""
+        self._shelf.stand(self._twins.standing)
         if self.group is None or self._clock() < self._due:
             return
         self._due = self._clock() + LOOK

@@ -169,6 +169,9 @@ class Judging:
         if not self._knows.line.here:
             self._asked = None  # it is asked anew should it come back
             return
+        if question and (question.after or 0) < self._knows.shared.line.floor:
+            self._asked = None  # it took so long that a verdict could rest on that no more
+            return
         if question and question.key == key and self._knows.line.judged < key:
             self._said = key
             yield Say(self._knows.topic("classes"), self._verdict(question, result))

@@ -44,7 +44,7 @@ class Knowledge:
         self.remains = Remains(self.diary.topic)
         """Images of its stream that lie in its own topic now."""
         self.stream = Stream(shared.labels, self.forgotten.hold, self.remains)
-        self.history = History(entity, shared)
+        self.history = History(entity, shared, lambda: self.diary.state)
 
     def topic(self, name: str) -> str:
         """A topic of its site."""

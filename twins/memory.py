@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from infra.promises import Answer, Do, Library, Result, Task
 from learning.memory import budget, truncated
-from schemas.messages import RoundClosed, RoundOpened, Tensors, TwinState
+from schemas.messages import Asked, Tensors, TwinState
 from twins.buffer import Image
 from twins.exemplars import Exemplar, Remembered
 from twins.history import Change
@@ -61,7 +61,7 @@ class Memory:
         """Bring a change into the state: at once, or after a choice of exemplars."""
         if change.number <= self._begun:
             return
-        if isinstance(self._knows.shared.line.decisions[change.number], RoundClosed):
+        if self._counted(change):
             yield from self._keep(change)
             return
         self._begun, self._prepared = change.number, None
@@ -81,10 +81,9 @@ class Memory:
 
     def waits(self, change: Change) -> Iterator[str]:
         """What the next change still lacks, in words."""
-        counted = isinstance(self._knows.shared.line.decisions[change.number], RoundClosed)
         if self._said == change.number:
             yield f"its state behind decision {change.number}, to read it back"
-        elif counted and not self._knows.diary.holds_kept(change.kept):
+        elif self._counted(change) and not self._knows.diary.holds_kept(change.kept):
             yield f"its StrategyKept, which decision {change.number} counts"
 
     def _keep(self, change: Change) -> Iterator[Answer]:
@@ -95,11 +94,15 @@ class Memory:
             changed = {**change._asdict(), "exemplars": diary.named(), "apart": diary.named_apart()}
             yield diary.say_state(diary.state.model_copy(update=changed))
 
-    def _lets_go(self, change: Change) -> RoundOpened | None:
+    def _counted(self, change: Change) -> bool:
+        """Whether a round has counted an update of it."""
+        state = self._knows.diary.state
+        return change.kept != (state.kept if state else None)
+
+    def _lets_go(self, change: Change) -> Asked | None:
         """The round because of which a live twin only lets go its oldest images, if it is one."""
-        decision = self._knows.shared.line.decisions[change.number]
-        live = self._knows.shared.line.live
-        return decision if live and isinstance(decision, RoundOpened) else None
+        asked = reversed(self._knows.shared.line.parts.of(self._knows.entity).asked)
+        return next((each for each in asked if each.opened == change.number), None)
 
     def _up_to(self, change: Change) -> int:
         """The position before which a change settles what its classes have."""
@@ -112,14 +115,16 @@ class Memory:
         A twin that comes to it late may find the round's own base gone, of which the newest are
         kept; of each stage the last model always is, and while it goes on the first.
         """
-        opened, line = self._lets_go(change), self._knows.shared.line
-        if opened is None:
+        asked, line = self._lets_go(change), self._knows.shared.line
+        if asked is None:
             judges = line.judges(change.stage)
             return library.model(judges) if judges else None
         with suppress(LookupError):
-            return library.model(opened.base)
-        stage = line.stages[opened.stage]
-        return library.model(stage.closed.last if stage.closed else stage.models[0])
+            return library.model(asked.base)
+        closed = asked.stage < len(line.lasts)
+        return library.model(
+            line.lasts[asked.stage] if closed else line.stages[asked.stage].models[0]
+        )
 
     def _to_settle(self, change: Change) -> dict[str, list[Known]]:
         """The images of each class that becomes old now, if the strategy remembers some of them.

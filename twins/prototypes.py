@@ -35,9 +35,9 @@ class Prototypes:
         knows, shared, stage = self._knows, self._knows.shared, self._knows.shared.line.stage
         if shared.configuration.slotted:
             return  # they go with each round's update
-        if stage is None or stage.grown is None or not stage.rounds or stage.index <= self._begun:
+        if stage is None or stage.grown is None or not stage.size or stage.index <= self._begun:
             return
-        closed = next((each.closed for each in stage.rounds if each.closed), None)
+        closed = stage.first
         uids = shared.expected.get(knows.entity)
         if closed is None or not uids or self._late(stage.index):
             return

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from infra.promises import Task
+from infra.promises import Start, Task
 from learning.strategies.choice import chosen
 from learning.strategies.strategy import Strategy
 from schemas.configuration import Configuration
@@ -38,7 +38,7 @@ class Shared:
 
     def __init__(self, names: Names) -> None:
         self.names = names
-        self.line = RoundsLine()
+        self.line = RoundsLine(whole=False)
         self.teachers = TeachersLine(self.line)
         self.verdicts = VerdictLines(self.line)
         self.labels = Labels()
@@ -47,10 +47,7 @@ class Shared:
         self.answered: set[str] = set()
         """Entities whose valid answer to that round is in the log."""
         self.counted: dict[int, Mapping[str, str]] = {}
-        """Number of a RoundClosed → the hash of each update that it counted."""
-        self.since: dict[str, dict[int, int]] = {}
-        """Of a live run: entity → number of a RoundOpened → images before this position of its
-        stream are done with; only where that lies further than with the rounds before."""
+        """Of a recipe: number of a RoundClosed → the hash of each update that it counted."""
         self.expected: Mapping[str, tuple[str, ...]] = {}
         """Prototypes that the HeadGrown read last lists: entity → classes, by their place."""
         self.expected_in_round: Mapping[str, Sequence[tuple[int, str]]] = {}
@@ -130,7 +127,7 @@ class Shared:
             return self.due(entity)
         judged = self.verdicts.judged(entity)
         taken = self.line.taken_up(entity)
-        return next((stage for stage, moment in taken.items() if moment > judged), None)
+        return next((stage for stage, each in taken.items() if each.moment > judged), None)
 
     def due(self, entity: str) -> int | None:
         """The first stage that waits for an entity and was not judged, as far as is known.
@@ -141,6 +138,14 @@ class Shared:
         stages = self._marked.get(entity, ())
         at = bisect_right(stages, judged)
         return stages[at] if at < len(stages) else None
+
+    def begin(self, start: Start) -> None:
+        """Begin with how a live run stands."""
+        self.line.begin(start.opened, start.run, start.standing, start.hash)
+        self.went_on(start.opened)
+        for stage in start.standing.newest:
+            if stage.grown is not None:
+                self.went_on(stage.grown)
 
     def went_on(self, decision: Decision) -> None:
         """Look up what a decision says that has just counted in `rounds`."""
@@ -154,10 +159,12 @@ class Shared:
                 self.expected = dict(decision.prototypes)
             case RoundOpened():
                 self._look_up_round(decision)
-            case RoundClosed() if self.strategy.groups is not None:
+            case RoundClosed() if self.strategy.groups is not None and not self.line.live:
                 self.counted[decision.number] = dict(decision.counted)
 
     def _look_up_marks(self) -> None:
+        if self.line.live:
+            return
         marked = defaultdict[str, list[int]](list)
         for stage in range(self.line.total_stages):
             for entity in self.line.marked(stage):
@@ -167,10 +174,6 @@ class Shared:
     def _look_up_round(self, opened: RoundOpened) -> None:
         self.participants = {each.entity: each for each in opened.participants}
         self.answered = set()
-        for part in opened.participants:
-            last = next(reversed(self.since.get(part.entity, {}).values()), 0)
-            if (since := self.done_before(part.position)) > last:
-                self.since.setdefault(part.entity, {})[opened.number] = since
         if self.configuration.slotted:
             expected = defaultdict[str, list[tuple[int, str]]](list)
             for entity, place, uid in self.line.expected_in(opened.stage, opened.round):

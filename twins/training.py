@@ -104,9 +104,8 @@ class Training:
 
     def done(self, number: int, result: Result) -> Iterator[Answer]:
         """The update, unless a copy of this twin was quicker; or why there is none."""
-        knows, opened = self._knows, self._knows.shared.line.decisions[number]
-        assert isinstance(opened, RoundOpened)
-        if not self._asked(opened):
+        knows, opened = self._knows, self._knows.shared.line.open_round
+        if opened is None or opened.number != number or not self._asked(opened):
             return
         self._said = number
         places = result.values.get("places", ())

@@ -26,6 +26,7 @@ from schemas.messages import (
     StreamMarked,
     StreamMoved,
     TwinState,
+    WindowJudged,
 )
 from twins.history import Change
 from twins.judging import Judging
@@ -121,9 +122,11 @@ class Twin:
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
         line, knows = self.knows.shared.line, self.knows
-        line.decided(state.number)
+        line.reached(state.number)
         if knows.unread:
             raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
+        if line.live and (state.number <= knows.diary.number or knows.diary.number < line.stood):
+            return  # it is let go; or what was decided of it is not held, and it has said this
         says = Change(
             state.number, state.stage, state.current, state.learned, state.kept, state.since
         )
@@ -235,6 +238,11 @@ class Twin:
     def buffered(self) -> int:
         """Images of its stream that it still holds, by reference: not judged, or not settled."""
         return self.knows.stream.buffered
+
+    def refused(self, verdict: WindowJudged) -> None:
+        """A verdict of its own came so late that nobody knows any more what it rests on."""
+        if (verdict.after or 0) < self.knows.shared.line.floor:
+            self._judging.again(verdict.stage)
 
     def waits(self) -> Iterator[str]:
         """What it waits for, in words: the first of all that it needs. Work is no waiting."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
-from infra.promises import Answer, Arrived, Models, NotYet, Result
+from infra.promises import Answer, Arrived, Models, NotYet, Result, Start
 from learning.strategies.choice import sent_tensors
 from schemas.errors import Refused
+from schemas.line import Rejected
 from schemas.messages import (
     Decision,
     ExemplarImage,
@@ -18,6 +19,7 @@ from schemas.messages import (
     RoundClosed,
     RoundOpened,
     RunOpened,
+    Standing,
     StrategyKept,
     StreamEnded,
     StreamImage,
@@ -26,6 +28,7 @@ from schemas.messages import (
     TeacherChosen,
     TwinDecision,
     TwinState,
+    WindowJudged,
 )
 from schemas.topics import Names, parted
 from schemas.updates import checked_update
@@ -82,7 +85,18 @@ class Twins:
         """The last stage is closed."""
         return self._shared.line.over
 
+    @property
+    def standing(self) -> Standing | None:
+        """How a live run stood last."""
+        return self._shared.line.standing
+
     # --- hearing -----------------------------------------------------------------------------
+
+    def begin(self, start: Start) -> None:
+        self._shared.begin(start)
+        self._move_in(start.opened)
+        self._shared.verdicts.again()
+        self._shared.teachers.again()
 
     def hear(self, arrived: Arrived) -> None:
         match arrived.message:
@@ -157,6 +171,8 @@ class Twins:
         """Remember that a twin's valid answer is in the log, whoever of its copies wrote it."""
         line = self._shared.line
         self._of_this_run(update.run)
+        if update.opened < line.held:
+            return
         opened = line.decided(update.opened)
         if opened != line.open_round or not isinstance(opened, RoundOpened):
             return
@@ -193,6 +209,7 @@ class Twins:
 
     def answers(self) -> Iterator[Answer]:
         for refused in (self._shared.verdicts.refused, self._shared.teachers.refused):
+            self._judge_again(refused)
             refused.clear()  # their topics' owners set them aside
         stirred, self._stirred = self._stirred, set()
         for entity in self._twins:
@@ -215,6 +232,12 @@ class Twins:
         self._fetched = newest.number
         if not shared.participants.keys().isdisjoint(self._twins):
             self._models.has(newest.model)
+
+    def _judge_again(self, refused: Rejected) -> None:
+        for arrived, _ in refused:
+            message = arrived.message if isinstance(arrived, Arrived) else None
+            if isinstance(message, WindowJudged) and message.entity in self._twins:
+                self._twins[message.entity].refused(message)
 
     def done(self, id: tuple[str | int, ...], result: Result) -> Iterator[Answer]:
         if id[0] == "held-out":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aggregator.aggregator import Aggregator, Opening
 from experiments.recipes import recipe
-from infra.promises import Role
+from infra.promises import Role, Start
 from infra.serve import TICK, Session, Surroundings, System
 from infra.shelf import Shelf
 from infra.store.sqlite import SqliteStore
@@ -94,17 +94,28 @@ class Alive:
             self.configuration, DOTS.facts(DOTS.class_uids), Schedule(stages=()), SITES
         )
         self.shelf = Shelf(log, NAMES.federation("models"), LIMIT)
-        around = Surroundings(log, self.shelf, LIMIT, store=SqliteStore(), clock=lambda: self.now)
+        self._around = Surroundings(
+            log, self.shelf, LIMIT, store=SqliteStore(), clock=lambda: self.now
+        )
+        self._opening, self._entities, self._copies = opening, entities, copies
+        self._functions, self._order = functions, order
+        self.restart()
+        self._sent: dict[tuple[str, str], int] = {}
+
+    def restart(self, start: Start | None = None) -> None:
+        """All roles end, and others begin: at a Standing, or by reading all."""
         self.roles: dict[str, Role] = {}
-        for copy in range(copies):
-            self.roles[f"aggregator-{copy}"] = Aggregator(NAMES, SITES, opening, self.shelf)
+        for copy in range(self._copies):
+            self.roles[f"aggregator-{copy}"] = Aggregator(NAMES, SITES, self._opening, self.shelf)
             self.roles[f"proxy-{copy}"] = Proxy(NAMES, SITES)
-            for entity in entities:
+            for entity in self._entities:
                 twins = Twins(NAMES, parted(entity)[0], self.shelf, [entity])
                 self.roles[entity if not copy else f"{entity}-{copy}"] = twins
-        self.system = System(list(self.roles.values()), around, Inline(functions), order=order)
-        self._around = around
-        self._sent: dict[tuple[str, str], int] = {}
+        self.system = System(
+            list(self.roles.values()), self._around, Inline(self._functions), order=self._order
+        )
+        if start is not None:
+            self.system.begin(start)
 
     def vanish(self, name: str) -> Session:
         """A role does nothing any more; gives it, to come back."""
@@ -222,6 +233,17 @@ class Alive:
 def asked(opened: RoundOpened) -> tuple[str, ...]:
     """Who is asked to train."""
     return tuple(part.entity for part in opened.participants)
+
+
+def line_of(role: Role) -> RoundsLine:
+    """The line `rounds` as a role has read it."""
+    return role.line if isinstance(role, Aggregator | Proxy) else role._shared.line  # type: ignore[attr-defined]
+
+
+def same(own: RoundsLine, line: RoundsLine) -> bool:
+    """Whether the decisions that a role holds are those of the line, to its end."""
+    end = {number: each for number, each in line.decisions.items() if number >= own.held}
+    return own.decisions == end and own.number == line.number
 
 
 def whim(seed: int) -> Callable[[Sequence[Session]], Sequence[Session]]:

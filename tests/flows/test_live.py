@@ -7,17 +7,19 @@ from itertools import pairwise
 
 import pytest
 
+import schemas.stages
 from aggregator import standing
-from aggregator.aggregator import Aggregator
 from experiments.replay import Replay
 from infra.transport.unkind import Unkind
 from proxy.proxy import Proxy
 from schemas.codec import records
-from schemas.messages import Paused, Standing
+from schemas.messages import ModelName, Paused, Standing, Taken
 from schemas.topics import parted
-from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, lively, whim
+from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, line_of, lively, same, whim
 from tests.flows.federation import messages
 from twins.twins import Twins
+
+MODEL = ModelName(version=1, sha256="a" * 64)
 
 
 def begun() -> Alive:
@@ -92,7 +94,7 @@ def test_of_a_stage_that_goes_on_for_long_the_newest_models_are_kept_and_may_tea
 ) -> None:
     """Ten rounds, five of which are remembered: the log holds the first, those five and their
     base; of five the last two are scored, behind a warm-up of three."""
-    monkeypatch.setattr(standing, "NEWEST", 5)
+    monkeypatch.setattr(schemas.stages, "NEWEST", 5)
     run = Alive(lively(rounds_per_stage=10))
     run.settle()
     for entity in (NORTH, EAST, SOUTH, WEST):
@@ -412,8 +414,7 @@ def test_copies_in_any_order_over_an_unkind_log_come_to_one_history(seed: int) -
     line = run.line
     assert line.stages
     for role in run.roles.values():
-        own = role.line if isinstance(role, Aggregator | Proxy) else role._shared.line  # type: ignore[attr-defined]
-        assert own.decisions == line.decisions
+        assert same(line_of(role), line)
     counted = [
         (closed.opened, entity)
         for stage in line.stages
@@ -469,10 +470,10 @@ def test_behind_each_stage_it_is_told_how_the_run_stands() -> None:
     assert (told.rows, told.stages) == ({"0": 0, "1": 1, "2": 2}, 1)
     assert told.model == closed.last
     members = {each.entity: each for each in told.members}
-    assert members[NORTH].rests
+    assert told.resting == (NORTH,)
     assert not members[WEST].here
     assert members[EAST].classes == ("0", "1", "2", "7")
-    assert members[EAST].stages == ((0, 0),)
+    assert members[EAST].taken == Taken(stage=0, opened=1, moment=0)
     assert members[EAST].number == 2
     assert all(run.shelf.has(name) for name in told.kept)
     assert Replay(run.log, NAMES).fold().different == []
@@ -494,7 +495,7 @@ def test_it_is_told_when_much_has_happened_too(monkeypatch: pytest.MonkeyPatch) 
     assert Replay(run.log, NAMES).fold().different == []
 
 
-@pytest.mark.parametrize("wrong", [{"kept": ()}, {"teachers": 1}, {"classes": ("8",)}])
+@pytest.mark.parametrize("wrong", [{"kept": ()}, {"teachers": (MODEL,)}, {"classes": ("8",)}])
 def test_a_replay_sees_that_it_was_told_otherwise(wrong: dict[str, object]) -> None:
     """What the line alone cannot say: versions, other lines, what an entity had announced."""
     run = begun()

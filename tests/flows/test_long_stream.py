@@ -233,7 +233,7 @@ def test_a_twin_goes_on_whose_rounds_model_is_gone_when_it_comes_back(
 ) -> None:
     """It died between a round that lets images go and its state; meanwhile the others went on for
     more rounds than models are kept. It chooses by another model of the stage, and takes part."""
-    monkeypatch.setattr("aggregator.standing.NEWEST", 3)
+    monkeypatch.setattr("schemas.stages.NEWEST", 3)
     run = Alive(lively(keep_images=60, rounds_per_stage=2), entities=(NORTH, EAST, SOUTH))
     run.settle()
     for entity in (NORTH, EAST, SOUTH):

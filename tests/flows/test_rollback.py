@@ -11,10 +11,21 @@ from aggregator.aggregator import Aggregator
 from experiments.operators import Operator, pause, rollback
 from experiments.replay import Replay
 from infra.transport.unkind import Unkind
-from proxy.proxy import Proxy
 from schemas.errors import ConfigurationError
 from schemas.messages import DeadLetter, RoundOpened
-from tests.flows.alive import EAST, NAMES, NORTH, SITES, SOUTH, WEST, Alive, lively, whim
+from tests.flows.alive import (
+    EAST,
+    NAMES,
+    NORTH,
+    SITES,
+    SOUTH,
+    WEST,
+    Alive,
+    line_of,
+    lively,
+    same,
+    whim,
+)  # fmt: skip
 from tests.flows.federation import messages
 
 
@@ -262,8 +273,7 @@ def test_operators_among_copies_over_an_unkind_log_leave_one_history(seed: int) 
     assert backs
     line = run.line
     for role in run.roles.values():
-        own = role.line if isinstance(role, Aggregator | Proxy) else role._shared.line  # type: ignore[attr-defined]
-        assert own.decisions == line.decisions
+        assert same(line_of(role), line)
     replayed = Replay(run.log, NAMES).fold()
     assert line.model is not None
     assert (replayed.different, replayed.rolled_back) == ([], backs)

@@ -11,6 +11,8 @@ from schemas.codec import pack
 from schemas.errors import Refused
 from schemas.line import NotYet, RoundsLine
 from schemas.messages import (
+    Asked,
+    Before,
     Decision,
     EntityJoined,
     EntityLeft,
@@ -28,6 +30,7 @@ from schemas.messages import (
     StageClosed,
     StageOpened,
     Standing,
+    Taken,
     WindowJudged,
 )
 from schemas.schedule import Schedule
@@ -413,25 +416,24 @@ def test_of_two_operators_the_first_counts() -> None:
 
 
 def stands(number: int, **changes: Any) -> Decision:
-    """Behind the first stage, whose only member is the north."""
-    north = Member(
-        entity=NORTH, number=1, here=True, moments=1, classes=("0", "1"), stages=((0, 0),),
-        rests=False, missed=None,
+    """Behind the first stage, which began with what the north had found and asked both."""
+    asked = Asked(opened=3, stage=0, base=model(1), position=4)
+    south = Member(
+        entity=SOUTH, number=0, here=True, moments=0, classes=(), verdicts=(), seen=None,
+        taken=None, armed=None, missed=None, asked=(asked,), counted=(4, "c" * 64),
     )  # fmt: skip
-    fields: dict[str, Any] = {
-        "stages": 1,
-        "rows": {"0": 0, "1": 1},
-        "stage_of_row": (0, 0),
-        "everybody_rests": False,
-        "members": (north,),
-        "teachers": 0,
-        "model": model(2),
+    taken = Taken(stage=0, opened=1, moment=0)
+    north = south.model_copy(
+        update={"entity": NORTH, "number": 1, "moments": 1, "classes": ("0", "1"), "taken": taken,
+                "armed": 4}
+    )  # fmt: skip
+    fields: dict[str, Any] = line(*STAGE, ends(5, 0, 2)).told() | {
+        "members": (north, south),
+        "teachers": (),
         "kept": (model(1), model(2)),
     }
-    changed: dict[str, Any] = {
-        key: changes.pop(key) for key in ("rests", "missed") if key in changes
-    }
-    members = {"members": (north.model_copy(update=changed),)} if changed else {}
+    changed = {key: changes.pop(key) for key in Member.model_fields if key in changes}
+    members = {"members": (north.model_copy(update=changed), south)} if changed else {}
     return Standing(run=RUN, number=number, **(fields | members | changes))
 
 
@@ -451,10 +453,16 @@ def test_how_it_stands_is_what_the_line_says() -> None:
         (stands(6, rows={"0": 0}), "not how the line stands"),
         (stands(6, stage_of_row=(0, 1)), "not how the line stands"),
         (stands(6, model=model(1)), "not how the line stands"),
+        (stands(6, newest=()), "not how the line stands: newest"),
+        (stands(6, before=Before(number=3, hash=RUN)), "not how the line stands: before"),
         (stands(6, everybody_rests=True), "not who rests"),
+        (stands(6, resting=(NORTH,)), "not who rests"),
         (stands(6, members=()), "lacks an entity"),
-        (stands(6, rests=True), "not how local/north stands"),
         (stands(6, missed=4), "not how local/north stands"),
+        (stands(6, armed=None), "not how local/north stands"),
+        (stands(6, taken=None), "not how local/north stands"),
+        (stands(6, asked=()), "not how local/north stands"),
+        (stands(6, counted=(4, "d" * 64)), "not how local/north stands"),
     ],
 )
 def test_what_is_told_otherwise_than_it_stands_is_refused(told: Decision, why: str) -> None:
@@ -478,8 +486,13 @@ def test_an_entity_is_told_of_as_it_stood_behind_each_of_its_decisions() -> None
         line(*STAGE), JOINED, judged(1, 0, 0, 0, **NEW), EntityLeft(run=RUN, number=2, entity=NORTH)
     )
 
-    assert own.stood(0) == {"number": 0, "here": True, "moments": 0, "classes": ()}
-    assert own.stood(1) == {"number": 1, "here": True, "moments": 1, "classes": ("0", "1")}
-    assert own.stood(2) == {"number": 2, "here": False, "moments": 1, "classes": ("0", "1")}
+    def told(number: int) -> tuple[object, ...]:
+        says = own.stood(number)
+        return tuple(says[key] for key in ("number", "here", "moments", "classes", "verdicts"))
+
+    verdict = own.verdicts[0]
+    assert told(0) == (0, True, 0, (), ())
+    assert told(1) == (1, True, 1, ("0", "1"), (verdict,))
+    assert told(2) == (2, False, 1, ("0", "1"), (verdict,))
     with pytest.raises(LookupError):
         own.stood(3)
