@@ -184,6 +184,8 @@ def _forked(
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
+    with suppress(PermissionError, ProcessLookupError):  # it was quicker, and may be gone
+        os.setpgid(pid, pid)  # before anybody hears of it: Ctrl-C is not for it
     os.close(into)
     os.close(out)
     return pid

@@ -216,6 +216,8 @@ class Forked:
                 work(self._functions, os.fdopen(to_read, "rb"), os.fdopen(from_write, "wb"))
             finally:
                 os._exit(0)
+        with suppress(PermissionError, ProcessLookupError):  # it was quicker, and may be gone
+            os.setpgid(pid, pid)  # before anybody hears of it: Ctrl-C is not for it
         os.close(to_read)
         os.close(from_write)
         kill = partial(os.kill, pid, signal.SIGKILL)

@@ -170,6 +170,7 @@ def test_a_terminal_that_closes_ends_a_command_as_ctrl_c_does(
     asked: dict[int, object] = {}
     monkeypatch.setattr("experiments.cli.app.app", lambda prog_name: None)
     monkeypatch.setattr(signal, "signal", asked.__setitem__)
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
 
     main()
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
