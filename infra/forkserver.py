@@ -173,13 +173,13 @@ def _forked(
     into: int,
     out: int,
 ) -> int:
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
             os.setpgid(0, 0)
             line.close()
             prepare()
-            work(functions, os.fdopen(into, "rb"), os.fdopen(out, "wb"))
+            work(functions, os.fdopen(into, "rb"), os.fdopen(out, "wb"), parent)
         except BaseException:
             traceback.print_exc()
             os._exit(1)

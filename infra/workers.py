@@ -231,10 +231,16 @@ def _reaped(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def work(functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes]) -> None:
-    """A worker's life: tasks in, results out, until the pipe ends or the parent does."""
+def work(
+    functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes], parent: int | None = None
+) -> None:
+    """A worker's life: tasks in, results out, until the pipe ends or the parent does.
+
+    `parent` is who has forked it, if somebody noted that before: it may be gone by now.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's business
-    threading.Thread(target=_leave_with_parent, args=(into.fileno(),), daemon=True).start()
+    until = into.fileno(), parent or os.getppid()
+    threading.Thread(target=_leave_with_parent, args=until, daemon=True).start()
     while (payload := _read(into)) is not None:
         values, groups = read_plain(payload)
         start = time.perf_counter()
@@ -252,13 +258,12 @@ def work(functions: Mapping[str, Function], into: IO[bytes], out: IO[bytes]) -> 
             return
 
 
-def _leave_with_parent(pipe: int) -> None:
+def _leave_with_parent(pipe: int, parent: int) -> None:
     """End with the parent, also in the middle of a task: an orphan must not burn a core.
 
     The other end of our pipe closes when it dies, unless somebody else holds that too; then we are
-    given another parent. Either alone can be missed, the second by who starts slowly.
+    given another parent.
     """
-    parent = os.getppid()
     hang_up = select.poll()
     hang_up.register(pipe, 0)
     while not hang_up.poll(1000 * ORPHANED) and os.getppid() == parent:
