@@ -8,8 +8,11 @@ it is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from kafka import KafkaAdminClient, errors
 from kafka.admin import (
@@ -29,6 +32,7 @@ from schemas.errors import ConfigurationError
 from schemas.rights import CLUSTER, Cluster, Grant, Kind, Operation
 from schemas.topics import Names
 
+T = TypeVar("T")
 KINDS: dict[Kind, ResourceType] = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -44,6 +48,14 @@ OPERATIONS: dict[Operation, ACLOperation] = {
     "write": ACLOperation.WRITE,
 }
 TOGETHER = 1000  # entries in a request: a controller makes no more than 10,000 records at once
+HEARD, AGAIN = 10.0, 0.05  # seconds that a change may take to be seen, and between two looks
+EVERYTHING = ACLFilter(
+    None,
+    None,
+    ACLOperation.ANY,
+    ACLPermissionType.ALLOW,
+    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)
 ANYWHERE = "*"
 """The host that somebody comes from."""
 
@@ -83,10 +95,11 @@ class AccessList:
             missing = [entry for entry in entries if entry not in there]
             strange = [each for each in there if _of(each, ours) and each not in entries]
             for some in _portions(missing):
-                told = self._admin.create_acls(list(some))
+                told = _insisted(partial(self._admin.create_acls, list(some)))
                 if told["failed"]:
                     raise told["failed"][0]("an entry was not taken")
             self._delete(strange)
+            self._seen(present=missing, gone=strange)
         return Granted(
             granted=[entries[each] for each in missing],
             kept=[grant for entry, grant in entries.items() if entry in there],
@@ -110,6 +123,7 @@ class AccessList:
                     if _is_about(each, prefix) and cluster in (None, _cluster(each))
                 ]
                 self._delete(gone)
+                self._seen(gone=gone)
         except NoList:
             return []
         return sorted(map(_told, gone))
@@ -121,15 +135,7 @@ class AccessList:
     def _there(self) -> set[ACL]:
         """Every entry that allows something."""
         try:
-            found, _ = self._admin.describe_acls(
-                ACLFilter(
-                    None,
-                    None,
-                    ACLOperation.ANY,
-                    ACLPermissionType.ALLOW,
-                    ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
-                )
-            )
+            found, _ = _insisted(lambda: self._admin.describe_acls(EVERYTHING))
         except errors.SecurityDisabledError:
             raise NoList(
                 "these brokers keep no access list: everybody may do everything there. Set"
@@ -139,9 +145,33 @@ class AccessList:
 
     def _delete(self, entries: Sequence[ACL]) -> None:
         for some in _portions(entries):
-            for _, _, error in self._admin.delete_acls([_filter(each) for each in some]):
+            filters = [_filter(each) for each in some]
+            for _, _, error in _insisted(partial(self._admin.delete_acls, filters)):
                 if error is not errors.NoError:
                     raise error("an entry was not taken away")
+
+    def _seen(self, *, present: Collection[ACL] = (), gone: Collection[ACL] = ()) -> None:
+        """Wait until the broker that we ask knows of a change: it hears of it from a controller."""
+        until = time.monotonic() + HEARD
+        while present or gone:
+            there = self._there()
+            if there.issuperset(present) and there.isdisjoint(gone):
+                return
+            if time.monotonic() > until:
+                return  # it was taken, and is told
+            time.sleep(AGAIN)
+
+
+def _insisted(ask: Callable[[], T]) -> T:
+    """Asked again while a broker is away for a moment, as one that has just begun is."""
+    until = time.monotonic() + HEARD
+    while True:
+        try:
+            return ask()
+        except errors.RetriableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(AGAIN)
 
 
 class NoList(ConfigurationError):
