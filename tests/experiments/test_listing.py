@@ -45,8 +45,11 @@ def test_ls_lists_what_the_kafka_at_hand_holds(broker: Log) -> None:
     assert found["story"]["recipe"] == "tiny"
 
 
-def test_ls_shows_it_beside_the_folders(broker: Log) -> None:
+def test_ls_shows_it_beside_the_folders(
+    broker: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line each, and the next step takes a name; who names a folder asks no Kafka."""
+    monkeypatch.chdir(tmp_path)  # where no runs are
     lines = fedtwin("ls").stdout.splitlines()
 
     assert "Kafka at nobody.invalid:9092 holds" in lines
