@@ -162,11 +162,15 @@ def command(own: Configuration, evaluate_on: str = "test") -> str:
 
 
 def read(path: Path) -> list[Result]:
-    """Every line of a file. Raises DataError for one that is none of ours; no file, no line."""
+    """Every line of a file but one that was not written to its end; no file, no line.
+
+    Raises DataError for a line that is none of ours.
+    """
     if not path.exists():
         return []
     found = []
-    for number, text in enumerate(path.read_text().splitlines(), start=1):
+    whole = path.read_text()
+    for number, text in enumerate(whole.removesuffix(_torn(whole)).splitlines(), start=1):
         try:
             line = json.loads(text)
             known = line["schema"] == SCHEMA and line["identity"] and line["configuration"]
@@ -196,14 +200,14 @@ def stored(own: Path | None = None) -> list[Result]:
 def add(path: Path, result: Result) -> None:
     """Add a line, whole or not at all, behind what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and (torn := _torn(path.read_bytes())):
-        os.truncate(path, path.stat().st_size - torn)
+    if path.exists() and (torn := _torn(path.read_text())):
+        os.truncate(path, path.stat().st_size - len(torn.encode()))
     add_to(path, (json.dumps(result.line, sort_keys=True) + "\n").encode())
 
 
-def _torn(content: bytes) -> int:
-    """Bytes of a last line that was not written to its end."""
-    return len(content) - (content.rfind(b"\n") + 1)
+def _torn(text: str) -> str:
+    """A last line that was not written to its end; one that was ends in a line break."""
+    return text[text.rfind("\n") + 1 :]
 
 
 def by_seed(results: Iterable[Result], metric: str) -> dict[int, float]:

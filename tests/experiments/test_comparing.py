@@ -286,8 +286,10 @@ def test_a_line_that_was_not_written_to_its_end_is_written_over(tmp_path: Path) 
     results.add(file, one)
     with file.open("a") as torn:
         torn.write('{"schema": 1, "ident')
+    before = [each.value("accuracy") for each in read(file)]
     results.add(file, two)
 
+    assert before == [40.0]
     assert [each.value("accuracy") for each in read(file)] == [40.0, 41.0]
 
 

@@ -179,3 +179,14 @@ def test_a_terminal_that_closes_ends_a_command_as_ctrl_c_does(
 
     assert ends is asked[signal.SIGTERM]
     assert signal.SIGHUP not in asked
+
+
+def test_two_methods_are_compared_also_with_an_upper_bound(tmp_path: Path) -> None:
+    """Each at one seed, which tells nothing; the oracle's schedule is another, as it has to be."""
+    told(*reproduce(tmp_path, "fedavg", "oracle"))
+    there = ["--scale", "smoke", "--results", str(tmp_path / "results"), *SMALL]
+
+    found = told("compare", "oracle", "fedavg", *there)
+
+    assert found["seeds"] == [2021]
+    assert found["verdict"] == "not told apart"
