@@ -76,11 +76,21 @@ def markdown(found: Iterable[Compared]) -> str:
     parts = []
     for each in found:
         lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
+        lines += [line for said in remarks(each) for line in ("", said)]
         if any(cell.results for cell in each.cells):
             lines += ["", *_grid(side_headings(), side_rows(each))]
             lines += ["", *_grid(cost_headings(), cost_rows(each))]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def remarks(each: Compared) -> list[str]:
+    """A sentence for each number that differs from the printed one: what is known of why."""
+    return [
+        f"{' '.join(filter(None, (cell.row.label, cell.row.column)))} differs: {cell.remark}."
+        for cell in each.cells
+        if cell.remark
+    ]
 
 
 def heading(each: Compared) -> str:
@@ -246,6 +256,7 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
             "heading": heading(each),
             "headings": HEADINGS,
             "rows": [words_of(cell) for cell in each.cells],
+            "remarks": remarks(each),
             "side_headings": side_headings(),
             "side": side_rows(each),
             "cost_headings": cost_headings(),
