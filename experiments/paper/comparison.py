@@ -17,8 +17,8 @@ TOLERANCE = 3.0
 ENOUGH = 3
 """Paired seeds over which FedKA has to lead LGA for a table to be reproduced by its order."""
 State = Literal[
-    "reproduced", "reproduced by order", "differs", "same order", "other order", "above", "below", "not told apart",
-    "reference", "diverged", "not run",
+    "reproduced", "reproduced by order", "differs", "same order", "other order", "above", "below",
+    "not told apart", "reference", "diverged", "not run",
 ]  # fmt: skip
 """`above` and `below` are of methods that the paper prints no number of."""
 
@@ -104,9 +104,7 @@ def _settled(table: Table, cell: Cell, cells: Sequence[Cell]) -> Cell:
 
 def in_order(cells: Sequence[Cell]) -> bool:
     """Whether all these methods were run, and come in the order of their printed averages."""
-    pairs = [
-        (cell.ours.mean, cell.printed.average) for cell in cells if cell.ours and cell.printed
-    ]
+    pairs = [(cell.ours.mean, cell.printed.average) for cell in cells if cell.ours and cell.printed]
     ours, theirs = (sorted(pairs, key=itemgetter(part)) for part in (0, 1))
     return len(pairs) == len(cells) and ours == theirs
 
