@@ -92,7 +92,7 @@ def reproduce(
     data: DataDir = None,
     on: On = "test",
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the folder of a run that is stored.")
+        bool, typer.Option("--keep", help="Keep folders of stored runs, and shared trainings.")
     ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Tell what would run, and run nothing.")

@@ -69,7 +69,7 @@ class Machine:
     jobs: int
     tell: Callable[[str], None]
     keep: bool = False
-    """Keep the folders of stored runs."""
+    """Keep the folders of stored runs, and trainings that nobody waits for."""
     _running: dict[Path, tuple[Planned, subprocess.Popen[bytes]]] = field(default_factory=dict)
 
     def run(self, runs: Sequence[Planned], store: Path) -> Iterator[Result]:
@@ -92,6 +92,7 @@ class Machine:
                         yield result
                     else:
                         failed.append(run.name)
+                    self._let_go(run.configuration.seed, waiting)
         finally:
             self._stop()
         if failed:
@@ -116,7 +117,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, MEMORY: str(self.folder / "trainings")},
+                env={**os.environ, MEMORY: str(self._trainings(run.configuration.seed))},
                 start_new_session=True,  # Ctrl-C reaches this program, which tells them in turn
             )
         self._running[folder] = run, process
@@ -135,6 +136,16 @@ class Machine:
             shutil.rmtree(folder)
             (self.folder / f"{run.name}.log").unlink(missing_ok=True)
         return result
+
+    def _trainings(self, seed: int) -> Path:
+        """Where runs at a seed find the trainings that they have in common."""
+        return self.folder / "trainings" / str(seed)
+
+    def _let_go(self, seed: int, waiting: Iterable[Planned]) -> None:
+        """Delete the trainings of a seed of which no run is left; one that failed trains anew."""
+        left = [*waiting, *(run for run, _ in self._running.values())]
+        if not self.keep and all(run.configuration.seed != seed for run in left):
+            shutil.rmtree(self._trainings(seed), ignore_errors=True)
 
     def _stop(self) -> None:
         """End what goes on; each run can be gone on with."""

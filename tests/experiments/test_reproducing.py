@@ -45,7 +45,7 @@ def test_a_table_is_run_once_and_stored(tmp_path: Path) -> None:
     In the only stage both train alike, so the six trainings lie there once; the model is the one
     that a run makes which shares nothing.
     """
-    first = told(*reproduce(tmp_path, "fedavg", "joint"))
+    first = told(*reproduce(tmp_path, "fedavg", "joint"), "--keep")
     lines = {each.strategy: each for each in read(tmp_path / "results/smoke.jsonl")}
     again = told(*reproduce(tmp_path, "fedavg", "joint"))
     words = command(lines["joint"].configuration).split()[1:]
@@ -56,8 +56,8 @@ def test_a_table_is_run_once_and_stored(tmp_path: Path) -> None:
     rows = {row["method"]: row for row in first["tables"][0]["rows"]}
     assert rows["joint"]["model_sha256"] == {"2021": alone["model_sha256"]}
     assert rows["fedavg"]["model_sha256"] == rows["joint"]["model_sha256"]
-    assert kept(tmp_path / "work/trainings") == 2 * 3
-    assert not list((tmp_path / "work").glob("*/manifest.json"))
+    assert kept(tmp_path / "work/trainings/2021") == 2 * 3
+    assert len(list((tmp_path / "work").glob("*/manifest.json"))) == 2
 
 
 def test_what_is_stopped_goes_on(tmp_path: Path) -> None:
@@ -91,6 +91,7 @@ def test_what_is_stopped_goes_on(tmp_path: Path) -> None:
     (line,) = read(tmp_path / "results/smoke.jsonl")
     assert line.strategy == "fedavg"
     assert not manifest.exists()
+    assert not kept(work / "trainings/2021")
 
 
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
