@@ -454,3 +454,12 @@ def test_the_readme_shows_the_state_of_all_tables() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
 
     assert pages.overview(stored()) in readme
+
+
+def test_the_command_of_each_stored_result_makes_that_run_again() -> None:
+    """Also after a recipe has changed: what a line's command leaves out is as it was."""
+    for each in stored():
+        asked = results.command(each.configuration, each.line["evaluate_on"])
+
+        assert each.line["command"] == asked
+        assert identity(each.configuration, each.line["evaluate_on"]) == each.identity
