@@ -16,12 +16,13 @@ from schemas.configuration import Configuration, Frozen, nearest
 from schemas.datasets import KNOWN, in_size, own_data, plain_transforms
 from schemas.errors import ConfigurationError
 from schemas.messages import DataFacts, Transforms
+from schemas.plain import PRINTABLE
 from schemas.recipes import recipe
 from schemas.schedule import class_order, sorted_uids
 from schemas.topics import NAME
 
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-Uid = Annotated[str, Field(min_length=1, max_length=200)]
+Uid = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
 Uids = Annotated[tuple[Uid, ...], Field(min_length=1)]
 Under = Annotated[dict[Uid, Uid], Field(alias="as", default_factory=dict)]
 """Class of a data set → class uid of the federation, where those are not the same."""
