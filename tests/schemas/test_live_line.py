@@ -43,7 +43,7 @@ FIRST = RunOpened(
     configuration=recipe(live=True, lr_schedule="constant", quorum=2),
     data=facts(),
     schedule=Schedule(stages=()),
-    sites=("local",),
+    sites=("local", "north", "south"),
     model=model(0),
 )
 RUN = pack(FIRST).hash
@@ -208,7 +208,7 @@ def test_a_live_run_names_its_sites_and_has_no_schedule() -> None:
         RunOpened.model_validate({**_fields(opened()), "sites": ("local",)})
     with pytest.raises(ValueError, match="schedule of 2 stages"):
         RunOpened.model_validate({**_fields(FIRST), "schedule": opened().schedule})
-    assert FIRST.all_sites == ["local"]
+    assert FIRST.all_sites == ["local", "north", "south"]
     assert opened().all_sites == ["local"]
 
 
