@@ -124,6 +124,12 @@ class Federation(Frozen):
         configuration = self.configuration()
         channels, side = self._channels(), self._side(configuration)
         order = class_order(self._agreed(), configuration.class_order, configuration.seed)
+        rows = configuration.encoder_classes or ENCODER_CLASSES
+        if len(order) > rows:
+            raise ConfigurationError(
+                f"classes: {len(order)} classes, and rows of the proxy's encoder for {rows}: set"
+                f" encoder_classes under `keys` to {len(order)} or more (docs/method.md 6.1)"
+            )
         told = "\0".join((self._name, str(channels), str(side), *order))
         return DataFacts(
             name=self._name,
@@ -133,7 +139,7 @@ class Federation(Frozen):
             width=side,
             classes=order,
             transforms=self._transforms(channels, side),
-            encoder_classes=configuration.encoder_classes or ENCODER_CLASSES,
+            encoder_classes=rows,
             public=False,
         )
 
