@@ -20,7 +20,8 @@ from experiments.memo import MEMORY, common_name, kept, remembering
 from experiments.paper.results import command, read
 from experiments.paper.tables import ABLATIONS
 from experiments.recipes import recipe
-from infra.promises import Groups, Result, Task
+from infra.promises import Result, Task
+from schemas.messages import Groups
 from tests.experiments.hands import fedtwin as by_hand
 from tests.experiments.hands import told
 
