@@ -99,6 +99,16 @@ def test_the_same_file_is_the_same_federation() -> None:
     assert one.full("b") == "south/b"
 
 
+@pytest.mark.parametrize("file", ["examples/live.yaml", "infra/deploy/federation.yaml"])
+def test_what_does_not_end_keeps_the_updates_of_one_round(file: str) -> None:
+    """Or its disk would be full one day; who wants every sum made again says so."""
+    read: Federation = read_yaml(Path(__file__).parents[2] / file, Federation)
+    told = federation(DIGITS, keys={"keep_rounds": "all"}).configuration()
+
+    assert read.configuration().keep_rounds == 1
+    assert told.keep_rounds == "all"
+
+
 def test_a_file_with_events_is_for_fedtwin_live() -> None:
     """Which is said, for nobody would follow them."""
     with pytest.raises(ValidationError, match="which `fedtwin live` follows"):
