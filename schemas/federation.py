@@ -28,6 +28,7 @@ Under = Annotated[dict[Uid, Uid], Field(alias="as", default_factory=dict)]
 ALIVE: dict[str, object] = {
     "live": True,
     "lr_schedule": "constant",
+    "learning_rate": 0.1,  # people use every model: decision 0030
     "threshold_mode": "relative",
 }
 """What a live run takes in place of its recipe's."""
