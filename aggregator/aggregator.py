@@ -42,6 +42,7 @@ from learning.strategies.strategy import Strategy
 from schemas.codec import pack
 from schemas.configuration import Configuration
 from schemas.errors import Diverged, Refused, RunFailed
+from schemas.limits import rows_in_words, with_room
 from schemas.line import RoundsLine
 from schemas.messages import (
     DataFacts,
@@ -290,7 +291,7 @@ class Aggregator:
             yield from ((f"answered {entity}", number) for entity in self._sums.answered)
 
     def waits(self) -> list[str]:
-        return [what for what in [self._wait_for_others()] if what]
+        return [what for what in [self._wait_for_others(), self._without_row()] if what]
 
     def _wait_for_others(self) -> str:
         """What others have to say before the next decision, in words; empty when it can be made."""
@@ -470,12 +471,28 @@ class Aggregator:
         return [], self._round(t, 0, participants_of(self.line, self._verdicts, t, 0))
 
     def _fresh(self, t: int) -> tuple[str, ...]:
-        """Classes that were found for a stage and have no row yet."""
-        verdicts = [self._verdicts.verdict(entity, t) for entity in self.line.marked(t)]
-        return sorted_uids(
-            {uid for verdict in verdicts if verdict for uid in verdict.classes}
-            - set(self.line.rows)
+        """Classes that were found for a stage and have no row yet: as many as there is room for."""
+        assert self.line.opened is not None
+        found = self._found(t)
+        return tuple(
+            uid
+            for uid in with_room(self.line.opened, self.line.rows, found)
+            if uid not in self.line.rows
         )
+
+    def _found(self, t: int) -> set[str]:
+        """Classes that were found for a stage."""
+        verdicts = (self._verdicts.verdict(entity, t) for entity in self.line.marked(t))
+        return {uid for verdict in verdicts if verdict for uid in verdict.classes}
+
+    def _without_row(self) -> str:
+        """Classes of the newest stage for which there was no room, in words; empty for none."""
+        opened, stage = self.line.opened, self.line.stage
+        if opened is None or stage is None:
+            return ""
+        found = self._found(stage.index)
+        left = sorted_uids(found - {*with_room(opened, self.line.rows, found)})
+        return f"room for {_names(left)}: {rows_in_words(opened)}" if left else ""
 
     def _grow(self, t: int, fresh: Sequence[str]) -> tuple[list[Answer], Decision]:
         assert self.line.model is not None

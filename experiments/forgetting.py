@@ -18,7 +18,7 @@ from infra.serve import READ_BYTES
 from infra.transport.base import Stored, Transport, Trimmed
 from producers.streaming import Streaming
 from schemas.codec import piece, records, unpack
-from schemas.configuration import nearest
+from schemas.configuration import LARGEST, nearest
 from schemas.errors import ConfigurationError, Refused, RunFailed
 from schemas.limits import LEAST_BYTES
 from schemas.messages import (
@@ -33,7 +33,7 @@ from schemas.messages import (
     TwinState,
 )
 from schemas.schedule import sorted_uids
-from schemas.topics import Names, parted
+from schemas.topics import NAME, Names, parted
 
 SOURCE = "forget"
 """Of a mark that says nothing, but begins a segment. No image comes from it."""
@@ -375,12 +375,16 @@ class Told:
 
 
 def told(message: Measured) -> Told | None:
-    """What was said of a request; None for anything else, for anybody may write there."""
+    """What was said of a request; None for anything else.
+
+    Anybody may write there, so it is no proof that anybody was asked: whoever shows it says so.
+    """
     match message.name.split("/"), message.values:
-        case [kind, site, entity, request], {"asked": str(asked), "images": int(images)} if (
-            kind == TOLD
+        case [kind, site, entity, request], {"asked": str(asked), "images": images} if (
+            kind == TOLD and NAME.fullmatch(site) and NAME.fullmatch(entity)
         ):
-            return Told(f"{site}/{entity}", request, asked, images)
+            if type(images) is int and 0 <= images <= LARGEST:
+                return Told(f"{site}/{entity}", request, asked, images)
     return None
 
 

@@ -41,6 +41,8 @@ from schemas.topics import Names
 from schemas.verdicts import VerdictLines
 
 FEW = 4  # names in a row before the rest is counted
+UNVERIFIED = "metrics, unverified"
+"""By whom: somebody who may write there, which every side may."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +117,24 @@ def history(transport: Transport, names: Names) -> list[Entry]:
     sites = [names.of_site("classes", site) for site in line.opened.all_sites]
     _read(log, names, [*sites, names.federation("teachers")], heard)
     if line.live:
-        found += _forgotten(log, names)
+        found += _forgotten(log, names, line)
     return sorted(found, key=lambda entry: entry.at or 0.0)
 
 
-def _forgotten(log: _Timed, names: Names) -> list[Entry]:
-    """What sites were asked to forget: no decision, but said where everybody reads."""
+def _forgotten(log: _Timed, names: Names, line: RoundsLine) -> list[Entry]:
+    """What entities are said to have been asked to forget: no decision, and told in `metrics`,
+    where anybody may write."""
     found: dict[tuple[str, str], Entry] = {}
 
     def heard(arrived: Arrived) -> None:
         asked = told(arrived.message) if isinstance(arrived.message, Measured) else None
-        if asked:  # the last word about a request counts: a broker keeps no other
+        if asked and line.knows(
+            asked.entity
+        ):  # the last word about a request counts: a broker keeps no other
             at = log.at[arrived.place.topic, arrived.place.offsets[0]]
             words = f"{asked.entity} forgets {asked.asked}: {counted(asked.images, 'image')}"
             found.pop((asked.entity, asked.request), None)
-            entry = Entry("forgotten", 0, at, f"site of {asked.entity}", "Forgotten", words)
+            entry = Entry("forgotten", 0, at, UNVERIFIED, "Forgotten", words)
             found[asked.entity, asked.request] = entry
 
     _read(log, names, [names.federation("metrics")], heard)

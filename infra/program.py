@@ -34,6 +34,7 @@ from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
 from schemas.limits import LEAST_BYTES, largest_message
 from schemas.messages import DataFacts, GlobalModel, Message, ModelUpdate, RunOpened
+from schemas.plain import plain
 from schemas.topics import Names
 
 AWAITED = 5.0  # seconds after which it is told that a run is waited for
@@ -92,7 +93,8 @@ def ended(name: str, work: Callable[[], None]) -> int:
         print(f"{name}: {WORDS}", file=sys.stderr)
         return STOPPED
     except FedtwinError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        said = plain(str(error), "\n")  # it may quote what others have written
+        print(f"{name}: {said}", file=sys.stderr)
         return error.exit_code
     return 0
 

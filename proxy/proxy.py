@@ -35,6 +35,7 @@ from proxy.selection import best
 from proxy.slots import Slots, Worked, as_chosen
 from schemas.configuration import Configuration
 from schemas.errors import Refused
+from schemas.limits import most_classes
 from schemas.line import RoundsLine
 from schemas.messages import Decision, ModelName, PrototypeGradient, StageClosed, TeacherChosen
 from schemas.teachers import TeachersLine
@@ -601,4 +602,4 @@ class Proxy:
 def encoder_rows(line: RoundsLine) -> int:
     """Rows of the encoder's last layer: the configured number, or the data set's (6.1)."""
     assert line.opened is not None
-    return line.opened.configuration.encoder_classes or line.opened.data.encoder_classes
+    return most_classes(line.opened.configuration, line.opened.data)

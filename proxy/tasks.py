@@ -11,6 +11,7 @@ from learning.nets import from_weights
 from proxy.reconstruction import rebuild, to_bytes
 from proxy.scoring import score, views
 from schemas.configuration import Configuration
+from schemas.limits import most_classes
 from schemas.messages import DataFacts
 from schemas.seeds import generator
 
@@ -21,7 +22,7 @@ def reconstruct(task: Task) -> Result:
     gradients = [task.groups[f"gradient/{index}"] for index in range(len(values["rows"]))]
     seed = configuration.encoder_seed
     chance = generator(configuration.seed if seed is None else seed, "encoder")
-    classes = configuration.encoder_classes or data.encoder_classes
+    classes = most_classes(configuration, data)
     when = (values["stage"], _round(task))
     images = rebuild(
         encoder_weights(data.channels, data.height, data.width, classes, chance),

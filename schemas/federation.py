@@ -16,12 +16,13 @@ from schemas.configuration import Configuration, Frozen, nearest
 from schemas.datasets import KNOWN, in_size, own_data, plain_transforms
 from schemas.errors import ConfigurationError
 from schemas.messages import DataFacts, Transforms
+from schemas.plain import PRINTABLE
 from schemas.recipes import recipe
 from schemas.schedule import class_order, sorted_uids
 from schemas.topics import NAME
 
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
-Uid = Annotated[str, Field(min_length=1, max_length=200)]
+Uid = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
 Uids = Annotated[tuple[Uid, ...], Field(min_length=1)]
 Under = Annotated[dict[Uid, Uid], Field(alias="as", default_factory=dict)]
 """Class of a data set → class uid of the federation, where those are not the same."""
@@ -123,6 +124,12 @@ class Federation(Frozen):
         configuration = self.configuration()
         channels, side = self._channels(), self._side(configuration)
         order = class_order(self._agreed(), configuration.class_order, configuration.seed)
+        rows = configuration.encoder_classes or ENCODER_CLASSES
+        if len(order) > rows:
+            raise ConfigurationError(
+                f"classes: {len(order)} classes, and rows of the proxy's encoder for {rows}: set"
+                f" encoder_classes under `keys` to {len(order)} or more (docs/method.md 6.1)"
+            )
         told = "\0".join((self._name, str(channels), str(side), *order))
         return DataFacts(
             name=self._name,
@@ -132,7 +139,7 @@ class Federation(Frozen):
             width=side,
             classes=order,
             transforms=self._transforms(channels, side),
-            encoder_classes=configuration.encoder_classes or ENCODER_CLASSES,
+            encoder_classes=rows,
             public=False,
         )
 

@@ -20,6 +20,8 @@ from schemas.topics import NAME
 PREFIX = "held-out"
 WORDS = "held out at the sites"
 """What the accuracy is called wherever it is shown."""
+APART = 50
+"""Images of a class that an entity keeps apart: the first ones. No count can be larger."""
 MOST = 256
 """Versions that are remembered: the newest, and of each size of the head the best."""
 EARLY = 4096
@@ -141,8 +143,9 @@ class HeldOut:
     def hear(self, name: str, values: Mapping[str, Any], offset: int) -> bool:
         """Take what lies at an offset of `metrics`, if it is of this kind; says whether it is.
 
-        Anybody may write there: what has another form is passed over, and what is said of models
-        that the line has not is never counted.
+        Anybody may write there, so a word is what somebody says and no more. What has another form
+        is passed over, and so is more than APART images of a class. What is said of models or rows
+        that the line has not, or of entities of no site, is never counted.
         """
         match name.split("/"):
             case [kind, site, entity, number] if kind == PREFIX and number.isdecimal():
@@ -165,7 +168,9 @@ class HeldOut:
 
     def _take(self, version: int, entity: str, said: _Said) -> None:
         model = self._line.named(version)
-        if model is None or model.sha256 != said.sha256:
+        if model is None or model.sha256 != said.sha256 or not self._line.knows(entity):
+            return
+        if any(self._line.rows.get(uid) != row for row, uid in enumerate(said.shares)):
             return
         self._scored.setdefault(version, _Scored()).add(entity, said)
         if self._most is not None and len(self._scored) > self._most:
@@ -317,6 +322,8 @@ def _said(values: Mapping[str, Any], offset: int) -> _Said | None:
         return None
     shares = {str(uid): Share(row[i], sum(row))
               for i, (uid, row) in enumerate(zip(classes, counts, strict=True))}  # fmt: skip
+    if len(shares) < len(classes) or any(share.images > APART for share in shares.values()):
+        return None
     return _Said(offset, model, shares)
 
 

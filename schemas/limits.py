@@ -1,9 +1,15 @@
-"""How large a message of a run may be: checked before memory is taken for it."""
+"""How large a message of a run may be, and how many classes it may have room for.
+
+Both follow from RunOpened alone, so whoever checks them comes to the same (docs/decisions/0027).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from schemas.configuration import Configuration
-from schemas.messages import DataFacts
+from schemas.messages import DataFacts, RunOpened
+from schemas.schedule import sorted_uids
 
 LEAST_BYTES = 32 * 1024 * 1024
 """Of any run, and of one that is not known yet: RunOpened itself is smaller."""
@@ -18,9 +24,46 @@ A StageAdded adds at most one stage, for it names an entity once (docs/decisions
 
 def largest_message(configuration: Configuration, data: DataFacts) -> int:
     """The most bytes that a message of this run may have: four models with every row."""
-    rows = configuration.encoder_classes or data.encoder_classes
-    numbers = model_numbers(data.channels, configuration.width, max(rows, len(data.classes)))
+    numbers = model_numbers(data.channels, configuration.width, most_counted(configuration, data))
     return max(LEAST_BYTES, MODELS * 4 * numbers)
+
+
+def most_classes(configuration: Configuration, data: DataFacts) -> int:
+    """How many classes a run can have: rows of the encoder, which no prototype goes beyond."""
+    return configuration.encoder_classes or data.encoder_classes
+
+
+def most_counted(configuration: Configuration, data: DataFacts) -> int:
+    """Of how many classes a verdict may count images: all that have a row, or a name."""
+    return max(most_classes(configuration, data), len(data.classes))
+
+
+def with_room(opened: RunOpened, having: Collection[str], more: Iterable[str]) -> tuple[str, ...]:
+    """Of more classes, in order of uid, those that have a row or for which there is room for one.
+
+    Beside those that have one already. Every class that the run's data name keeps its own row:
+    what nobody has agreed on takes none of those.
+    """
+    most, agreed = most_classes(opened.configuration, opened.data), {*opened.data.classes}
+    left = most - len(having)
+    strange = max(0, most - len(agreed)) - sum(uid not in agreed for uid in having)
+    found = []
+    for uid in sorted_uids({*more}):
+        if uid not in having:
+            if left <= 0 or (uid not in agreed and strange <= 0):
+                continue
+            left, strange = left - 1, strange - (uid not in agreed)
+        found.append(uid)
+    return tuple(found)
+
+
+def rows_in_words(opened: RunOpened) -> str:
+    """How many rows there are for classes, and for which."""
+    most, agreed = most_classes(opened.configuration, opened.data), len(opened.data.classes)
+    return (
+        f"there are rows for {most} classes, {max(0, most - agreed)} of them for other than the"
+        f" {agreed} that were agreed on"
+    )
 
 
 def model_numbers(channels: int, width: int, classes: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from schemas.errors import Refused
-from schemas.limits import MOST_ADDED
+from schemas.limits import MOST_ADDED, rows_in_words, with_room
 from schemas.messages import (
     Before,
     Decision,
@@ -483,6 +483,10 @@ class RoundsLine:
         self._must(bool(grown.rows), grown, "no class grows")
         fresh = sorted(grown.rows.values()) == list(range(len(self.rows), len(rows)))
         self._must(fresh and not set(grown.rows) & set(self.rows), grown, "rows are not the next")
+        assert self.opened is not None
+        room = len(with_room(self.opened, self.rows, grown.rows))
+        beyond = f"{len(grown.rows)} classes where {room} have room: {rows_in_words(self.opened)}"
+        self._must(room == len(grown.rows), grown, beyond)
         self._must(self._follows(grown.model), grown, "not the next version")
         self._must(self._may_expect(grown), grown, "prototypes of others than this stage's classes")
         self.rows = rows

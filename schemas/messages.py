@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from schemas.configuration import Configuration, Frozen
+from schemas.plain import PRINTABLE
 from schemas.schedule import Schedule
 from schemas.topics import ENTITY, NAME, parted
 
@@ -22,8 +23,10 @@ Number = Annotated[int, Field(ge=0, lt=2**53)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Entity = Annotated[str, Field(pattern=ENTITY)]
 Weight = Annotated[int, Field(ge=1, lt=2**31)]
-Uid = Annotated[str, Field(min_length=1, max_length=200)]
+Uid = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
 Reasoned = Annotated[str, Field(min_length=1, max_length=500)]
+"""Why, in words that may be somebody else's: whoever shows them makes them plain."""
+Named = Annotated[str, Field(min_length=1, max_length=500, pattern=PRINTABLE)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -708,7 +711,7 @@ class Measured(Message):
     """Each side → whoever looks: scores and counters under one name; the first under it counts, and
     of images held out at the sites the last."""
 
-    name: Reasoned
+    name: Named
     values: dict[str, Any]
 
     @property
@@ -736,7 +739,7 @@ class Away(Header):
 class Heartbeat(Message):
     """Each program → whoever looks, every other second: that it lives, and what it does."""
 
-    process: Reasoned
+    process: Named
     """Its name among the programs of a run."""
     role: str
     at: Finite

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schemas.errors import Refused
+from schemas.limits import most_counted, rows_in_words, with_room
 from schemas.line import NotYet, Rejected, RoundsLine
 from schemas.messages import (
     Decision,
@@ -183,6 +184,24 @@ class VerdictLine:
             raise Refused("out-of-line", "its classes are not in the order of their uids")
         if set(verdict.classes) & set(self.known):
             raise Refused("out-of-line", "a class is announced twice")
+        self._fit_room(verdict)
+
+    def _fit_room(self, verdict: WindowJudged) -> None:
+        """No more classes than there can be rows for, whatever others announce."""
+        opened = self._rounds.opened
+        assert opened is not None
+        room = len(with_room(opened, self.known, verdict.classes))
+        if room < len(verdict.classes):
+            raise Refused(
+                "out-of-range",
+                f"announces {len(verdict.classes)} classes beside {len(self.known)}, where"
+                f" {room} have room: {rows_in_words(opened)}",
+            )
+        most = most_counted(opened.configuration, opened.data)
+        if len(verdict.images) > most:
+            raise Refused(
+                "out-of-range", f"counts images of {len(verdict.images)} classes, of {most} at most"
+            )
 
     def _fit_moment(self, verdict: WindowJudged) -> None:
         """In a live run: the next moment, under the newest model of the decisions that it names."""

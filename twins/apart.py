@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from hashlib import sha256
 from typing import Protocol, TypeVar
 
+from schemas.heldout import APART
+
 EVERY = 10
-MOST = 50
+MOST = APART
 """Of a class, in one entity: the first ones. Later images of the class train like any other."""
 
 

@@ -7,11 +7,13 @@ which the stage before ended. The verdict is written also when nothing is new.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
+from schemas.limits import most_counted, rows_in_words, with_room
 from schemas.messages import ModelName, WindowJudged
+from schemas.schedule import sorted_uids
 from schemas.seeds import generator
 from twins.knowledge import Knowledge
 from twins.memory import trainable
@@ -35,7 +37,7 @@ class Question(NamedTuple):
 class Judging:
     """From a mark to a verdict."""
 
-    __slots__ = ("_asked", "_knows", "_said")
+    __slots__ = ("_asked", "_knows", "_said", "_without")
 
     def __init__(self, knows: Knowledge) -> None:
         self._knows = knows
@@ -43,6 +45,8 @@ class Judging:
         """The last one that began, and needs not begin again in this process."""
         self._said = -1
         """The last key on which it said a verdict."""
+        self._without: tuple[str, ...] = ()
+        """Classes that it saw when it judged last and could not announce, for want of room."""
 
     def answers(self) -> Iterator[Answer]:
         """Judge what is due, once its model and its images are there."""
@@ -122,8 +126,11 @@ class Judging:
         return any(image.position < marked for image in fresh)
 
     def waits(self) -> Iterator[str]:
-        """What the stage that is due still lacks, in words."""
+        """What the stage that is due still lacks, in words; and which classes lack a row."""
         stage, marks = self._knows.due, self._knows.stream.marks
+        if self._without:
+            shown = ", ".join(self._without[:3]) + " and more" * (len(self._without) > 3)
+            yield f"room for {shown}: {rows_in_words(self._knows.shared.opened)}"
         if self._said > self._knows.line.judged:
             yield f"its verdict on {self._named(self._said)}, to read it back"
         elif stage is None:
@@ -182,10 +189,13 @@ class Judging:
         first_contact, rise = not line.known, shared.rise(stage)
         entropy, reference = result.values["entropy"], result.values["reference"]
         counts = Counter(image.label for image in knows.window(up_to))
-        judgement = judged(
-            counts, line.known, entropy, None if first_contact else reference or 0.0, rise,
-            shared.configuration,
-        )  # fmt: skip
+        reference_here = None if first_contact else reference or 0.0
+        known: Collection[str] = line.known
+        judgement = judged(counts, known, entropy, reference_here, rise, shared.configuration)
+        self._without = self._beyond(judgement.classes)
+        if self._without:
+            known = {*known, *self._without}
+            judgement = judged(counts, known, entropy, reference_here, rise, shared.configuration)
         return WindowJudged(
             run=shared.line.run,
             number=line.number + 1,
@@ -194,7 +204,7 @@ class Judging:
             after=question.after,
             position=up_to,
             model=question.model,
-            images=dict(sorted(counts.items())),
+            images=dict(sorted(self._told(counts, judgement.classes).items())),
             trainable=trainable(knows, judgement.classes, up_to),
             entropy=entropy,
             reference=None if entropy is None else reference or 0.0,
@@ -204,3 +214,21 @@ class Judging:
             verdict=judgement.verdict,
             classes=judgement.classes,
         )
+
+    def _beyond(self, found: Collection[str]) -> tuple[str, ...]:
+        """Of new classes those that have no row and no room for one (docs/decisions/0027).
+
+        They stay in the window unannounced, and nothing is trained on them.
+        """
+        opened, rows = self._knows.shared.opened, self._knows.shared.line.rows
+        own = with_room(opened, self._knows.line.known, found)
+        return sorted_uids({*found} - {*with_room(opened, rows, own)})
+
+    def _told(self, counts: Counter[str], found: Collection[str]) -> dict[str, int]:
+        """The counts, of no more classes than its reader takes: first those that matter."""
+        shared = self._knows.shared
+        most = most_counted(shared.configuration, shared.data)
+        own = {*self._knows.line.known, *found}
+        return {
+            uid: counts[uid] for uid in sorted(counts, key=lambda uid: (uid not in own, uid))[:most]
+        }

@@ -27,6 +27,7 @@ from learning.strategies.choice import chosen, sent_tensors
 from learning.training import learn
 from schemas.configuration import Configuration
 from schemas.errors import Refused
+from schemas.limits import most_classes
 from schemas.messages import DataFacts, Groups, Transforms
 from schemas.seeds import generator
 from schemas.tensors import update_of
@@ -264,7 +265,7 @@ def encoder_of(configuration: Configuration, data: DataFacts) -> dict[str, NDArr
     """The run's encoder, drawn from its seed (docs/method.md 6.1)."""
     seed = configuration.encoder_seed
     chance = generator(configuration.seed if seed is None else seed, "encoder")
-    classes = configuration.encoder_classes or data.encoder_classes
+    classes = most_classes(configuration, data)
     return encoder_weights(data.channels, data.height, data.width, classes, chance)
 
 

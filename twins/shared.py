@@ -59,10 +59,15 @@ class Shared:
     # --- what the run is -------------------------------------------------------------------------
 
     @property
+    def opened(self) -> RunOpened:
+        """What the run was opened with."""
+        assert self.line.opened is not None
+        return self.line.opened
+
+    @property
     def configuration(self) -> Configuration:
         """The run's configuration."""
-        assert self.line.opened is not None
-        return self.line.opened.configuration
+        return self.opened.configuration
 
     @property
     def data(self) -> DataFacts:

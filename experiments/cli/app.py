@@ -33,6 +33,7 @@ from experiments.cli import (
 )
 from experiments.cli.words import BEGUN, SCHEMA, command, in_a_line, without_usual_place
 from schemas.errors import ConfigurationError, DataError, FedtwinError, Forbidden, ServiceError
+from schemas.plain import plain
 
 WORDS = "fedtwin.words"
 """In a context's `meta`: all that stands behind `fedtwin`."""
@@ -94,7 +95,7 @@ def _misused(ctx: Any, error: Exception) -> None:
 def _tell(ctx: Any, error: BaseException, text: str, code: int) -> NoReturn:
     if ctx.params.get("debug"):
         traceback.print_exception(error)
-    print(f"fedtwin: {text}", file=sys.stderr)
+    print(f"fedtwin: {plain(text)}", file=sys.stderr)
     _end(ctx, error, text, code)
 
 
@@ -102,7 +103,7 @@ def _end(ctx: Any, error: BaseException, text: str, code: int) -> NoReturn:
     notes = list(getattr(error, "__notes__", []))
     if not notes or not notes[-1].startswith(NEXT):
         notes.append(NEXT + _way_on(error, text, ctx.meta[WORDS]))
-    print("\n".join(notes), file=sys.stderr)
+    print("\n".join(plain(note, "\n") for note in notes), file=sys.stderr)
     if "--json" in ctx.meta[WORDS]:
         print(json.dumps(_as_object(ctx, text, code)))
     raise typer.Exit(code)

@@ -223,7 +223,7 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
             ("now", told["doing"]),
             ("rounds", f"{told['rounds']} in {told['stages']} stages"),
             ("classes", ", ".join(told["classes"])),
-            ("held out", accuracy(told)),
+            ("held out*", accuracy(told)),
             ("dead letters", str(told["dead_letters"])),
             ("model", f"version {told['model_version']}, sha256 {told['model_sha256']}"),
         ],
@@ -231,7 +231,7 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
     out.print()
     table(
         out,
-        ("entity", ">classes", ">images judged", ">forgotten", "state"),
+        ("entity", ">classes", ">images judged", ">forgotten*", "state"),
         (
             (
                 each["entity"],
@@ -246,7 +246,7 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
     out.print()
     table(
         out,
-        (">version", "from", ">held out at the sites", ">images", ">entities", "lost"),
+        (">version", "from", ">held out at the sites*", ">images*", ">entities*", "lost*"),
         (
             (
                 str(each["version"]),
@@ -260,6 +260,10 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
             )
             for each in told["versions"]
         ),
+    )
+    out.print(
+        "\n* as it is told in metrics, where every account of the federation may write: unverified",
+        soft_wrap=True,
     )
     back = command("rollback", told["run"], "VERSION")
     next_step(out, f"{back} where one was better")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from experiments.numbers import NOTHING, counted, duration, percent, size
 from experiments.view import EntityView, ProgramView, View
+from schemas.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,28 +20,33 @@ Rows = Sequence[Sequence[str]]
 
 def told(seen: View, entities: int | None = None) -> Iterator[Text]:
     """A view as lines, with at most so many entities; those that something is wrong with first."""
-    from rich.text import Text
-
-    yield Text(headline(seen), style="bold")
-    yield Text(accuracy(seen))
+    yield _line(headline(seen), "bold")
+    yield _line(accuracy(seen))
     if seen.worse:
-        yield Text(f"WORSE {seen.worse.words}", style="bold yellow")
+        yield _line(f"WORSE {seen.worse.words}", "bold yellow")
     if seen.round:
-        yield Text(_round(seen))
+        yield _line(_round(seen))
     for failed in seen.failed:
-        yield Text(f"FAILED {failed.part}: {failed.cause}", style="bold red")
+        yield _line(f"FAILED {failed.part}: {failed.cause}", "bold red")
     if not seen.failed:
-        yield Text("nothing has failed", style="green")
+        yield _line("nothing has failed", "green")
     if seen.entities:
-        yield Text()
+        yield _line()
         yield from _entities(seen, entities)
     if seen.programs:
-        yield Text()
+        yield _line()
         yield from _programs(seen)
-    yield Text()
-    yield Text(letters(seen))
+    yield _line()
+    yield _line(letters(seen))
     for topic, why in seen.unread.items():
-        yield Text(f"not read: {topic}: {why}")
+        yield _line(f"not read: {topic}: {why}")
+
+
+def _line(text: str = "", style: str = "") -> Text:
+    """One line, whatever programs say of themselves."""
+    from rich.text import Text
+
+    return Text(plain(text), style=style)
 
 
 def picture(seen: View, width: int, height: int) -> Text:
@@ -112,8 +118,6 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def _entities(seen: View, most: int | None) -> Iterator[Text]:
-    from rich.text import Text
-
     failed = {each.part for each in seen.failed}
     lost = {each.name: each.state for each in seen.programs if each.state != "alive"}
 
@@ -124,7 +128,7 @@ def _entities(seen: View, most: int | None) -> Iterator[Text]:
     rows = [_entity(each, lost.get(each.program, "")) for each in shown]
     yield from _table(("entity", "state", ">buffered", ">held out", "lives in", "known"), rows)
     if len(shown) < len(seen.entities):
-        yield Text(f"and {len(seen.entities) - len(shown)} more entities")
+        yield _line(f"and {len(seen.entities) - len(shown)} more entities")
 
 
 def _entity(entity: EntityView, lost: str) -> tuple[str, ...]:
@@ -176,9 +180,8 @@ def _doing(program: ProgramView) -> str:
 
 def _table(columns: Sequence[str], rows: Rows) -> Iterator[Text]:
     """Rows under their headings; a heading that begins with '>' has its column to the right."""
-    from rich.text import Text
-
     names = [each.removeprefix(">") for each in columns]
+    rows = [[plain(cell) for cell in row] for row in rows]
     wide = [max(len(row[i]) for row in (names, *rows)) for i in range(len(columns))]
 
     def line(row: Sequence[str]) -> str:
@@ -188,9 +191,9 @@ def _table(columns: Sequence[str], rows: Rows) -> Iterator[Text]:
         )
         return (" " * BLANKS).join(cells).rstrip()
 
-    yield Text(line(names), style="bold")
+    yield _line(line(names), "bold")
     for row in rows:
-        yield Text(line(row))
+        yield _line(line(row))
 
 
 # --- line by line ---------------------------------------------------------------------------------
@@ -252,4 +255,4 @@ class Lines:
         self._worse = worse
 
     def _say(self, text: str) -> None:
-        self._out.print(text, soft_wrap=True)
+        self._out.print(plain(text), soft_wrap=True)

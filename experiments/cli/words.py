@@ -16,6 +16,7 @@ import typer
 from experiments.numbers import NOTHING, counted
 from infra.places import usual_data_dir
 from schemas.errors import ConfigurationError
+from schemas.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,11 +125,19 @@ def answer(told: dict[str, Any], as_json: bool, show: Callable[[Console], None])
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print: a terminal's own width, or wide enough where a program reads."""
+    """Where to print: a terminal's own width, or wide enough where a program reads.
+
+    What is printed there may quote what others have written: it is made plain.
+    """
     from rich.console import Console
 
+    class Plain(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            made = (plain(each, "\n") if isinstance(each, str) else each for each in objects)
+            super().print(*made, **options)
+
     on_screen = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(
+    return Plain(
         stderr=stderr, width=None if on_screen else PIPED_WIDTH, highlight=False, markup=False
     )
 
@@ -149,7 +158,7 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[str]]) -
             column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
         )
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(plain, row))
     for segments in out.render_lines(shown, pad=False):
         line = Text.assemble(*((each.text, each.style or "") for each in segments))
         line.rstrip()
@@ -161,7 +170,7 @@ def facts(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     known = [(name, value) for name, value in pairs if value]
     wide = max((len(name) for name, _ in known), default=0)
     for name, value in known:
-        out.print(f"{name:<{wide}}  {value}", soft_wrap=True)
+        out.print(f"{name:<{wide}}  {plain(value)}", soft_wrap=True)
 
 
 def changes(told: Mapping[str, Any], data: DataFacts) -> str:

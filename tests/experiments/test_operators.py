@@ -14,7 +14,7 @@ from experiments.operators import Operator, overview
 from infra.transport.embedded import Embedded as Log
 from schemas.codec import records
 from schemas.errors import ConfigurationError, DataError
-from schemas.messages import Decision, Paused
+from schemas.messages import Decision, Measured, Paused
 from schemas.topics import Names
 from tests.experiments.hands import fedtwin, ran, told
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive
@@ -103,7 +103,9 @@ def test_show_takes_the_name_of_a_federation(federation: Alive) -> None:
     """As a table, and as one object."""
     shown = fedtwin("show", NAMES.run)
     assert "round 0.2" in shown.stdout
-    assert "held out at the sites" in shown.stdout
+    assert "held out at the sites*" in shown.stdout
+    assert "forgotten*" in shown.stdout
+    assert "* as it is told in metrics, where every account" in shown.stdout
     as_json = told("show", NAMES.run)
     assert as_json["held_out_version"] == 4
     assert as_json["live"]
@@ -183,6 +185,30 @@ def test_the_history_tells_every_decision_that_counted(federation: Alive) -> Non
     times = [each.at for each in entries]
     assert None not in times
     assert times == sorted(times, key=lambda at: at or 0)
+
+
+@pytest.mark.parametrize(
+    ("entity", "images", "shown"),
+    [
+        (NORTH, 500, [("metrics, unverified", f"{NORTH} forgets everything: 500 images")]),
+        (NORTH, -1, []),
+        (NORTH, True, []),
+        ("elsewhere/north", 500, []),
+        ("north", 500, []),
+    ],
+)
+def test_whoever_may_write_metrics_is_not_taken_for_a_site(
+    federation: Alive, entity: str, images: int, shown: list[tuple[str, str]]
+) -> None:
+    """Any account can say that somebody forgot everything. It is told as what it is, and not at all
+    where it cannot be."""
+    values = {"asked": "everything", "images": images}
+    name = f"forgotten/{entity}/0123456789abcdef"
+    said = Measured(run=federation.line.run, name=name, values=values)
+    federation.log.append(NAMES.federation("metrics"), records(said, source="anybody")[1])
+    found = [each for each in history(federation.log, NAMES) if each.line == "forgotten"]
+
+    assert [(each.by, each.what) for each in found] == shown
 
 
 def test_history_as_a_table_and_as_an_object(federation: Alive) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from experiments.cli.watched import Lines, picture, told
+from experiments.cli.words import console, facts, table
 from schemas.messages import EntityJoined, Measured
 from tests.experiments.test_watching import CLASSES, METRICS, NAMES, Told
 from tests.schemas.specimens import NORTH, SOUTH, model
@@ -152,3 +154,30 @@ def test_a_version_that_few_have_scored_is_told_of_behind_the_one_that_counts() 
         "accuracy held out at the sites: 100.0 % of 4 images (version 1, 2 of 0 entities);"
         " version 2 so far: 33.3 %"
     )
+
+
+def test_what_a_program_says_of_itself_moves_no_cursor_and_begins_no_line() -> None:
+    """It waits for a line of its own and a cleared screen: both are written out."""
+    now, out = Told(*STAGE), io.StringIO()
+    now.everybody(twins={"waits": (("twins \x1b[2J\nFAILED everything", 2.4),)})
+    for line in told(now.seen()):
+        Console(file=out, force_terminal=True, width=200).print(line, soft_wrap=True)
+
+    assert "\x1b[2J" not in out.getvalue()
+    assert r"twins \x1b[2J\nFAILED everything since 2 s" in out.getvalue()
+    assert not any(line.startswith("FAILED") for line in out.getvalue().splitlines())
+
+
+def test_what_others_have_written_is_printed_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a table, among facts, and in a line; where we begin lines ourselves they stay lines."""
+    table(console(), ("about", ">size"), [("\x1b[31mred\nnext: rm", "1")])
+    facts(console(), [("why", "\x1b]0;owned\x07")])
+    console().print("\nnext: fedtwin show \x1b[2J")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "about                  size",
+        r"\x1b[31mred\nnext: rm     1",
+        r"why  \x1b]0;owned\x07",
+        "",
+        r"next: fedtwin show \x1b[2J",
+    ]

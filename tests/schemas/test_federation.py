@@ -85,6 +85,16 @@ def test_classes_that_all_agree_on_are_the_only_ones() -> None:
         federation(DIGITS, ORGANS, classes=agreed).data()
 
 
+def test_more_classes_than_the_encoder_has_rows_are_refused_at_once() -> None:
+    """With 257 that all agree on: what to set is said, and then they fit."""
+    agreed = [str(i) for i in range(257)]
+    with pytest.raises(ConfigurationError, match=r"257 classes, .* for 256: set encoder_classes"):
+        federation(DIGITS, classes=agreed).data()
+
+    data = federation(DIGITS, classes=agreed, keys={"encoder_classes": 257}).data()
+    assert (len(data.classes), data.encoder_classes) == (257, 257)
+
+
 def test_of_ones_own_data_colour_and_size_have_to_be_said() -> None:
     """Their place is nobody's business; beside digits their colour follows."""
     told = federation(CELLS, channels=3).data()

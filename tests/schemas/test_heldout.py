@@ -13,7 +13,7 @@ from schemas import heldout
 from schemas.heldout import Accuracy, HeldOut, Loss
 from schemas.line import RoundsLine
 from tests.schemas.specimens import model
-from tests.schemas.test_live_line import begins, closes, grows, line, opens
+from tests.schemas.test_live_line import begins, closes, ends, grows, line, opens
 
 WARD, ICU = "north/ward", "south/icu"
 FINE, WORSE = [[45, 5], [5, 45]], [[40, 10], [10, 40]]
@@ -134,6 +134,26 @@ def test_what_was_read_before_the_decision_counts_once_that_is_read() -> None:
     assert found.of(2) == Accuracy(2, 90, 100, entities=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (f"held-out/{WARD}/3", {"counts": ((51, 0), (0, 1))}),
+        (f"held-out/{WARD}/3", {"counts": ((10**6, 0), (0, 10**6))}),
+        (f"held-out/{WARD}/3", {"classes": ["0", "0"]}),
+        (f"held-out/{WARD}/3", {"classes": ["1", "0"]}),
+        (f"held-out/{WARD}/3", {"classes": ["0", "7"]}),
+        ("held-out/elsewhere/ward/3", {}),
+    ],
+)
+def test_what_cannot_be_is_not_counted(name: str, changes: dict[str, Any]) -> None:
+    """More than the fifty images that an entity keeps apart of a class, classes that are not the
+    model's rows, or an entity of a site that takes no part: the word before stands."""
+    found = held([(WARD, 3, [[40, 10], [0, 50]])])
+    found.hear(name, said(3) | changes, 10)
+
+    assert found.of(3) == Accuracy(3, 90, 100, entities=1)
+
+
 def test_junk_of_versions_that_nobody_decided_blinds_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -213,8 +233,13 @@ def test_models_are_compared_on_the_classes_that_the_older_one_knew() -> None:
     fine = [[45, 5, 0, 0], [5, 45, 0, 0], [50, 0, 0, 0], [50, 0, 0, 0]]
     worse = [[40, 10, 0, 0], [10, 40, 0, 0], [0, 0, 50, 0], [0, 0, 0, 50]]
 
-    assert held([(WARD, 2, FINE), (WARD, 3, fine)]).losses() == []
-    (loss,) = held([(WARD, 2, FINE), (WARD, 3, worse)]).losses()
+    read = line(
+        begins(1), grows(2), opens(3, 0, 0, 1), closes(4, 0, 0, 2), ends(5, 0, 2),
+        begins(6, 1, [(ICU, 0)]), grows(7, 1, 3, 2), opens(8, 1, 0, 3), closes(9, 1, 0, 4),
+    )  # fmt: skip
+
+    assert held([(WARD, 2, FINE), (WARD, 4, fine)], read).losses() == []
+    (loss,) = held([(WARD, 2, FINE), (WARD, 4, worse)], read).losses()
     assert (loss.before, loss.points) == (2, 10.0)
 
 

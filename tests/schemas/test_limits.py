@@ -11,7 +11,15 @@ from experiments.recipes import recipe
 from experiments.system import opening_of
 from learning.shapes import model_shapes
 from producers.datasets import load
-from schemas.limits import LEAST_BYTES, largest_message, model_numbers
+from schemas.limits import (
+    LEAST_BYTES,
+    largest_message,
+    model_numbers,
+    most_classes,
+    rows_in_words,
+    with_room,
+)
+from tests.schemas.specimens import opened
 
 
 @pytest.mark.parametrize(("channels", "width", "classes"), [(3, 64, 100), (1, 8, 10), (4, 6, 0)])
@@ -37,3 +45,33 @@ def test_a_message_may_be_four_models_and_is_never_held_below_a_floor(tmp_path: 
 
     assert largest_message(narrow.configuration, narrow.data) == LEAST_BYTES
     assert largest_message(wide.configuration, wide.data) == 16 * model_numbers(1, 64, 10)
+
+
+@pytest.mark.parametrize(
+    ("having", "more", "found"),
+    [
+        ("", "3210", "0123"),
+        ("", "0abc", "0ab"),
+        ("0ab", "0abc1", "01ab"),
+        ("012ab", "3c", "3"),
+        ("0123ab", "cab0", "0ab"),
+    ],
+)
+def test_what_was_agreed_on_keeps_its_rows(having: str, more: str, found: str) -> None:
+    """Six rows, four of them for the classes 0 to 3: of all others two get one, the first by uid,
+    and what has a row needs none."""
+    run = opened(encoder_classes=6)
+
+    assert with_room(run, having, more) == tuple(found)
+    assert rows_in_words(run) == (
+        "there are rows for 6 classes, 2 of them for other than the 4 that were agreed on"
+    )
+
+
+def test_a_run_with_fewer_rows_than_its_data_have_classes_gives_them_in_turn() -> None:
+    """A recipe that takes three of four classes: three rows, none for any other."""
+    run = opened(encoder_classes=3)
+
+    assert most_classes(run.configuration, run.data) == 3
+    assert with_room(run, "", "a0123") == ("0", "1", "2")
+    assert with_room(run, "12", "0a3") == ("0",)

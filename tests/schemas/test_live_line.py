@@ -43,7 +43,7 @@ FIRST = RunOpened(
     configuration=recipe(live=True, lr_schedule="constant", quorum=2),
     data=facts(),
     schedule=Schedule(stages=()),
-    sites=("local",),
+    sites=("local", "north", "south"),
     model=model(0),
 )
 RUN = pack(FIRST).hash
@@ -208,7 +208,7 @@ def test_a_live_run_names_its_sites_and_has_no_schedule() -> None:
         RunOpened.model_validate({**_fields(opened()), "sites": ("local",)})
     with pytest.raises(ValueError, match="schedule of 2 stages"):
         RunOpened.model_validate({**_fields(FIRST), "schedule": opened().schedule})
-    assert FIRST.all_sites == ["local"]
+    assert FIRST.all_sites == ["local", "north", "south"]
     assert opened().all_sites == ["local"]
 
 
@@ -271,6 +271,24 @@ def test_a_twin_is_judged_as_often_as_there_is_reason_and_may_leave_and_come_bac
     assert own.pending is None
 
 
+def test_as_many_classes_as_there_are_rows_can_be_announced_and_grow() -> None:
+    """Four that were agreed on, and four others; a fifth one is no growth that a reader takes."""
+    more = {"2": 2, "3": 3, **{uid: 4 + i for i, uid in enumerate("abcd")}}
+    own = entity(line(*STAGE), JOINED, judged(1, 0, 0, 0, **NEW))
+    own.take(judged(2, 1, 4, 2, verdict="new", classes=tuple(more)))
+    assert own.known == tuple("0123abcd")
+
+    grown = HeadGrown(run=RUN, number=7, stage=1, rows=more, prototypes=(), model=model(3))
+    read = line(*STAGE, ends(5, 0, 2), begins(6, 1, [(NORTH, 1)]))
+    fifth = grown.model_copy(
+        update={"rows": {"2": 2, **{uid: 3 + i for i, uid in enumerate("abcde")}}}
+    )
+    with pytest.raises(Refused, match="6 classes where 5 have room: there are rows for 8"):
+        read.hear(fifth, "")
+    assert read.hear(grown, "")
+    assert len(read.rows) == 8
+
+
 def test_what_it_found_is_pending_until_a_stage_takes_it_up() -> None:
     """And it is armed again by the first round that closes behind that."""
     own = entity(line(), JOINED, judged(1, 0, 0, 0, **NEW))
@@ -292,6 +310,15 @@ def test_what_it_found_is_pending_until_a_stage_takes_it_up() -> None:
         (judged(2, 1, 4, 1), "judged by version 1"),
         (judged(2, 1, 4, 2, position=9), "looks less far than before"),
         (judged(2, 1, 4, 2, **NEW), "a class is announced twice"),
+        (
+            judged(2, 1, 4, 2, verdict="new", classes=tuple("23abcde")),
+            "out-of-range: announces 7 classes beside 2, where 6 have room: there are rows for 8"
+            " classes, 4 of them for other than the 4 that were agreed on",
+        ),
+        (
+            judged(2, 1, 4, 2, images=dict.fromkeys("0123abcde", 1)),
+            "out-of-range: counts images of 9 classes, of 8 at most",
+        ),
     ],
 )
 def test_a_moment_that_does_not_fit_is_refused(verdict: WindowJudged, why: str) -> None:

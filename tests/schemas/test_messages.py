@@ -175,3 +175,19 @@ def test_another_configuration_is_another_run() -> None:
     assert isinstance(message, RunOpened)
     assert message.configuration.seed == 7
     assert message != opened(seed=8)
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\n", "\r", "\x07", "\x9b", "\u2028", "\u202e"])
+def test_a_name_moves_no_cursor_and_begins_no_line(control: str) -> None:
+    """Classes, sources, programs and measures have printable names, in any language."""
+    for kind, field, value in [
+        ("StreamMarked", "source", f"cam{control}era"),
+        ("WindowJudged", "images", {f"a{control}": 1}),
+        ("HeadGrown", "rows", {control: 0}),
+        ("Heartbeat", "process", f"twins{control}"),
+        ("Measured", "name", f"score{control}"),
+    ]:
+        assert "string_pattern_mismatch" in complaint(kind, **{field: value})
+    BY_KIND["StreamMarked"].model_validate(
+        BY_KIND["StreamMarked"].header() | {"source": "Kamera\u00a0\u00d6st, \u30ab\u30e1\u30e9"}
+    )
