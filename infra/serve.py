@@ -44,6 +44,7 @@ from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.telemetry import Stopwatch, Tally
 from infra.transport.base import Stored, Transport, Trimmed
+from infra.turn import Turn
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
@@ -120,7 +121,7 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
     """Seconds since any moment, for what is told of waiting; no role sees it."""
     standby_after: float = 0.0
-    """A standby answers only what nobody else has, so many seconds after it last heard anything."""
+    """A standby decides only what nobody else has, so many seconds after it could have been."""
     missed: Callable[[], tuple[Away, ...]] = lambda: ()
     """Services that this program misses, asked at each heartbeat."""
     tally: Tally = field(default_factory=Tally)
@@ -168,8 +169,7 @@ class Session:
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
-        self._heard_at = -math.inf
-        """When it last read anything, by the clock."""
+        self._turn = Turn(role)
         self._ticked = -math.inf
         """When it was last told that time passes."""
         self._since: dict[str, float] = {}
@@ -190,9 +190,9 @@ class Session:
         moved = [self._read_on(topic) for topic in list(topics)]
         moved.append(self._look_again())
         if any(moved):
-            self._heard_at = self._around.clock()
+            self._turn.heard(self._around.clock())
         self._tick()
-        if self.caught_up and self._is_its_turn:
+        if self.caught_up and self._turn.has_come(self._around.clock(), self._around.standby_after):
             moved.append(self._carry_out(self.role.answers()))
             if self.role.over and not self.behind:
                 self._tell_of_waiting(list(self._later))
@@ -206,12 +206,6 @@ class Session:
         if isinstance(self.role, Timed) and self.caught_up and now >= self._ticked + TICK:
             self._ticked = now
             self.role.tick(now)
-
-    @property
-    def _is_its_turn(self) -> bool:
-        """At once, or when it has been quiet for as long as a standby waits."""
-        after = self._around.standby_after
-        return not after or self._around.clock() >= self._heard_at + after
 
     def leave(self, topics: Iterable[str]) -> None:
         """Its role reads these no longer, and perhaps others: those begin with their own past.
@@ -429,6 +423,7 @@ class Session:
         try:
             with self._around.stopwatch(self.role.name):
                 self.role.hear(arrived)
+            self._turn.took_in(arrived.place)
             self._around.tally.heard[table_row(arrived.place.topic).name] += 1
             self._around.overhear(arrived)
         except NotYet as wait:
@@ -528,9 +523,10 @@ class Session:
         with self._around.stopwatch("log"):
             offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
         self._around.hook("said")
-        if isinstance(self.role, Author):
-            for each in said:
-                own = list(islice(offsets, each.pieces))
+        for each in said:
+            own = list(islice(offsets, each.pieces))
+            self._turn.wrote(each.message, topic, own)
+            if isinstance(self.role, Author):
                 if (read_back := self.role.wrote(each.message)) is not None:
                     self._wrote(topic, each, own, read_back)
 
