@@ -10,9 +10,11 @@ from infra.promises import Role
 from infra.serve import Session, Surroundings
 from infra.standby import Standby
 from infra.telemetry import Tally
+from infra.transport.embedded import Embedded as Log
 from schemas.codec import Record, records
-from schemas.messages import Heartbeat
-from tests.flows.alive import ALL, NAMES, Alive
+from schemas.messages import Heartbeat, TeacherChosen
+from tests.flows.alive import ALL, EAST, NAMES, Alive
+from tests.flows.federation import attend, put_together, small
 
 METRICS, ROUNDS = NAMES.federation("metrics"), NAMES.federation("rounds")
 AFTER = 10.0
@@ -141,3 +143,38 @@ def test_a_standby_goes_on_in_time_whatever_is_poured_into_its_topics() -> None:
     watched.goes_on(AFTER + LOOK, besides)
 
     assert run.kinds().count("RoundClosed") == 3
+
+
+def test_a_proxys_standby_goes_on_in_time_whatever_is_poured_into_its_topics() -> None:
+    """Told to stand by, with nobody before it: somebody writes junk among the prototypes."""
+    run = Alive()
+    run.settle()
+    session = next(s for s in run.system.sessions if s.role is run.roles["proxy-0"])
+    session._around = replace(session._around, standby_after=AFTER)
+    for entity in ALL:
+        run.stream(entity, "012")
+    run.after(AFTER)
+    run.stream(EAST, "7", 24)
+    run.after(AFTER)
+    assert run.line.stages[0].closed is not None
+    assert not run.teachers
+
+    seconds = 0.0
+    while not run.teachers:
+        run.log.append(NAMES.of_site("prototypes", "b"), [Record("j", b"junk")])
+        run.settle()
+        seconds += LOOK
+        run.now += LOOK - 0.4
+
+    assert AFTER - LOOK <= seconds <= AFTER + LOOK
+
+
+def test_who_stands_by_sees_when_it_could_decide() -> None:
+    """All that an aggregator and a proxy decide could be seen to be next, before it was said."""
+    run = put_together(small(), Log())
+    decided = attend(run)
+    run.system.run()
+
+    assert [each.identity for each, could in decided if not could] == []
+    assert sum(isinstance(each, TeacherChosen) for each, _ in decided) == 2
+    assert len(decided) > 20
