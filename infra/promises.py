@@ -16,9 +16,9 @@ from schemas.line import NotYet
 from schemas.messages import Groups, Message, ModelName, RunOpened, Standing, Tensors
 
 __all__ = [
-    "Answer", "Arrived", "Author", "Begins", "Deciding", "Do", "Forget", "Keep", "Library", "Models", "NotYet",
-    "Place", "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside", "Start", "Task",
-    "Telling", "Timed", "Trim", "Workers",
+    "Answer", "Arrived", "Author", "Begins", "Deciding", "Do", "Forget", "Keep", "Library",
+    "Models", "NotYet", "Place", "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside",
+    "Start", "Task", "Telling", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 

@@ -523,12 +523,12 @@ class Session:
         with self._around.stopwatch("log"):
             offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
         self._around.hook("said")
+        author = self.role if isinstance(self.role, Author) else None
         for each in said:
             own = list(islice(offsets, each.pieces))
             self._turn.wrote(each.message, topic, own)
-            if isinstance(self.role, Author):
-                if (read_back := self.role.wrote(each.message)) is not None:
-                    self._wrote(topic, each, own, read_back)
+            if author and (read_back := author.wrote(each.message)) is not None:
+                self._wrote(topic, each, own, read_back)
 
     def _made(self, topic: str, says: Iterable[Say], said: list[Said]) -> Iterator[Record]:
         """The records of what is said, and notes it: one message is made while others are sent."""

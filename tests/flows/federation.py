@@ -151,8 +151,8 @@ def attend(run: Embedded) -> list[tuple[Decision, bool]]:
 
     for session in run.system.sessions:
         role: Any = session.role
-        if isinstance(role, Deciding):
-            role.answers, role.done = watched(role, role.answers), watched(role, role.done)
+        for name in ("answers", "done") if isinstance(session.role, Deciding) else ():
+            setattr(role, name, watched(role, getattr(role, name)))
     return seen
 
 

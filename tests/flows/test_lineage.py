@@ -280,7 +280,7 @@ def test_it_goes_on_wherever_two_of_each_role_were_killed(seed: int) -> None:
 
 def test_a_proxy_that_starts_anew_scores_only_what_is_not_chosen_yet() -> None:
     """One that begins behind the last choice has nothing to do: its scores stand in the log."""
-    run, log, store, results = whole()
+    run, log, store, results, _ = whole()
     end = log.end(NAMES.federation("teachers"))
     again: list[Result] = []
     told = Told(functions={**FUNCTIONS, **recording("score", again)})
