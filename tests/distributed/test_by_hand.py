@@ -179,11 +179,12 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     assert len(files) == len({*files}) == 90
 
     hands.until(lambda: {host(hands, "ward"), host(hands, "icu")} == {"twins-one", "twins-two"})
+    hosting = host(hands, "icu")
     into_icu = ("inject", "--entity", "icu", "--classes", "5", "--images", "60")
     with ThreadPoolExecutor(1) as pool:
         injecting = pool.submit(told, *into_icu, "--rate", "20")
         hands.until(lambda: streamed(hands, "icu", "inject-") >= 10)
-        hands.kill(host(hands, "icu"))
+        hands.kill(hosting)
     fed = injecting.result()
     assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "north/icu", 60)
     assert told("inject", "--entity", "ward", "--classes", "6", "--images", "40")["new_images"] == 40
