@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from learning.strategies.choice import installed
+from learning.strategies.strategy import Objective
 from schemas import recipes
 from schemas.configuration import Configuration
 from schemas.datasets import own_data
@@ -16,6 +18,8 @@ from schemas.recipes import ABOUT, PRESETS, RECIPES, Values
 
 __all__ = ["ABOUT", "PRESETS", "RECIPES", "departures", "more_cautious", "recipe", "run_name"]
 
+DEFINING = ("weight", "exponent", "sd_mode")
+"""Switches that presets set and that tell one method from another (docs/method.md 7)."""
 LONGEST_WORD = 40
 """Letters of a data set in a run's name, for there are limits to the names of topics."""
 
@@ -23,12 +27,29 @@ LONGEST_WORD = 40
 def recipe(name: str, preset: str | None = None, overrides: Values | None = None) -> Configuration:
     """A recipe's configuration, where `assignment` may also be a YAML file.
 
+    What a preset says of FedKA's terms leaves other methods what they are.
+
     Raises ConfigurationError for an unknown name, preset or key.
     """
     own = dict(overrides or {})
     if isinstance(file := own.get("assignment"), str):
         own["assignment"] = _assignment(Path(file))
-    return recipes.recipe(name, preset, own)
+    strategy = str(own.get("strategy", RECIPES.get(name, {}).get("strategy", usual_strategy())))
+    defined = dict.fromkeys(_defined_by(strategy) & PRESETS.get(preset or "", {}).keys())
+    return recipes.recipe(name, preset, defined | own)
+
+
+def usual_strategy() -> str:
+    """The method of a recipe that names none."""
+    return str(Configuration.model_fields["strategy"].default)
+
+
+def _defined_by(strategy: str) -> set[str]:
+    """The switches in which a method departs from FedKA's terms by its own definition."""
+    if strategy not in (known := installed()):
+        return set()
+    own, usual = known[strategy].objective, Objective()
+    return {key for key in DEFINING if getattr(own, key) != getattr(usual, key)}
 
 
 def run_name(own: Configuration) -> str:

@@ -9,6 +9,7 @@ from learning.lesson import Lesson
 from learning.losses import classification
 from learning.nets import from_weights
 from learning.shapes import Weights
+from learning.strategies.paddings import padded, plus
 
 
 def diagonal(lesson: Lesson, weights: Weights, most: int) -> Weights:
@@ -33,3 +34,21 @@ def diagonal(lesson: Lesson, weights: Weights, most: int) -> Weights:
         for name, slope in zip(named, slopes, strict=True):
             squares[name] += slope.square()
     return {name: (total / count).contiguous().numpy() for name, total in squares.items()}
+
+
+def of_others(lesson: Lesson, fisher: str, pull: str) -> list[dict[str, torch.Tensor]]:
+    """Two groups, sums of F and of F theta over all twins, less what this one keeps as its own.
+
+    Behind a rollback F may come to less than 0: there both are 0.
+    """
+    sums = []
+    for name in (fisher, pull):
+        everybody, own = (
+            padded(groups.get(name), lesson.base) for groups in (lesson.received, lesson.kept)
+        )
+        sums.append(plus(everybody, own, -1.0))
+    known = {name: each > 0 for name, each in sums[0].items()}
+    return [
+        {n: torch.as_tensor(each * known[n], device=lesson.device) for n, each in tensors.items()}
+        for tensors in sums
+    ]

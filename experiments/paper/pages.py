@@ -85,12 +85,31 @@ def markdown(found: Iterable[Compared]) -> str:
 
 
 def remarks(each: Compared) -> list[str]:
-    """A sentence for each number that differs from the printed one: what is known of why."""
-    return [
+    """What a reader has to know beside the numbers, a sentence each.
+
+    Of each that differs from the printed one what is known of why; and where no twin drew a class,
+    which is then neither learned nor scored (docs/method.md 1.1).
+    """
+    differing = [
         f"{' '.join(filter(None, (cell.row.label, cell.row.column)))} differs: {cell.remark}."
         for cell in each.cells
         if cell.remark
     ]
+    undrawn = {
+        (cell.row.column, run.seed): classes
+        for cell in each.cells
+        for run in cell.results
+        if (classes := run.line.get("undrawn_classes"))
+    }
+    return differing + [
+        f"{' '.join(filter(None, (column, f'seed {seed}')))}: no twin drew {_listed(classes)},"
+        " of which nothing is learned and nothing scored."
+        for (column, seed), classes in sorted(undrawn.items())
+    ]
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return f"class{'' if len(classes) == 1 else 'es'} {', '.join(classes)}"
 
 
 def heading(each: Compared) -> str:

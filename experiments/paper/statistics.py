@@ -10,6 +10,8 @@ from typing import Literal
 from scipy.stats import t as student
 
 LEVEL = 0.95
+LEAST = 2.0
+"""Deviations of the paired differences under which one is not told apart (docs/method.md 8)."""
 Verdict = Literal["larger", "smaller", "not told apart"]
 
 
@@ -37,8 +39,14 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the whole interval lies on one side of 0; of a single seed nothing is told."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        """Whether the whole interval lies on one side of 0, and the mean so far from it that seeds
+        hardly ever turn the order round. Of a single seed nothing is told.
+
+        With two or three seeds the interval asks for more, with four and more the deviation does.
+        """
+        if self.low is None or self.high is None or self.deviation is None:
+            return "not told apart"
+        if self.low <= 0 <= self.high or abs(self.mean) < LEAST * self.deviation:
             return "not told apart"
         return "larger" if self.low > 0 else "smaller"
 

@@ -1,7 +1,8 @@
 """FedProx: fine-tuning that is held near the round's model.
 
 mean D_CE + mu / 2 * ||theta - base||^2 over all parameters (Li et al. 2020, equation 2). mu is
-0.01, one of the values that the paper searches (0.001, 0.01, 0.1, 1).
+0.01, one of the values that the paper searches (0.001, 0.01, 0.1, 1). Under `reduction=mean` the
+penalty is divided by the C rows, as D_CE is.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ def proximal(lesson: Lesson) -> LossTerm:
     """mu / 2 * the squared distance to the base; no unit."""
     import torch
 
+    averaged = lesson.strategy.objective.reduction == "mean"
+    factor = MU / 2 / (len(lesson.stage_of_row) if averaged else 1)
+
     base = {
         name: torch.as_tensor(tensor, device=lesson.device) for name, tensor in lesson.base.items()
     }
 
     def term(step: Step) -> Tensor:
         squares = [(p - base[name]).square().sum() for name, p in step.student.named_parameters()]
-        return MU / 2 * torch.stack(squares).sum()
+        return factor * torch.stack(squares).sum()
 
     return term
 

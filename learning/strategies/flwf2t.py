@@ -2,9 +2,9 @@
 
 mean D_CE + KD(own, student) + KD(base, student), each over the rows that the teacher knows, at
 temperature 2 (Usmanova et al. 2021, section 3). The paper weighs its three terms for sums of
-another size; here each has coefficient 1, which is ours (docs/method.md 7). A twin keeps the last
-model that it trained in this stage and the one of the last stage before; they count once its update
-is counted.
+another size; here each has coefficient 1, which is ours (docs/method.md 7). In the first stage
+nobody teaches, as there is nothing to keep. A twin keeps the last model that it trained in this
+stage and the one of the last stage before; they count once its update is counted.
 """
 
 from __future__ import annotations
@@ -36,16 +36,15 @@ def earlier_model(lesson: Lesson) -> Weights | None:
 
 
 def two_teachers(lesson: Lesson) -> LossTerm:
-    """The sum of both distillations, in nats."""
+    """The sum of both distillations, in nats; in the first stage 0."""
     import torch
 
     from learning.losses import semantic_distillation
     from learning.nets import frozen
 
     own = earlier_model(lesson)
-    teachers = [
-        frozen(weights, lesson.device) for weights in (lesson.base, own) if weights is not None
-    ]
+    known = [weights for weights in (lesson.base, own) if weights is not None]
+    teachers = [frozen(weights, lesson.device) for weights in known if lesson.stage > 0]
     reduction = lesson.strategy.objective.reduction
 
     def term(step: Step) -> Tensor:
@@ -58,7 +57,7 @@ def two_teachers(lesson: Lesson) -> LossTerm:
             ).mean()
             for logits_BO in theirs
         ]  # fmt: skip
-        return torch.stack(distances).sum()
+        return torch.stack(distances).sum() if distances else step.logits_BC.new_zeros(())
 
     return term
 

@@ -254,6 +254,22 @@ def test_an_order_is_told_where_it_is_larger_than_chance() -> None:
     assert found.seeds == [2021, 2022, 2023]
 
 
+def test_a_difference_that_seeds_would_turn_round_is_none() -> None:
+    """Six pairs 0, 0, 3, 3, 3, 3: 2 in the mean, deviation 1.55, interval 0.4 to 3.6. It leaves 0
+    out, and is less than two deviations from it; 1 more, and it is told.
+    """
+    found, more = (
+        difference({i: 10 + own + up for i, own in enumerate([0, 0, 3, 3, 3, 3])},
+                   dict.fromkeys(range(6), 10.0))
+        for up in (0, 1.2)
+    )  # fmt: skip
+    assert found is not None
+    assert more is not None
+    assert found.low == pytest.approx(0.374, abs=1e-3)
+
+    assert (found.verdict, more.verdict) == ("not told apart", "larger")
+
+
 def test_a_method_without_a_printed_number_is_above_or_below() -> None:
     """Fine-tuning is in no table; and FedKA is compared with though it is not shown."""
     every = compared(table("methods", "bench"), [
@@ -350,6 +366,23 @@ def test_else_a_number_differs_and_what_is_known_is_said(
     assert f"; with the best round of each stage for its last {float(off) + 0.5:+.2f}; " in told
     assert said in told
     assert told in pages.markdown([found])
+
+
+def test_a_class_that_nobody_drew_is_named() -> None:
+    """At five seeds of a level there may be one; it is said once, not by method."""
+    ten = table("table10", "bench")
+    runs = [line(ten.configuration(row, 2021), 40.0) for row in ten.rows[:4]]
+    told = [
+        Result(
+            {**each.line, "undrawn_classes": ["0", "10"] if each.configuration.iid == 0.4 else []}
+        )
+        for each in runs
+    ]
+
+    assert pages.remarks(compared(ten, told)) == [
+        "iid 0.4 seed 2021: no twin drew classes 0, 10, of which nothing is learned and nothing"
+        " scored."
+    ]
 
 
 def test_what_was_scored_on_validation_images_is_no_test_result() -> None:

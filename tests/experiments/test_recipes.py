@@ -6,6 +6,7 @@ import pytest
 
 from experiments.recipes import ABOUT, PRESETS, RECIPES, recipe
 from experiments.system import opening_of
+from learning.strategies.choice import chosen
 from producers.datasets import load
 from schemas.errors import ConfigurationError
 
@@ -39,6 +40,31 @@ def test_an_unknown_preset_names_those_that_exist() -> None:
     """There are few enough to name all."""
     with pytest.raises(ConfigurationError, match="there are paper, literal, smoke"):
         recipe("smoke", "papper")
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "weight", "exponent", "semantic"),
+    [
+        ("lineage_compat", "fedka", "cumulative", "stage", "block"),
+        ("lineage_compat", "lga", "cumulative", "stage", "bce"),
+        ("lineage_compat", "glfc", "old_new", "one", "bce"),
+        ("literal", "fedka", "stage", "client", "slice_onehot"),
+        ("literal", "glfc", "old_new", "one", "joint"),
+        ("literal", "icarl", "none", "client", "joint"),
+        ("literal", "lwm", "none", "client", "joint"),
+    ],
+)
+def test_a_preset_leaves_other_methods_what_they_are(
+    preset: str, method: str, weight: str, exponent: str, semantic: str
+) -> None:
+    """GLFC compares old with new under any; what somebody says counts all the same."""
+    own = recipe("smoke", preset, {"strategy": method})
+    objective = chosen(method, own.switches, own.teacher).objective
+    said = recipe("smoke", preset, {"strategy": method, "sd_mode": "slice"})
+
+    assert (objective.weight, objective.exponent) == (weight, exponent)
+    assert objective.sd_mode == semantic
+    assert said.sd_mode == "slice"
 
 
 def test_an_override_reaches_into_a_part() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ import pytest
 from experiments import memo
 from experiments.cli import main
 from experiments.folder import RunFolder
-from experiments.memo import MEMORY, kept, remembering
+from experiments.memo import MEMORY, common_name, kept, remembering
 from experiments.paper.results import command, read
+from experiments.paper.tables import ABLATIONS
+from experiments.recipes import recipe
 from infra.promises import Result, Task
+from schemas.messages import Groups
 from tests.experiments.hands import fedtwin as by_hand
 from tests.experiments.hands import told
 
@@ -138,6 +142,48 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, more: list[str], said: s
 def test_trainings_are_remembered_only_where_somebody_asks() -> None:
     """A plain run has no such folder."""
     assert MEMORY not in os.environ
+
+
+def lesson_of(method: str, values: dict[str, Any], **own: Any) -> Task:
+    """A training of a first stage by a method."""
+    configuration = recipe("smoke", overrides={"strategy": method, **own}).model_dump(mode="json")
+    given = {"entity": "twin-1", "round": 0, "rows": [0, 1], "old_classes": 0, "signal": None}
+    images, weights = np.zeros((2, 1, 4, 4), np.uint8), np.zeros(3, np.float32)
+    groups: Groups = {"model": {"fc.bias": weights}, "data": {"images": images}}
+    return Task("learn", {"configuration": configuration, **given, **values}, groups)
+
+
+def test_methods_share_a_training_only_where_it_is_the_same() -> None:
+    """Five train alike until somebody teaches, FedKA and its ablations by a factor of their own."""
+    plain = common_name(lesson_of("fedavg", {}))
+    twice = common_name(lesson_of("fedka", {}))
+    alike = {common_name(lesson_of(name, {})) for name in ("icarl", "lwm", "glfc", "lga")}
+    ablations = {common_name(lesson_of(name, {})) for name in ABLATIONS}
+    other = [
+        common_name(lesson_of("fedavg", {}, seed=1)),
+        common_name(lesson_of("fedavg", {}, local_epochs=3)),
+        common_name(lesson_of("fedavg", {}, family="softmax")),
+        common_name(lesson_of("fedavg", {}, reduction="sum", learning_rate=0.1)),
+        *(
+            common_name(lesson_of("fedavg", {key: value}))
+            for key, value in (("entity", "twin-2"), ("round", 1), ("rows", [1, 0]))
+        ),
+    ]
+
+    assert alike == {plain}
+    assert ablations == {twice}
+    assert len({None, plain, twice, *other}) == 3 + len(other)
+
+
+@pytest.mark.parametrize("method", ["fedprox", "scaffold", "fedntd", "flwf2t", "fedcurv"])
+def test_a_method_with_a_term_or_state_of_its_own_shares_none(method: str) -> None:
+    """Nor does any that has learned a class, or that somebody teaches."""
+    task = lesson_of("icarl", {})
+    taught = Task(task.name, task.values, {**task.groups, "teacher": {}})
+
+    assert common_name(lesson_of(method, {})) is None
+    assert common_name(lesson_of("icarl", {"old_classes": 1})) is None
+    assert common_name(taught) is None
 
 
 def test_two_runs_may_end_the_same_training_at_once(

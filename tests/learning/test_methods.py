@@ -76,11 +76,13 @@ def term(strategy: Strategy, lesson: Lesson, shown: Step) -> float:
 
 
 def test_fedprox_pays_half_mu_for_the_squared_way_from_the_base() -> None:
-    """Five biases have moved by 2: 0.01 / 2 * 20."""
+    """Five biases have moved by 2: 0.01 / 2 * 20, and by five rows, as D_CE."""
     base = blind([1.0] * 5)
     moved = blind([3.0] * 5)
+    summed = FEDPROX.under(reduction="sum")
 
-    assert term(FEDPROX, told(FEDPROX, base), step(moved, of_the_table())) == pytest.approx(0.1)
+    assert term(FEDPROX, told(FEDPROX, base), step(moved, of_the_table())) == pytest.approx(0.02)
+    assert term(summed, told(summed, base), step(moved, of_the_table())) == pytest.approx(0.1)
 
 
 # --- FedNTD ---------------------------------------------------------------------------------------
@@ -163,6 +165,17 @@ def test_flwf2t_is_taught_by_the_base_and_by_the_twins_own_model() -> None:
 
     assert term(FLWF2T, alone, shown) == pytest.approx(of_base, rel=1e-5)
     assert term(FLWF2T, both, shown) == pytest.approx(of_base + of_own, rel=1e-5)
+
+
+def test_in_the_first_stage_nobody_teaches() -> None:
+    """The base is untrained there, and there is nothing to keep."""
+    base = blind([1.0])
+    one = {"rows": np.zeros(8, np.int64), "stage_of_row": (0,), "stage": 0}
+    shown = Step(
+        from_weights(base), torch.zeros(8, 1, 4, 4), torch.zeros(8).long(), torch.ones(8, 1)
+    )
+
+    assert term(FLWF2T, told(FLWF2T, base, **one), shown) == 0.0
 
 
 def test_the_own_teacher_is_of_an_earlier_stage() -> None:
@@ -277,6 +290,28 @@ def test_fedcurv_pulls_to_where_the_others_are_sensitive() -> None:
     assert values == pytest.approx(
         [each / 5 for each in (4 * (3 - 12), 4 * (12 - 24), 4 * (27 - 36))]
     )
+
+
+@pytest.mark.parametrize("steep", [1.0, 1e6])
+def test_fedcurv_comes_to_where_the_others_are_however_steep_they_are(steep: float) -> None:
+    """F = 1 and 10^6 at theta_j = 1, from 0 at rate 0.5, by five rows: k = 1/5.
+
+    A step of the penalty alone ends at 2 eta k F / (1 + 2 eta k F) of the way: 1/6, and all of it.
+    A plain one would go 200,000 times as far as it should.
+    """
+    rows = {HEAD_BIAS: np.full(5, steep, np.float32)}
+    lesson = told(FEDCURV, blind([0.0] * 5), received={FISHER: rows, PULL: rows}, learning_rate=0.5)
+    net = from_weights(blind([0.0] * 5))
+    named = dict(net.named_parameters())
+    assert FEDCURV.term is not None
+    assert FEDCURV.correction is not None
+    shown = Step(net, torch.zeros(8, 1, 4, 4), torch.tensor(ROWS), of_the_table())
+    torch.autograd.backward(FEDCURV.term(lesson)(shown))
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    FEDCURV.correction(lesson)(gradients)
+    after = -0.5 * gradients[HEAD_BIAS]
+
+    assert after.tolist() == pytest.approx([{1.0: 1 / 6, 1e6: 1.0}[steep]] * 5, rel=1e-5)
 
 
 def test_where_nobody_else_is_sensitive_nothing_pulls() -> None:
