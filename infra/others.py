@@ -6,7 +6,7 @@ heartbeats; only what is heard while it listens counts, so no clock but its own 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -54,52 +54,57 @@ class Lost(NamedTuple):
 
 
 class Others:
-    """All other programs of a run. Others read from other threads: no value is changed in place."""
+    """All other programs of a run. They are heard by the loop, and told to other threads."""
 
     def __init__(self, process: str) -> None:
         """`process` is our own name."""
         self._process = process
         self._known: dict[str, Other] = {}
+        """By name, whoever was not heard for longest first."""
         self._hosts: dict[str, str] = {}
         """Entity → the program that last told of it."""
         self._listened: float | None = None
+        self._told: tuple[dict[str, Other], dict[str, str]] = ({}, {})
+        """Both as they were when all was heard: for other threads, and never changed."""
 
     def listens(self, now: float) -> None:
         """It is about to hear what was said since it last listened. Where that is long ago nobody
         was silent for it: they have to find back first, as we had."""
         if self._listened is not None and (deaf := now - self._listened) > SILENT:
-            self._known = {
-                name: replace(each, heard=each.heard + deaf) for name, each in self._known.items()
-            }
+            for name, each in self._known.items():
+                self._known[name] = replace(each, heard=each.heard + deaf)
         self._listened = now
 
     def hear(self, beat: Heartbeat, now: float) -> None:
         """A heartbeat that was written while we listened."""
         if beat.process == self._process:
             return
-        known = self._known.get(beat.process)
+        known = self._known.pop(beat.process, None)
         again = known is None or known.beat.ended is not None or beat.up < known.beat.up
         first = now if known is None or again else known.first
-        others = {name: each for name, each in self._known.items() if name != beat.process}
-        for name in list(others)[: max(0, len(others) - MOST + 1)]:  # those not heard for longest
-            del others[name]
-        self._known = {**others, beat.process: Other(beat, first, now)}
-        told = (name.removeprefix(BUFFERED) for name, _ in beat.counts if name.startswith(BUFFERED))
-        moved = [entity for entity in told if self._hosts.get(entity) != beat.process]
-        if moved and len(self._hosts) + len(moved) <= MOST_ENTITIES:
-            self._hosts = {**self._hosts, **dict.fromkeys(moved, beat.process)}
+        self._known[beat.process] = Other(beat, first, now)
+        if len(self._known) > MOST:
+            del self._known[next(iter(self._known))]
+        for name, _ in beat.counts:
+            entity = name.removeprefix(BUFFERED)
+            if entity != name and (entity in self._hosts or len(self._hosts) < MOST_ENTITIES):
+                self._hosts[entity] = beat.process
+
+    def heard(self) -> None:
+        """That was all, for now."""
+        self._told = dict(self._known), dict(self._hosts)
 
     def lost(self, now: float) -> list[Lost]:
         """Those that are gone, the first cause first; nobody while we have not listened of late."""
-        known, hosts = self._known, self._hosts
         if self._listened is None or now - self._listened > SILENT:
             return []
-        gone = [each for each in known.values() if _is_lost(each, now)]
-        entities = _hosted(hosts, {each.beat.process for each in gone})
+        known, hosts = self._told
+        hosted = _hosted(hosts)
+        sites = {process: _sites(entities) for process, entities in hosted.items()}
         told = [
-            _lost(each, sorted(entities.get(each.beat.process, [])), now)
-            for each in gone
-            if not _replaced(each, known, hosts)
+            _lost(each, sorted(hosted.get(each.beat.process, ())), now)
+            for each in known.values()
+            if _is_lost(each, now) and not _replaced(each, known, sites)
         ]
         return sorted(told, key=lambda each: -each.seconds)
 
@@ -112,28 +117,28 @@ def _is_lost(other: Other, now: float) -> bool:
     return ended.code not in (0, STOPPED) and silent < (MISTAKE if mistake else FORGOTTEN)
 
 
-def _hosted(hosts: dict[str, str], processes: set[str]) -> dict[str, list[str]]:
+def _hosted(hosts: Mapping[str, str]) -> dict[str, list[str]]:
+    """Program → the entities whose twins live there."""
     found: dict[str, list[str]] = {}
     for entity, process in hosts.items():
-        if process in processes:
-            found.setdefault(process, []).append(entity)
+        found.setdefault(process, []).append(entity)
     return found
 
 
-def _replaced(gone: Other, known: dict[str, Other], hosts: dict[str, str]) -> bool:
+def _replaced(gone: Other, known: Mapping[str, Other], sites: Mapping[str, set[str]]) -> bool:
     """Whether another of its role has begun since, at its site where it had one."""
-    sites = _sites(hosts, gone.beat.process)
+    had = sites.get(gone.beat.process, set())
     return any(
         each.beat.role == gone.beat.role
         and each.first > gone.heard
         and each.beat.ended is None
-        and (not sites or sites & _sites(hosts, each.beat.process))
+        and (not had or bool(had & sites.get(each.beat.process, set())))
         for each in known.values()
     )
 
 
-def _sites(hosts: dict[str, str], process: str) -> set[str]:
-    return {entity.partition("/")[0] for entity, host in hosts.items() if host == process}
+def _sites(entities: Iterable[str]) -> set[str]:
+    return {entity.partition("/")[0] for entity in entities}
 
 
 def _lost(other: Other, entities: list[str], now: float) -> Lost:
@@ -142,7 +147,7 @@ def _lost(other: Other, entities: list[str], now: float) -> Lost:
     return Lost(
         role=beat.role,
         process=beat.process,
-        sites=", ".join(sorted({each.partition("/")[0] for each in entities})),
+        sites=", ".join(sorted(_sites(entities))),
         entities=", ".join(entities[:NAMED]) + more,
         state="failed" if beat.ended else "silent",
         cause="; ".join(_causes(beat)),

@@ -134,6 +134,8 @@ class Pulse:
                     self._vitals.measured(said, stored.offset)
                 if isinstance(said, Heartbeat) and stored.offset >= self._old:
                     self._hear(said, now)
+        if self._vitals is not None:
+            self._vitals.others.heard()
 
     def _hear(self, beat: Heartbeat, now: float) -> None:
         """What another says while we listen."""

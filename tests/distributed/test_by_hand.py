@@ -138,10 +138,10 @@ def appear(folder: Path, label: str, uid: int, numbers: range) -> None:
 
 def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     """Opened by one aggregator and joined by its standby, which goes on when the first is killed;
-    who follows a folder is killed twice, and each image is streamed once; of two programs that share
-    a site's twins the one that hosts an entity is killed for good while images are injected into
-    it, and all that was injected is found by the other; the newest model says what it sees, and the
-    log comes to the same bytes. Another file of the same name is refused."""
+    who follows a folder is killed twice, and each image is streamed once; of two programs that
+    share a site's twins the one that hosts an entity is killed for good while images are injected
+    into it, and all that was injected is found by the other; the newest model says what it sees,
+    and the log comes to the same bytes. Another file of the same name is refused."""
     config = tmp_path / "live.yaml"
     config.write_text(CONFIG)
     live = ("--live", str(config))
@@ -187,8 +187,10 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
         hands.kill(hosting)
     fed = injecting.result()
     assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "north/icu", 60)
-    assert told("inject", "--entity", "ward", "--classes", "6", "--images", "40")["new_images"] == 40
+    more = told("inject", "--entity", "ward", "--classes", "6", "--images", "40")
+    assert more["new_images"] == 40
     hands.sees(lambda seen: {"5", "6"} <= grown(seen) and {"north/icu", "north/ward"} <= last(seen))
+    hands.sees(lambda seen: (judged(seen, "icu", "5"), judged(seen, "ward", "6")) == (60, 40))
     assert told(*into_icu)["new_images"] == 0
 
     said = told("predict", hands.names.run, images / "seven" / "000.png")
@@ -214,6 +216,12 @@ def last(seen: Outside) -> set[str]:
     rounds = [each.closed for stage in seen.standing.line.stages for each in stage.rounds]
     closed = [each for each in rounds if each is not None]
     return {entity for entity, _ in closed[-1].counted} if closed else set()
+
+
+def judged(seen: Outside, entity: str, uid: str) -> int:
+    """How many images of a class a twin of the north has judged: each once."""
+    verdicts = seen.standing.verdicts.line(f"north/{entity}").verdicts.values()
+    return sum(each.images.get(uid, 0) for each in verdicts)
 
 
 def host(hands: Hands, entity: str) -> str:

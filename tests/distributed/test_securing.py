@@ -25,7 +25,7 @@ cp -r .native/accounts before
 (as fedtwin-operator fedtwin rollback federation 2)
 (as fedtwin-operator fedtwin --debug show federation --json)
 for address in $(grep -oh "http://[^ ]*/metrics" aggregator.log proxy.log north.log south.log); do
-    python -c "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())" $address
+    python -c "import urllib.request as u; print(u.urlopen('$address').read().decode())"
 done > metrics.txt
 find .native/kafka/data -path "*/fedtwin.*" -name "*.log" -exec cat {} + > flowed.bin
 """

@@ -190,6 +190,7 @@ def hears_of_an_end() -> Vitals:
     last = Heartbeat(run="", process="twins-1", role="twins", at=0.0, in_work=(), waits=(),
                      counts=counts, ended=ended)  # fmt: skip
     told.others.hear(last, told.clock())
+    told.others.heard()
     return told
 
 

@@ -33,14 +33,20 @@ class Ear:
         began = self._began.setdefault(process, self.now)
         fields: dict[str, Any] = {"at": 0.0, "in_work": (), "waits": (), "up": self.now - began}
         self.others.hear(Heartbeat(run="", process=process, role=role, **fields | more), self.now)
+        self.others.heard()
 
     def later(self, seconds: float, *alive: str) -> None:
         """So long these beat, and others are silent."""
         for _ in range(int(seconds / BEAT)):
             self.now += BEAT
-            self.others.listens(self.now)
+            self.listens()
             for each in alive:
                 self.beat(each)
+
+    def listens(self) -> None:
+        """It listens, and hears nothing yet."""
+        self.others.listens(self.now)
+        self.others.heard()
 
     @property
     def lost(self) -> list[str]:
@@ -52,7 +58,7 @@ class Ear:
 def ear() -> Ear:
     """Nobody was heard yet."""
     made = Ear()
-    made.others.listens(made.now)
+    made.listens()
     return made
 
 
@@ -135,7 +141,7 @@ def test_who_could_not_listen_calls_nobody_silent(ear: Ear) -> None:
     ear.beat("twins-2")
     ear.now += 30
     assert ear.lost == []
-    ear.others.listens(ear.now)
+    ear.listens()
     assert ear.lost == []
     ear.later(SILENT + BEAT, "twins-2")
 
