@@ -91,8 +91,13 @@ down: $(STAMP)
 
 # --- in containers --------------------------------------------------------------------------------
 
-# Paths in the environment are the caller's, not those of the folder that compose.yaml lies in.
-$(foreach each,FEDTWIN_CONFIG FEDTWIN_IMAGES,$(if $($(each)),$(eval export $(each) := $(abspath $($(each))))))
+# Paths in the environment or in .env are the caller's, not those of the folder that compose.yaml lies in.
+PATHS := FEDTWIN_CONFIG FEDTWIN_DATA FEDTWIN_FILES FEDTWIN_IMAGES
+LINE = sed -nE "s/^(export +)?$(1) *= *[\"']?([^\"' ]*).*/\2/p" .env | tail -n 1
+said = $(or $($(1)),$(if $(wildcard .env),$(shell $(LINE))))
+place = $(abspath $(patsubst ~/%,$(HOME)/%,$(1)))
+$(foreach each,$(PATHS),$(if $(call said,$(each)),\
+	$(eval override export $(each) := $(call place,$(call said,$(each))))))
 LOCAL := $(wildcard .compose.env)
 BOARD := --file infra/deploy/monitoring/compose.yaml --profile monitoring
 STACK = $(COMPOSE) --project-name fedtwin $(if $(wildcard .env),--env-file .env) \
@@ -123,7 +128,9 @@ compose-down:
 	@test -z "$(IMAGES)" || echo "make compose-down: what builds have left goes with" \
 		"docker image rm fedtwin-base; docker image prune; docker builder prune --all"
 
+# A folder that is not there would be made by the engine, and be root's.
 compose-cli:
+	@test -z "$(FEDTWIN_FILES)" || test -e "$(FEDTWIN_FILES)" || mkdir -m 1777 "$(FEDTWIN_FILES)"
 	@$(STACK) run --rm --no-deps fedtwin fedtwin $(ARGS)
 
 compose-images:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from infra.yaml_file import read_yaml
 from schemas.configuration import Frozen
-from schemas.federation import Entity, Federation, Name, Uids, Under
+from schemas.federation import ALIVE, Entity, Federation, Name, Uids, Under
 
 __all__ = ["Entity", "Event", "Inject", "Scenario", "read_scenario"]
 
@@ -82,6 +82,11 @@ class Scenario(Federation):
     def later(self) -> frozenset[str]:
         """Entities that are not there from the beginning, for an event lets them join."""
         return frozenset(event.join for event in self.events if event.join)
+
+    @property
+    def _alive(self) -> dict[str, object]:
+        """It has an end, at which every sum is made again: so every update is kept."""
+        return {**ALIVE, "keep_rounds": "all"}
 
     def _streamed(self) -> Iterator[tuple[str, str]]:
         yield from super()._streamed()

@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
@@ -524,11 +525,14 @@ class Session:
             offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
         self._around.hook("said")
         author = self.role if isinstance(self.role, Author) else None
+        place = self._places.get(topic, 0)
         for each in said:
             own = list(islice(offsets, each.pieces))
             self._turn.wrote(each.message, topic, own)
             if author and (read_back := author.wrote(each.message)) is not None:
                 self._wrote(topic, each, own, read_back)
+        if author and self._places.get(topic, 0) > place:
+            self._pass_over(topic)
 
     def _made(self, topic: str, says: Iterable[Say], said: list[Said]) -> Iterator[Record]:
         """The records of what is said, and notes it: one message is made while others are sent."""
@@ -553,6 +557,11 @@ class Session:
         if topic in self._pieces:
             self._pieces[topic].whole(said.hash, offsets[-1])
         read_back()
+
+    def _pass_over(self, topic: str) -> None:
+        """Let the transport know where we go on before any topic is read: that might fetch it."""
+        with suppress(Trimmed):  # the next look tells of it
+            self._around.transport.read(topic, self._places[topic], 0)
 
     def _trim(self, topic: str, before: int) -> None:
         """Let a topic's beginning go, and tell of what waited there in vain.

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Protocol
 
+from infra.memory import give_back
 from infra.promises import Result, Task
 from schemas.codec import Bytes, plain, read_plain
 from schemas.errors import RunFailed
@@ -242,20 +243,26 @@ def work(
     until = into.fileno(), parent or os.getppid()
     threading.Thread(target=_leave_with_parent, args=until, daemon=True).start()
     while (payload := _read(into)) is not None:
-        values, groups = read_plain(payload)
-        start = time.perf_counter()
-        try:
-            task = Task(values["name"], values["values"], groups)
-            result = functions[task.name](task)
-            answer = plain(
-                {"values": result.values, "seconds": time.perf_counter() - start}, result.groups
-            )
-        except Exception:
-            answer = plain({"error": f"{values['name']}: {traceback.format_exc()}"}, {})
+        answer = _answer(functions, payload)
+        del payload
         try:
             _write(out, answer)
         except BrokenPipeError:
             return
+        del answer
+        give_back()  # who waits for a task holds nothing of the last one
+
+
+def _answer(functions: Mapping[str, Function], payload: bytes) -> Bytes:
+    values, groups = read_plain(payload)
+    start = time.perf_counter()
+    try:
+        task = Task(values["name"], values["values"], groups)
+        result = functions[task.name](task)
+        seconds = time.perf_counter() - start
+        return plain({"values": result.values, "seconds": seconds}, result.groups)
+    except Exception:
+        return plain({"error": f"{values['name']}: {traceback.format_exc()}"}, {})
 
 
 def _leave_with_parent(pipe: int, parent: int) -> None:

@@ -28,8 +28,8 @@ Under = Annotated[dict[Uid, Uid], Field(alias="as", default_factory=dict)]
 ALIVE: dict[str, object] = {
     "live": True,
     "lr_schedule": "constant",
+    "learning_rate": 0.1,  # people use every model: decision 0030
     "threshold_mode": "relative",
-    "keep_rounds": "all",  # so that every sum can be made again at the end
 }
 """What a live run takes in place of its recipe's."""
 ENCODER_CLASSES = 256
@@ -110,7 +110,7 @@ class Federation(Frozen):
             "seed": self.seed,
             "encoder_classes": ENCODER_CLASSES,
             "dataset": self._name,
-            **ALIVE,
+            **self._alive,
             **self.keys,
         }
         return recipe(self.recipe, overrides=own)
@@ -135,6 +135,10 @@ class Federation(Frozen):
             encoder_classes=configuration.encoder_classes or ENCODER_CLASSES,
             public=False,
         )
+
+    @property
+    def _alive(self) -> dict[str, object]:
+        return ALIVE
 
     @property
     def _datasets(self) -> list[str]:

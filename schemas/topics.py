@@ -98,7 +98,7 @@ TOPICS = (
     Topic("metrics", "site", "site", "twins", (), None, "newest", ("Measured",)),
     Topic("dead-letters", "site", "site", "twins", (), None, "by size", ("DeadLetter",)),
     Topic(
-        "dead-letters", "federation", "federation", "owners", (), None, "by size",
+        "dead-letters", "federation", "federation", "owners", ("twins",), None, "by size",
         ("DeadLetter",),
     ),
 )  # fmt: skip

@@ -1,25 +1,44 @@
-"""What a page of docs/ tells its reader to type: blocks of `sh`, in order, in one shell."""
+"""What a page tells its reader to type: blocks of `sh`, in order, in one shell.
+
+Commands that take an engine, an hour or a reader's own files stand in blocks of `shell`: nobody
+types them here, but each is taken apart, and what it names has to be there.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import typer
+
+from experiments.cli.app import app
 from tests.test_floors import ROOT
 
-BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECONDS = 280.0  # for a whole page
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", ".native", ".services.json", "runs", "__pycache__", ".*_cache", ".hypothesis"
 )
 
 
-def blocks(page: Path) -> list[str]:
+def blocks(page: Path, language: str = "sh") -> list[str]:
     """The commands of a page, as they stand there. What it printed stands in blocks of `text`."""
-    return BLOCK.findall(page.read_text())
+    return [text for found, text in BLOCK.findall(page.read_text()) if found == language]
+
+
+def languages(page: Path) -> list[str]:
+    """What a page says of each of its blocks; nothing where it says nothing."""
+    return [found for found, _ in BLOCK.findall(page.read_text())]
+
+
+# --- typed ----------------------------------------------------------------------------------------
 
 
 def checkout(folder: Path) -> Path:
@@ -55,3 +74,74 @@ def leave(folder: Path) -> None:
     for services in folder.rglob(".services.json"):
         home = {**os.environ, "PYTHONPATH": str(folder)}
         subprocess.run(down, cwd=services.parent, env=home, check=True, timeout=60)
+
+
+# --- taken apart ----------------------------------------------------------------------------------
+
+SAID = re.compile(r"\w+=.*")
+USAGE: Any = typer.BadParameter.__mro__[1]
+"""What typer says of words that it does not take."""
+ENDS = {"&", "&&", "|", "||", ";", ">", "<"}
+
+
+def wrong(block: str) -> list[str]:
+    """What could not be typed in a block of `shell`: its grammar, targets, programs, options."""
+    read = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+    found = [read.stderr] if read.returncode else []
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        found += [f"{line}: {each}" for each in _wrong(words)]
+    return found
+
+
+def _wrong(words: list[str]) -> Iterator[str]:
+    while words and SAID.fullmatch(words[0]):
+        words = words[1:]
+    words = words[: next((at for at, each in enumerate(words) if each in ENDS), None)]
+    match words:
+        case ["make", *rest]:
+            yield from _no_target(rest)
+        case ["fedtwin", *rest]:
+            yield from _no_command(rest)
+        case ["python", "-m", role, *rest]:
+            options = [each.partition("=")[0] for each in rest if each.startswith("--")]
+            yield from (f"{role} has no {o}" for o in options if f'"{o}"' not in _program(role))
+
+
+def _no_target(words: list[str]) -> Iterator[str]:
+    makefile = (ROOT / "Makefile").read_text()
+    stack = (ROOT / "infra" / "deploy" / "compose.yaml").read_text()
+    for word in words:
+        name, said, value = word.partition("=")
+        if not said and not re.search(rf"(?m)^{name}:", makefile):
+            yield f"make has no target {name}"
+        if said and f"$({name})" not in makefile and f"${{{name}:-" not in stack:
+            yield f"nobody reads {name}"
+        if name == "ARGS" and "compose-cli" in words:
+            yield from _no_command(shlex.split(value))
+
+
+def _no_command(words: list[str]) -> Iterator[str]:
+    command = _commands()
+    while words and (others := getattr(command, "commands", None)):
+        if words[0] not in others:
+            yield f"fedtwin has no command {words[0]}"
+            return
+        command, words = others[words[0]], words[1:]
+    try:
+        command.make_context("fedtwin", list(words))
+    except typer.Exit:
+        pass  # --help
+    except USAGE as error:
+        yield str(error)
+
+
+@cache
+def _commands() -> Any:
+    return typer.main.get_command(app)
+
+
+@cache
+def _program(role: str) -> str:
+    """What says the options of a role's program."""
+    return (ROOT / role / "__main__.py").read_text() + (ROOT / "infra" / "program.py").read_text()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import blocks, checkout, leave, typed
+from tests.pages import blocks, checkout, languages, leave, typed, wrong
 from tests.test_floors import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md") if blocks(page))
+EVERY = sorted((*DOCS.glob("**/*.md"), *ROOT.glob("*.md")))
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SERVICES = "make up"
 
@@ -35,9 +36,40 @@ def test_every_command_of_a_page_can_be_typed(page: Path, tmp_path: Path) -> Non
     assert code == 0, words[-3000:]
 
 
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.stem)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """Or nobody would try its commands: they are typed (sh, bash), or taken apart (shell)."""
+    assert {*languages(page)} <= {"sh", "bash", "shell", "text", "python", "toml"}
+
+
 @pytest.mark.parametrize(
-    "page", [*DOCS.glob("**/*.md"), *ROOT.glob("*.md")], ids=lambda page: page.stem
+    "page", [page for page in EVERY if blocks(page, "shell")], ids=lambda page: page.stem
 )
+def test_a_command_that_nobody_types_names_what_is_there(page: Path) -> None:
+    """Targets of make and what they read, commands, options, and the grammar of a shell."""
+    assert [each for block in blocks(page, "shell") for each in wrong(block)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("make compose-upp", "make has no target compose-upp"),
+        ("make compose-up MONITOR=1", "nobody reads MONITOR"),
+        ("make compose-cli ARGS='injekt --entity ward'", "fedtwin has no command injekt"),
+        ("make compose-cli ARGS='inject --folder scans'", "Missing parameter: entity"),
+        ("fedtwin predict spring scan.png --verzion 3", "No such option: --verzion"),
+        ("python -m twins --metric-port 9400 &", "twins has no --metric-port"),
+        ("for each in a b; do echo", "unexpected end of file"),
+    ],
+)
+def test_a_command_that_names_what_is_not_there_is_found(line: str, said: str) -> None:
+    """A target, a variable, a command, an option that is missing or misspelt; half a loop."""
+    (told,) = wrong(line)
+
+    assert said in told
+
+
+@pytest.mark.parametrize("page", EVERY, ids=lambda page: page.stem)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     """Other pages, code, pictures; addresses of the web are not asked."""
     links = [link for link in LINK.findall(page.read_text()) if "://" not in link]

@@ -14,11 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 
 from infra.kafka import KafkaSettings, Outage, connected
 from infra.points import Hook, no_hook
 from infra.transport.base import Absence, Stored, Trimmed
+from infra.transport.consumer import Consumer
 from infra.transport.following import Feed, Kept, Window
 from infra.transport.offsets import Offsets
 from infra.transport.sending import Outgoing, Sender
@@ -229,11 +230,11 @@ class Kafka:
             time.sleep(PAUSE)
 
 
-def _consumer(settings: KafkaSettings, fetch: float) -> KafkaConsumer:
+def _consumer(settings: KafkaSettings, fetch: float) -> Consumer:
     """A reader without a group, who waits so many seconds for something new."""
     return connected(
         settings,
-        KafkaConsumer,
+        Consumer,
         allow_auto_create_topics=False,
         auto_offset_reset="none",  # a place that is gone is told, never skipped
         enable_auto_commit=False,

@@ -489,6 +489,24 @@ def test_the_readme_shows_the_state_of_all_tables() -> None:
     assert pages.overview(stored()) in readme
 
 
+SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("table2", {}),
+    ("table11", {}),
+    ("methods", {}),
+    ("table10", {}),
+    ("hospital", {"dataset": "npz:pbc-blood.npz"}),
+)
+
+
+def test_the_page_of_results_shows_what_is_stored() -> None:
+    """Each table as `fedtwin report NAME --out DIR` writes it from the stored lines."""
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    known = stored()
+
+    for name, own in SHOWN:
+        assert pages.markdown([compared(table(name, "bench", own), known)]) in page
+
+
 def test_the_command_of_each_stored_result_makes_that_run_again() -> None:
     """Also after a recipe has changed: what a line's command leaves out is as it was."""
     for each in stored():

@@ -47,6 +47,7 @@ def test_a_scenario_tells_who_takes_part_and_what_happens(tmp_path: Path) -> Non
     assert configuration.live
     assert (configuration.seed, configuration.encoder_classes) == (7, 256)
     assert configuration.width == 8
+    assert configuration.keep_rounds == "all"  # its log is replayed, with every sum
 
 
 def test_the_example_is_a_scenario_of_at_most_three_minutes() -> None:

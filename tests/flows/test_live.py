@@ -13,9 +13,21 @@ from experiments.replay import Replay
 from infra.transport.unkind import Unkind
 from proxy.proxy import Proxy
 from schemas.codec import records
-from schemas.messages import ModelName, Paused, Standing, Taken
+from schemas.messages import ModelName, ModelUpdate, Paused, Standing, Taken
 from schemas.topics import parted
-from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive, line_of, lively, same, whim
+from tests.flows.alive import (
+    EAST,
+    NAMES,
+    NORTH,
+    SITES,
+    SOUTH,
+    WEST,
+    Alive,
+    line_of,
+    lively,
+    same,
+    whim,
+)
 from tests.flows.federation import messages
 from twins.twins import Twins
 
@@ -453,6 +465,33 @@ def test_its_log_replays_to_the_same_bytes() -> None:
     assert replayed.model_sha256 == line.model.sha256
     assert replayed.summed == sum(bool(each.counted) for each in closed) > 5
     assert replayed.grown == 4
+
+
+def test_updates_do_not_pile_up_where_nobody_asks_for_them() -> None:
+    """Of many rounds in three stages, in one of which a twin is missed: the newest one's are left.
+
+    Every decision is made anew all the same, and one sum.
+    """
+    run = begun()
+    run.vanish(WEST)
+    for uid in "78":
+        run.stream(EAST, uid, 24)
+        run.after(11)
+        run.after(61)
+
+    rounds = [each for stage in run.line.stages for each in stage.rounds]
+    left = {
+        message.opened
+        for site in SITES
+        for message, _ in messages(run.log, NAMES.of_site("updates", site))
+        if isinstance(message, ModelUpdate)
+    }
+    assert len(run.line.stages) == 3
+    assert len(rounds) > 9
+    assert any(each.closed.missing for each in rounds if each.closed)
+    assert left == {rounds[-1].opened.number}
+    replayed = Replay(run.log, NAMES).fold()
+    assert (replayed.different, replayed.summed) == ([], 1)
 
 
 def test_behind_each_stage_it_is_told_how_the_run_stands() -> None:

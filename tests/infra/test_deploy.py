@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -27,6 +30,7 @@ from tests.test_floors import ROOT, modules, name_of
 DEPLOY = ROOT / "infra" / "deploy"
 ENDS = {"producers", "fedtwin"}
 """They end by themselves, so nobody waits until they are healthy."""
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 PLACES = {
     "advertised.listeners", "listeners", "listener.security.protocol.map", "log.dirs",
     "controller.quorum.voters",
@@ -40,6 +44,9 @@ def services() -> dict[str, dict[str, Any]]:
         "services"
     ]
     return found
+
+
+OURS = [name for name, each in services().items() if each.get("user") == "10001:10001"]
 
 
 def test_a_broker_in_a_container_keeps_what_one_without_keeps() -> None:
@@ -70,6 +77,122 @@ def test_a_container_has_few_rights_and_a_limit(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert name in ENDS or "healthcheck" in service
     assert name == "kafka" or service["user"] in ("redis", "10001:10001")  # apache/kafka names one
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_a_container_may_write_is_its_users(name: str) -> None:
+    """An empty volume takes its owner from the image: a folder there that was not made is root's,
+    and all roles are user 10001. Who works in a folder may write there."""
+    service = services()[name]
+    steps = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
+    made = {
+        folder
+        for each in re.findall(r"install -d -o fedtwin -g fedtwin ([^&\n]*)", steps)
+        for folder in each.split()
+        if folder.startswith("/")
+    }
+    mounts = [_mounted(each) for each in service.get("volumes", ())]
+    written = {target for source, target, how in mounts if "ro" not in how}
+
+    assert written <= made
+    assert "working_dir" not in service or service["working_dir"] in written
+
+
+def test_a_command_in_a_container_has_a_place_for_files_of_the_caller() -> None:
+    """What `export` writes and `predict` and `inject` are given lie in the folder it works in."""
+    service = services()["fedtwin"]
+
+    assert "${FEDTWIN_FILES:-files}:/files" in service["volumes"]
+    assert service["working_dir"] == "/files"
+
+
+def _mounted(volume: str) -> tuple[str, str, str]:
+    """Where from, where to, and how."""
+    found = re.fullmatch(r"(\$\{[^}]*\}|[^:]*):([^:]*):?(.*)", volume)
+    assert found, volume
+    return found[1], found[2], found[3]
+
+
+# --- what make says to compose --------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A folder with the Makefile alone, and a compose that tells what it was given."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    compose = tmp_path / "compose"
+    compose.write_text('#!/bin/sh\necho "words $*"\nenv | grep ^FEDTWIN_ || true\n')
+    compose.chmod(0o755)
+    return tmp_path
+
+
+def said(beside: Path, *words: str, **environment: str) -> str:
+    """What compose was given."""
+    bare = {name: each for name, each in os.environ.items() if not name.startswith("FEDTWIN_")}
+    done = subprocess.run(
+        ["make", *words, "COMPOSE=./compose"],
+        cwd=beside, env=bare | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+PATHS = ("FEDTWIN_CONFIG", "FEDTWIN_DATA", "FEDTWIN_FILES", "FEDTWIN_IMAGES")
+
+
+@needs_make
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("how", ["environment", "word", ".env"])
+def test_a_path_is_the_callers(name: str, how: str, beside: Path) -> None:
+    """Compose would look for it beside compose.yaml, and take a bare name for a volume's."""
+    if how == "environment":
+        told = said(beside, "compose-cli", **{name: "mine"})
+    elif how == "word":
+        told = said(beside, "compose-cli", f"{name}=mine")
+    else:
+        (beside / ".env").write_text(f"FEDTWIN_RUN=spring\nexport {name}='mine'  # ours\n")
+        told = said(beside, "compose-cli")
+        assert "--env-file .env" in told
+
+    assert f"{name}={beside / 'mine'}\n" in told
+    assert [each for each in PATHS if f"{each}=" in told] == [name]
+
+
+@needs_make
+def test_a_folder_for_files_that_is_not_there_is_made_before_the_engine_makes_it(
+    beside: Path,
+) -> None:
+    """It would be root's, and no container of ours could write there. One that is there stays."""
+    (beside / "mine").mkdir(mode=0o750)
+    for folder in ("new", "mine"):
+        said(beside, "compose-cli", f"FEDTWIN_FILES={folder}")
+
+    assert stat.filemode((beside / "new").stat().st_mode) == "drwxrwxrwt"
+    assert stat.filemode((beside / "mine").stat().st_mode) == "drwxr-x---"
+
+
+@needs_make
+def test_what_the_environment_says_goes_before_the_file(beside: Path) -> None:
+    """As compose has it; of the file the last line counts, and ~ is the caller's home."""
+    (beside / ".env").write_text("FEDTWIN_DATA=./one\nFEDTWIN_DATA=~/two\n#FEDTWIN_FILES=no\n")
+
+    assert "FEDTWIN_DATA=/h/two\n" in said(beside, "compose-cli", HOME="/h")
+    assert "FEDTWIN_FILES" not in said(beside, "compose-cli")
+    assert "FEDTWIN_DATA=/three\n" in said(beside, "compose-cli", FEDTWIN_DATA="/three")
+
+
+@needs_make
+def test_the_board_belongs_to_the_stack_that_compose_down_takes_away(beside: Path) -> None:
+    """One project, with the board's file and profile; without MONITORING=1 nothing of it."""
+    up = [
+        line for line in said(beside, "compose-up", "MONITORING=1").splitlines() if "words" in line
+    ]
+    bare = said(beside, "compose-up")
+    down = said(beside, "compose-down")
+
+    for line in (*up, down):
+        assert "--project-name fedtwin " in line
+        assert "--file infra/deploy/monitoring/compose.yaml --profile monitoring" in line
+    assert "monitoring" not in bare
 
 
 @pytest.mark.parametrize("away", [False, True])

@@ -299,6 +299,45 @@ def test_readers_at_different_places_do_not_disturb_each_other(place: Place) -> 
 
 
 @pytest.mark.kafka
+def test_what_comes_while_we_ask_for_more_holds_nothing_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two topics that are followed one gets a record after the client has looked and before it
+    asks: it is given at once, and so is the next one, though a broker that has nothing may hold
+    its answer back for 8 s."""
+    monkeypatch.setattr(transport, "FETCH", 8.0)
+    monkeypatch.setattr(transport, "ANSWER", 20.0)
+    quiet = place.names.federation("models")
+    place.make(place.topic, quiet)
+    reader, writer = place.open(), place.open()
+    assert reader.read(quiet, 0, PLENTY) == reader.read(place.topic, 0, PLENTY) == []
+    reader.wait(0.01)
+    writer.append(quiet, records("a"))  # what was on its way ends, and the next asks for both
+    assert keys(insisted(reader, quiet, 0)) == ["a"]
+    fetcher = reader._followed._consumer._fetcher
+    while not fetcher.in_flight_fetches():
+        reader.wait(0.01)
+    look, meanwhile, begun = fetcher.fetched_records, iter("b"), time.monotonic()
+
+    def looked(*told: object, **more: object) -> object:
+        found = look(*told, **more)
+        for name in meanwhile:
+            writer.append(place.topic, records(name))
+            while not fetcher._completed_fetches and time.monotonic() < begun + 20:
+                time.sleep(0.001)
+        return found
+
+    monkeypatch.setattr(fetcher, "fetched_records", looked)
+    reader.wait(8)
+    found = insisted(reader, place.topic, 0)
+    writer.append(place.topic, records("c"))
+    found += insisted(reader, place.topic, 1)
+
+    assert keys(found) == ["b", "c"]
+    assert time.monotonic() - begun < 4
+
+
+@pytest.mark.kafka
 def test_more_than_is_kept_is_read_in_order_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

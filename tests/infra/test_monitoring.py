@@ -152,6 +152,18 @@ def test_the_stack_scrapes_the_port_at_which_roles_tell() -> None:
             assert source in stack["volumes"] or (FOLDER / inside).is_file()
 
 
+def test_nobody_changes_anything_at_the_board() -> None:
+    """Whoever comes looks; there is no account, by the form or by the API, and none is made: the
+    one that Grafana makes unasked is admin, and so is its password."""
+    stack = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    said = stack["services"]["grafana"]["environment"]
+
+    assert said["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert said["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert said["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert said["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+
+
 def test_prometheus_itself_takes_configuration_and_rules() -> None:
     """And its own tests of the rules pass: who is told of what, after how many seconds."""
     promtool = shutil.which("promtool")

@@ -38,10 +38,10 @@ from infra.transport.group import Group
 from infra.transport.kafka import Kafka
 from schemas.codec import Record, records
 from schemas.errors import ConfigurationError, Forbidden
-from schemas.messages import Forgotten, ImageBatch, StreamMoved
+from schemas.messages import DeadLetter, Forgotten, ImageBatch, StreamMoved
 from schemas.rights import Grant, Principals, grants
 from schemas.topics import Names
-from tests.experiments.hands import told
+from tests.experiments.hands import fedtwin, told
 from tests.experiments.test_principals import FEDERATION
 from tests.guarded import Guarded, crew
 from tests.schemas.test_rights import AB, ENTITIES, MAY, NAMES, SITES, A
@@ -331,6 +331,36 @@ def test_a_sites_account_is_enough_to_have_images_forgotten(guarded: Guarded) ->
     assert (done.asked, done.images, done.seen, done.promised) == ("class 1", 2, False, 301)
     with closing(Kafka(guarded.keeper)) as log:
         assert log.first(samples) == log.end(samples) - 1  # the mark that begins a segment
+
+
+def test_a_site_learns_why_it_is_refused_and_hands_in_again_what_is_its_own(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its update was set aside: its account lists the letter, finds the original, puts it into its
+    topic once more. Another site reads the letter alone; an operator reads both, and may not.
+    """
+    own, letters = NAMES.of_site("updates", A), NAMES.federation("dead-letters")
+    with closing(Kafka(guarded.settings(f"fedtwin-site-{A}"))) as log:
+        (place,) = log.append(own, [Record("refused", b"what nobody can read")])
+    told_of = DeadLetter(run="", topic=own, offset=place, about="?", hash="", size=20,
+                         reason="unreadable", detail="no message")  # fmt: skip
+    with closing(Kafka(guarded.settings("fedtwin-aggregator"))) as log:
+        log.append(letters, records(told_of, source="aggregator")[1])
+
+    listed, done = {}, {}
+    for who in (f"fedtwin-site-{A}", f"fedtwin-site-{SITES[1]}", "fedtwin-operator"):
+        for name, value in guarded.environment(who).items():
+            monkeypatch.setenv(name, value)
+        found = told("dlq", "ls", "trial")["dead_letters"]
+        listed[who] = [each["reason"] for each in found if each["offset"] == place]
+        done[who] = fedtwin("dlq", "requeue", "trial", own, str(place))
+
+    assert listed == {who: ["unreadable"] for who in listed}
+    codes = [each.exit_code for each in done.values()]
+    assert codes == [0, 3, 3], [each.output for each in done.values()]
+    with closing(Kafka(guarded.keeper)) as log:
+        again = [each.record.value for each in log.read(own, place, 1 << 20)]
+    assert again == [b"what nobody can read"] * 2
 
 
 # --- the list itself ------------------------------------------------------------------------------

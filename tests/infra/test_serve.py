@@ -1176,6 +1176,36 @@ def test_an_answer_that_stands_where_its_author_would_read_next_is_not_read(crow
     assert log.end(letters_of(UPDATES)) == 0
 
 
+class Noted(Embedded):
+    """A log that notes what was asked of it, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, str, int]] = []
+
+    def append(self, topic: str, records: Iterable[Record]) -> list[int]:
+        offsets = super().append(topic, records)
+        self.asked += [("append", topic, offset) for offset in offsets]
+        return offsets
+
+    def read(self, topic: str, place: int, max_bytes: int) -> list[Stored]:
+        self.asked.append(("read", topic, place))
+        return super().read(topic, place, max_bytes)
+
+
+def test_a_log_hears_that_an_author_passes_over_its_answer_before_it_reads_anything_else() -> None:
+    """A transport that follows many topics at once would fetch the answer with the next of them."""
+    log = Noted()
+    todo: list[Answer] = [Say(UPDATES, update(1)), Say(UPDATES, update(2))]
+    runner = system(log, Writer(topics=[METRICS, UPDATES], todo=todo))
+
+    runner.step()
+    runner.step()
+
+    written = log.asked.index(("append", UPDATES, 1))
+    assert log.asked[written + 1 :][:2] == [("read", UPDATES, 2), ("read", METRICS, 0)]
+
+
 class AtOnce(Inline):
     """Workers whose tasks all end at the same moment."""
 

@@ -112,6 +112,26 @@ def test_sixty_megabytes_pass_in_both_directions(two: WorkerProcesses) -> None:
     assert np.array_equal(found[1].groups["model"]["weight"], tensor * 2)
 
 
+def test_who_waits_for_a_task_holds_nothing_of_the_last_one(mortal: WorkerProcesses) -> None:
+    """60 MB come and go, and the worker is as large as before, within a third of that."""
+    mortal.submit("small", Task("double", {}, {"x": {"a": np.ones(1, np.float32)}}))
+    results(mortal, 1)
+    (pid,) = mortal.pids
+    before = resident(pid)
+    mortal.submit("large", Task("double", {}, {"x": {"a": np.ones(15_000_000, np.float32)}}))
+    results(mortal, 1)
+    end = time.monotonic() + PATIENCE
+    while (grown := resident(pid) - before) > 20e6 and time.monotonic() < end:
+        time.sleep(0.05)
+
+    assert grown <= 20e6
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_what_a_task_prints_is_not_taken_for_its_result(two: WorkerProcesses) -> None:
     """Libraries print; the result comes all the same, and the next task's, too."""
     two.submit("chat", Task("chat"))

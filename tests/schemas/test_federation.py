@@ -13,6 +13,7 @@ from producers.datasets import load
 from schemas.datasets import KNOWN
 from schemas.errors import ConfigurationError
 from schemas.federation import Federation
+from schemas.recipes import recipe
 
 DIGITS = {"site": "north", "dataset": "digits", "classes": ["0", "1"]}
 ORGANS = {"site": "south", "dataset": "organamnist", "classes": ["10"]}
@@ -35,6 +36,15 @@ def test_the_table_says_of_digits_what_their_images_say(tmp_path: Path) -> None:
         assert (told.channels, told.height, told.width) == (1, side, side)
         assert told.transforms == found.transforms
         assert told.name == "digits"
+
+
+def test_a_model_in_use_learns_slowly() -> None:
+    """Whatever its recipe says; its own file has the last word."""
+    bold = federation(DIGITS, keys={"learning_rate": 0.5})
+
+    assert recipe("smoke").learning_rate == 0.5
+    assert federation(DIGITS).configuration().learning_rate == 0.1
+    assert bold.configuration().learning_rate == 0.5
 
 
 def test_the_crop_grows_with_the_images() -> None:
@@ -97,6 +107,16 @@ def test_the_same_file_is_the_same_federation() -> None:
     assert one.data() != federation(DIGITS).data()
     assert one.sites == ("north", "south")
     assert one.full("b") == "south/b"
+
+
+@pytest.mark.parametrize("file", ["examples/live.yaml", "infra/deploy/federation.yaml"])
+def test_what_does_not_end_keeps_the_updates_of_one_round(file: str) -> None:
+    """Or its disk would be full one day; who wants every sum made again says so."""
+    read: Federation = read_yaml(Path(__file__).parents[2] / file, Federation)
+    told = federation(DIGITS, keys={"keep_rounds": "all"}).configuration()
+
+    assert read.configuration().keep_rounds == 1
+    assert told.keep_rounds == "all"
 
 
 def test_a_file_with_events_is_for_fedtwin_live() -> None:

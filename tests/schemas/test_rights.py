@@ -30,6 +30,7 @@ MAY = {
     **{
         f"site-{site}": {
             "rounds": READ, "models": READ, "teachers": READ, "metrics": BOTH,
+            "dead-letters": READ,
             f"classes.{site}": BOTH, f"updates.{site}": BOTH, f"prototypes.{site}": WRITE,
             f"metrics.{site}": BOTH, f"dead-letters.{site}": BOTH,
             **{f"samples.{site}.{each}": f"{ERASE} delete" for each in theirs},
