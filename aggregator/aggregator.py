@@ -136,6 +136,16 @@ class Aggregator:
         """The last stage is closed."""
         return self.line.over
 
+    @property
+    def decided(self) -> int:
+        """Number of the newest decision in `rounds`."""
+        return self.line.number
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether nobody has to say anything before the next decision."""
+        return not self._wait_for_others()
+
     # --- hearing ----------------------------------------------------------------------------
 
     def begin(self, start: Start) -> None:

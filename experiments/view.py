@@ -10,17 +10,13 @@ from typing import Literal
 
 from experiments.numbers import counted, name_of
 from experiments.watching import Program, Watching
-from infra.pulse import BEAT
+from infra.others import BEGUN, MISUSED, SILENT
 from infra.stopping import STOPPED
 from schemas.heldout import Accuracy, Loss
 from schemas.messages import RoundOpened
 
-SILENT = 3 * BEAT
-"""Seconds without a heartbeat after which a program counts as lost."""
 REPLACED = 600.0  # seconds for which one that was lost is shown, when others do its work
-MISUSED = 2  # the exit code of wrong words
 TOLD = 60.0  # seconds for which that is shown
-BEGUN = 10.0  # seconds after which a program has begun to do its work
 VERSIONS = 8  # of which the accuracy is told
 NAMED = 5  # twins of one program that stall a round are named, others counted
 OURSELVES = "fedtwin watch"

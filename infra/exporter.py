@@ -29,6 +29,7 @@ from schemas.errors import ConfigurationError
 LOG = logging.getLogger(__name__)
 SECONDS = 5.0  # in which whoever asks has to have said what
 CAUSE = 120  # characters of a cause in a label
+MOST_LOST = 20  # programs that are told as lost
 
 
 class Told(Collector):
@@ -70,6 +71,14 @@ class Told(Collector):
         for part, cause, _ in vitals.failures():
             failed.add_metric([part, cause[:CAUSE]], 1)
         yield failed
+        lost = GaugeMetricFamily(
+            "fedtwin_program_lost_seconds",
+            "For which another program has not been heard of, and what it said last.",
+            labels=["role", "process", "site", "entities", "state", "cause"],
+        )  # fmt: skip
+        for *words, seconds in vitals.lost()[:MOST_LOST]:
+            lost.add_metric([str(each)[:CAUSE] for each in words], seconds)
+        yield lost
 
     def _messages(self) -> Iterator[Metric]:
         tally = self._vitals.tally

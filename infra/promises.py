@@ -16,9 +16,9 @@ from schemas.line import NotYet
 from schemas.messages import Groups, Message, ModelName, RunOpened, Standing, Tensors
 
 __all__ = [
-    "Answer", "Arrived", "Author", "Begins", "Do", "Forget", "Keep", "Library", "Models", "NotYet",
-    "Place", "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside", "Start", "Task",
-    "Telling", "Timed", "Trim", "Workers",
+    "Answer", "Arrived", "Author", "Begins", "Deciding", "Do", "Forget", "Keep", "Library",
+    "Models", "NotYet", "Place", "Result", "Retell", "Role", "Say", "Score", "Seek", "SetAside",
+    "Start", "Task", "Telling", "Timed", "Trim", "Workers",
 ]  # fmt: skip
 
 
@@ -273,6 +273,19 @@ class Author(Protocol):
 
         What to do in place of hearing it, if anything, when all that stands before it was read.
         """
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A role whose decisions stand in one line: where two of them live, one may stand by."""
+
+    @property
+    def decided(self) -> int:
+        """Number of the newest decision in its line; -1 before the first."""
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether nothing is missing on which the next one rests."""
 
 
 @runtime_checkable

@@ -116,6 +116,8 @@ class Pulse:
         return tuple(each for each in self._told.items() if before.get(each[0]) != each[1])
 
     def _listen(self, now: float) -> None:
+        if self._vitals is not None:
+            self._vitals.others.listens(now)
         if self._place is None:
             self._old = self._place = self._transport.end(self._topic)
             if self._vitals is not None:
@@ -130,13 +132,17 @@ class Pulse:
                     continue  # of several pieces, or no message at all: no heartbeat
                 if isinstance(said, Measured) and self._vitals is not None:
                     self._vitals.measured(said, stored.offset)
-                if (
-                    isinstance(said, Heartbeat)
-                    and said.in_work
-                    and said.process != self._process
-                    and stored.offset >= self._old
-                ):
-                    self._worked[said.process] = now
+                if isinstance(said, Heartbeat) and stored.offset >= self._old:
+                    self._hear(said, now)
+        if self._vitals is not None:
+            self._vitals.others.heard()
+
+    def _hear(self, beat: Heartbeat, now: float) -> None:
+        """What another says while we listen."""
+        if beat.in_work and beat.process != self._process:
+            self._worked[beat.process] = now
+        if self._vitals is not None:
+            self._vitals.others.hear(beat, now)
 
     def _read(self) -> list[Stored]:
         assert self._place is not None

@@ -45,6 +45,7 @@ from infra.shelf import Shelf
 from infra.store.base import ModelStore
 from infra.telemetry import Stopwatch, Tally
 from infra.transport.base import Stored, Transport, Trimmed
+from infra.turn import Turn
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
 from schemas.errors import ConfigurationError, Refused, Stalled
@@ -121,7 +122,7 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
     """Seconds since any moment, for what is told of waiting; no role sees it."""
     standby_after: float = 0.0
-    """A standby answers only what nobody else has, so many seconds after it last heard anything."""
+    """A standby decides only what nobody else has, so many seconds after it could have been."""
     missed: Callable[[], tuple[Away, ...]] = lambda: ()
     """Services that this program misses, asked at each heartbeat."""
     tally: Tally = field(default_factory=Tally)
@@ -169,8 +170,7 @@ class Session:
         self._lost: dict[str, int] = {}
         """Topic that was trimmed before us → where it begins: the role has to seek."""
         self._caught_up = False
-        self._heard_at = -math.inf
-        """When it last read anything, by the clock."""
+        self._turn = Turn(role)
         self._ticked = -math.inf
         """When it was last told that time passes."""
         self._since: dict[str, float] = {}
@@ -191,9 +191,9 @@ class Session:
         moved = [self._read_on(topic) for topic in list(topics)]
         moved.append(self._look_again())
         if any(moved):
-            self._heard_at = self._around.clock()
+            self._turn.heard(self._around.clock())
         self._tick()
-        if self.caught_up and self._is_its_turn:
+        if self.caught_up and self._turn.has_come(self._around.clock(), self._around.standby_after):
             moved.append(self._carry_out(self.role.answers()))
             if self.role.over and not self.behind:
                 self._tell_of_waiting(list(self._later))
@@ -207,12 +207,6 @@ class Session:
         if isinstance(self.role, Timed) and self.caught_up and now >= self._ticked + TICK:
             self._ticked = now
             self.role.tick(now)
-
-    @property
-    def _is_its_turn(self) -> bool:
-        """At once, or when it has been quiet for as long as a standby waits."""
-        after = self._around.standby_after
-        return not after or self._around.clock() >= self._heard_at + after
 
     def leave(self, topics: Iterable[str]) -> None:
         """Its role reads these no longer, and perhaps others: those begin with their own past.
@@ -430,6 +424,7 @@ class Session:
         try:
             with self._around.stopwatch(self.role.name):
                 self.role.hear(arrived)
+            self._turn.took_in(arrived.place)
             self._around.tally.heard[table_row(arrived.place.topic).name] += 1
             self._around.overhear(arrived)
         except NotYet as wait:
@@ -529,14 +524,15 @@ class Session:
         with self._around.stopwatch("log"):
             offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
         self._around.hook("said")
-        if isinstance(self.role, Author):
-            place = self._places.get(topic, 0)
-            for each in said:
-                own = list(islice(offsets, each.pieces))
-                if (read_back := self.role.wrote(each.message)) is not None:
-                    self._wrote(topic, each, own, read_back)
-            if self._places.get(topic, 0) > place:
-                self._pass_over(topic)
+        author = self.role if isinstance(self.role, Author) else None
+        place = self._places.get(topic, 0)
+        for each in said:
+            own = list(islice(offsets, each.pieces))
+            self._turn.wrote(each.message, topic, own)
+            if author and (read_back := author.wrote(each.message)) is not None:
+                self._wrote(topic, each, own, read_back)
+        if author and self._places.get(topic, 0) > place:
+            self._pass_over(topic)
 
     def _made(self, topic: str, says: Iterable[Say], said: list[Said]) -> Iterator[Record]:
         """The records of what is said, and notes it: one message is made while others are sent."""

@@ -1,7 +1,8 @@
 """Whether a program stands by: while another of its role lives whose name comes before its own.
 
-It goes by heartbeats, and nothing's correctness hangs on it: two that both lead write the same
-decisions, of which one counts, and one that stands by in vain is late by what a standby waits.
+It goes by heartbeats, which every side may write, and nothing's correctness hangs on it: two that
+both lead write the same decisions, of which one counts. One that stands by in vain is late by what
+a standby waits, and no more: how long that is, turn.py says, by the line alone.
 """
 
 from __future__ import annotations

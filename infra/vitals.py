@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from infra.others import Lost, Others
 from infra.promises import Arrived, Start
 from infra.telemetry import Tally
 from infra.transport.base import Remote, Transport
@@ -23,6 +24,8 @@ from schemas.heldout import Accuracy, HeldOut, Loss
 from schemas.line import RoundsLine
 from schemas.messages import Decision, Heartbeat, Measured, RoundClosed, RoundOpened
 
+HEARS = ("aggregator", "proxy")
+"""Roles whose programs tell of others that are lost: every run has them, and few of them."""
 WELL = 10.0  # seconds in which the loop of a program that is well has told of itself
 WAITS: tuple[tuple[str, str], ...] = (
     ("RunOpened", "run"),
@@ -118,6 +121,8 @@ class Vitals:
     loss: Loss | None = None
     """What that model has lost against the best before it, where that is more than `alarm_points`;
     looked at whenever a heartbeat is told."""
+    others: Others = field(init=False)
+    """As they are heard."""
     _beaten: float = field(init=False)
     _line: RoundsLine = field(default_factory=lambda: RoundsLine(whole=False))
     _held_out: HeldOut = field(init=False)
@@ -126,6 +131,7 @@ class Vitals:
 
     def __post_init__(self) -> None:
         self._beaten = self.clock()
+        self.others = Others(self.process)
         self._held_out = HeldOut(self._line)
 
     # --- told by the loop -------------------------------------------------------------------------
@@ -228,6 +234,14 @@ class Vitals:
             yield Failure(away.service, away.why, away.seconds + self.age)
         if beat is not None and not broker and self.age > WELL:
             yield Failure("loop", "it stands, and no service is away that it knows of", self.age)
+
+    def lost(self) -> list[Lost]:
+        """Other programs that are gone, the first cause first, as this one hears.
+
+        Without the broker nobody can be heard, so nobody is called lost.
+        """
+        hears = self.role in HEARS and self.broker_away is None
+        return self.others.lost(self.clock()) if hears else []
 
     def health(self) -> Health:
         """Whether its loop turns; and what it does, or why not."""

@@ -102,6 +102,21 @@ class Proxy:
         """The last stage is closed: nobody needs another teacher."""
         return self.line.over
 
+    @property
+    def decided(self) -> int:
+        """Number of the newest decision in `teachers`."""
+        return len(self._teachers.chosen) - 1
+
+    @property
+    def can_decide(self) -> bool:
+        """Whether a teacher is asked for, and nobody's prototypes are missing."""
+        if self.line.opened and self._configuration.slotted:
+            window = self._window()
+            ready = [self.line.closed_round(*key) and not self._basis(key)[1] for key in window]
+            return bool(ready) and all(ready)
+        closed = self._question()
+        return closed is not None and not self._missing(closed.stage)
+
     # --- hearing -----------------------------------------------------------------------------
 
     def begin(self, start: Start) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,16 @@ def user_of(role: str, site: str) -> str:
         "producers": CREW.producing(site),
     }
     return name_of(found[role])
+
+
+def telling(secrets: Mapping[str, str], what: bytes | str) -> list[str]:
+    """Names of the secrets that stand in something, as they are or in base64."""
+    text = what.encode() if isinstance(what, str) else what
+    return [
+        name
+        for name, secret in secrets.items()
+        if secret.encode() in text or base64.b64encode(secret.encode()) in text
+    ]
 
 
 class Guarded:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -28,9 +29,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 CONFIG = """
 recipe: tiny
 seed: 7
-keys: {quorum: 2, growth_window: 2, deadline: 20, standby_after: 2}
+keys: {quorum: 2, growth_window: 2, deadline: 20, standby_after: 2, keep_rounds: all}
 entities:
   ward: {site: north, dataset: digits, classes: ["0", "1"]}
+  icu: {site: north, dataset: digits, classes: ["0", "2"]}
   east: {site: south, dataset: digits, classes: ["1", "2"]}
 """
 PATIENCE = 120.0
@@ -78,10 +80,14 @@ class Hands:
         del self._pids[name]
         return code[0]
 
-    def end(self) -> None:
-        """Whoever still runs is killed, and the topics are taken away."""
+    def kill_all(self) -> None:
+        """Whoever still runs."""
         for name in list(self._pids):
             self.kill(name)
+
+    def end(self) -> None:
+        """Whoever still runs is killed, and the topics are taken away."""
+        self.kill_all()
         swept(self.kafka, self.names)
 
     def said(self, name: str) -> str:
@@ -132,14 +138,17 @@ def appear(folder: Path, label: str, uid: int, numbers: range) -> None:
 
 def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     """Opened by one aggregator and joined by its standby, which goes on when the first is killed;
-    who follows a folder is killed twice, and each image is streamed once; images are injected; and
-    the newest model says what it sees. Another file of the same name is refused."""
+    who follows a folder is killed twice, and each image is streamed once; of two programs that
+    share a site's twins the one that hosts an entity is killed for good while images are injected
+    into it, and all that was injected is found by the other; the newest model says what it sees,
+    and the log comes to the same bytes. Another file of the same name is refused."""
     config = tmp_path / "live.yaml"
     config.write_text(CONFIG)
     live = ("--live", str(config))
     for site in ("north", "south"):
         hands.start("producers", *live, name=f"producers-{site}", FEDTWIN_SITE=site)
-        hands.start("twins", name=f"twins-{site}", FEDTWIN_SITE=site)
+    for name, site in (("one", "north"), ("two", "north"), ("three", "south")):
+        hands.start("twins", name=f"twins-{name}", FEDTWIN_SITE=site)
     hands.start("proxy", name="proxy-1")
     hands.start("aggregator", *live, name="aggregator-1")
     hands.sees(lambda seen: {"0", "1", "2"} <= grown(seen))
@@ -169,11 +178,20 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     files = [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]]
     assert len(files) == len({*files}) == 90
 
-    fed = told("inject", "--entity", "east", "--classes", "5", "--images", "40", "--rate", "200")
-    assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "south/east", 40)
-    hands.sees(lambda seen: "5" in grown(seen))
-    again = told("inject", "--entity", "east", "--classes", "5", "--images", "40")
-    assert again["new_images"] == 0
+    hands.until(lambda: {host(hands, "ward"), host(hands, "icu")} == {"twins-one", "twins-two"})
+    hosting = host(hands, "icu")
+    into_icu = ("inject", "--entity", "icu", "--classes", "5", "--images", "60")
+    with ThreadPoolExecutor(1) as pool:
+        injecting = pool.submit(told, *into_icu, "--rate", "20")
+        hands.until(lambda: streamed(hands, "icu", "inject-") >= 10)
+        hands.kill(hosting)
+    fed = injecting.result()
+    assert (fed["run"], fed["entity"], fed["new_images"]) == (hands.names.run, "north/icu", 60)
+    more = told("inject", "--entity", "ward", "--classes", "6", "--images", "40")
+    assert more["new_images"] == 40
+    hands.sees(lambda seen: {"5", "6"} <= grown(seen) and {"north/icu", "north/ward"} <= last(seen))
+    hands.sees(lambda seen: (judged(seen, "icu", "5"), judged(seen, "ward", "6")) == (60, 40))
+    assert told(*into_icu)["new_images"] == 0
 
     said = told("predict", hands.names.run, images / "seven" / "000.png")
     assert said["model_version"] > 3
@@ -182,17 +200,42 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     assert older["model_version"] == 1
     assert fedtwin("predict", hands.names.run, images, "--version", "999").exit_code == 4
 
+    hands.kill_all()
+    again = told("replay", hands.names.run)
+    assert again["equal"]
+    assert again["summed"] > 3
+
 
 def grown(seen: Outside) -> set[str]:
     """The classes that have rows."""
     return {*seen.standing.line.rows}
 
 
-def streamed(hands: Hands) -> int:
-    """How many images of the folder have come to the ward's twin, those included that it has let
-    go."""
+def last(seen: Outside) -> set[str]:
+    """Who was counted in the newest round that has closed."""
+    rounds = [each.closed for stage in seen.standing.line.stages for each in stage.rounds]
+    closed = [each for each in rounds if each is not None]
+    return {entity for entity, _ in closed[-1].counted} if closed else set()
+
+
+def judged(seen: Outside, entity: str, uid: str) -> int:
+    """How many images of a class a twin of the north has judged: each once."""
+    verdicts = seen.standing.verdicts.line(f"north/{entity}").verdicts.values()
+    return sum(each.images.get(uid, 0) for each in verdicts)
+
+
+def host(hands: Hands, entity: str) -> str:
+    """The program in which a twin of the north lives, as `watch` sees it."""
+    seen = json.loads(fedtwin("watch", hands.names.run, "--once", "--json").stdout)
+    (found,) = (each["program"] for each in seen["entities"] if each["name"] == f"north/{entity}")
+    return str(found)
+
+
+def streamed(hands: Hands, entity: str = "ward", source: str = "folder-") -> int:
+    """How many images of such a source have come to a twin of the north, those included that it has
+    let go."""
     with closing(Kafka(hands.kafka)) as log:
         first = First(log, hands.names)
         first.look()
-        counts = Streaming(log, hands.names, first.hash).counts("north/ward")
-    return sum(count for source, count in counts.items() if source.startswith("folder-"))
+        counts = Streaming(log, hands.names, first.hash).counts(f"north/{entity}")
+    return sum(count for name, count in counts.items() if name.startswith(source))

@@ -2,12 +2,12 @@
 
 A whole run over Kafka and Redis, both with a password through TLS, whose passwords and whose key
 can be told from everything else; then whatever it has left behind and printed is searched for them,
-and whatever a command and a program print that are refused with them.
+and whatever a command and a program print that are refused with them. What live programs and an
+operator's commands print is searched in test_securing.py.
 """
 
 from __future__ import annotations
 
-import base64
 import importlib
 import logging
 import os
@@ -33,7 +33,7 @@ from infra.transport.kafka import Kafka
 from schemas.topics import Names
 from tests.distributed.federation import tiny, undisturbed
 from tests.experiments.hands import fedtwin
-from tests.guarded import BOSS, Guarded
+from tests.guarded import BOSS, Guarded, telling
 from tests.infra.test_redis import encrypted
 from tests.papers import Authority
 from tests.services import Server
@@ -56,13 +56,8 @@ class Marked:
 
     def told(self, what: bytes | str) -> list[str]:
         """Those that stand in it, as they are or in base64."""
-        text = what.encode() if isinstance(what, str) else what
         known = {"kafka": self.kafka, "redis": self.redis, "wrong": self.wrong, "key": self.key}
-        return [
-            name
-            for name, secret in known.items()
-            if secret.encode() in text or base64.b64encode(secret.encode()) in text
-        ]
+        return telling(known, what)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from experiments.view import OURSELVES, REPLACED, SILENT, Outage, ProgramView, View, view
+from experiments.view import OURSELVES, REPLACED, Outage, ProgramView, View, view
 from experiments.watching import Heard, Watching
+from infra.others import SILENT
 from schemas.messages import (
     Away,
     DeadLetter,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from aggregator.aggregator import Opening
 from experiments.recipes import recipe
 from experiments.system import Embedded, embedded, opening_of
 from infra.points import Hook, no_hook
-from infra.promises import Workers
+from infra.promises import Answer, Deciding, Say, Workers
 from infra.serve import Session, Surroundings
 from infra.store.base import ModelStore
 from infra.store.sqlite import SqliteStore
@@ -131,6 +132,28 @@ def put_together(
         copies=told.copies,
         order=told.order,
     )
+
+
+def attend(run: Embedded) -> list[tuple[Decision, bool]]:
+    """What the aggregator and the proxy of a run will decide; and whether each could be seen to be
+    next before it was said, as who stands by has to see it."""
+    seen: list[tuple[Decision, bool]] = []
+
+    def watched(role: Deciding, said: Callable[..., Iterator[Answer]]) -> Callable[..., object]:
+        def saying(*words: object) -> Iterator[Answer]:
+            could = role.can_decide
+            for answer in said(*words):
+                if isinstance(answer, Say) and isinstance(answer.message, Decision):
+                    seen.append((answer.message, could))
+                yield answer
+
+        return saying
+
+    for session in run.system.sessions:
+        role: Any = session.role
+        for name in ("answers", "done") if isinstance(session.role, Deciding) else ():
+            setattr(role, name, watched(role, getattr(role, name)))
+    return seen
 
 
 def _with(around: Surroundings, hook: Hook) -> Surroundings:

@@ -26,8 +26,18 @@ from producers.datasets import load
 from producers.images import Dataset
 from schemas.codec import records
 from schemas.configuration import Configuration
-from schemas.messages import ImageBatch, Look, RoundOpened, StageAdded
-from tests.flows.federation import DOTS, NAMES, NORTH, Told, Whim, outcome, put_together, small
+from schemas.messages import Decision, ImageBatch, Look, RoundOpened, StageAdded, TeacherChosen
+from tests.flows.federation import (
+    DOTS,
+    NAMES,
+    NORTH,
+    Told,
+    Whim,
+    attend,
+    outcome,
+    put_together,
+    small,
+)
 
 REAL = Told(functions=FUNCTIONS)
 
@@ -59,6 +69,8 @@ class Whole(NamedTuple):
     store: SqliteStore
     results: Mapping[str, list[Result]]
     """What each task came to, by the task's name."""
+    decided: list[tuple[Decision, bool]]
+    """Each decision, and whether it could be seen to be next."""
 
 
 @cache
@@ -70,13 +82,22 @@ def whole() -> Whole:
         functions |= recording(name, noted)
     log, store = Log(), SqliteStore()
     run = put_together(lineage(), log, Told(functions=functions), store=store)
+    decided = attend(run)
     run.system.run()
-    return Whole(run, log, store, results)
+    return Whole(run, log, store, results, decided)
 
 
 def undisturbed() -> Embedded:
     """What all other ways to run it have to come to."""
     return whole().run
+
+
+def test_who_stands_by_sees_when_slots_could_be_chosen() -> None:
+    """Before each round, as soon as nothing is missing that they rest on."""
+    decided = whole().decided
+
+    assert [each.identity for each, could in decided if not could] == []
+    assert sum(isinstance(each, TeacherChosen) for each, _ in decided) > 2
 
 
 def recording(name: str, results: list[Result]) -> Mapping[str, Function]:
@@ -259,7 +280,7 @@ def test_it_goes_on_wherever_two_of_each_role_were_killed(seed: int) -> None:
 
 def test_a_proxy_that_starts_anew_scores_only_what_is_not_chosen_yet() -> None:
     """One that begins behind the last choice has nothing to do: its scores stand in the log."""
-    run, log, store, results = whole()
+    run, log, store, results, _ = whole()
     end = log.end(NAMES.federation("teachers"))
     again: list[Result] = []
     told = Told(functions={**FUNCTIONS, **recording("score", again)})

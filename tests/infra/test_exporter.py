@@ -17,7 +17,7 @@ from infra.transport.embedded import Embedded as Log
 from infra.vitals import Vitals
 from schemas.codec import Record, records
 from schemas.errors import ConfigurationError, Stalled
-from schemas.messages import Measured
+from schemas.messages import Ended, Heartbeat, Measured
 from tests.infra.test_program import CLASSES, NAMES, Clock, Echo, around, joined
 from tests.infra.test_vitals import beat, hear
 from tests.schemas.specimens import NORTH, SOUTH, model
@@ -179,6 +179,33 @@ def test_a_cause_is_told_as_a_label() -> None:
     assert failed.endswith("part=redis}")
     assert len(failed) < 160
     assert found["fedtwin_redis_away_seconds"] >= 7
+
+
+def hears_of_an_end() -> Vitals:
+    """An aggregator's program that has heard how a twins' program ended, a moment ago."""
+    told = Vitals("spring", "aggregator", "aggregator-1", Log())
+    told.others.listens(told.clock())
+    ended = Ended(code=1, why="because " * 30)
+    counts = (("buffered north/icu", 3), ("buffered south/ward", 0))
+    last = Heartbeat(run="", process="twins-1", role="twins", at=0.0, in_work=(), waits=(),
+                     counts=counts, ended=ended)  # fmt: skip
+    told.others.hear(last, told.clock())
+    told.others.heard()
+    return told
+
+
+def test_another_program_that_is_gone_is_told_with_what_it_said_last() -> None:
+    """By those who hear it, for it says nothing itself any more; its labels are not too long."""
+    with served(hears_of_an_end(), HERE, 0) as port:
+        found = samples(port)
+
+    (lost,) = (each for each in found if each.startswith("fedtwin_program_lost_seconds{"))
+    assert 0 <= found[lost] < 10
+    assert lost.endswith(
+        "entities=north/icu, south/ward,process=twins-1,role=twins,site=north, south,state=failed}"
+    )
+    assert "{cause=because because" in lost
+    assert len(lost) < 300
 
 
 def test_an_address_that_is_taken_is_a_mistake_of_whoever_chose_it() -> None:

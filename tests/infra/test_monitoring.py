@@ -17,7 +17,7 @@ from infra.exporter import registry_of
 from infra.transport.base import Absence
 from infra.vitals import Vitals
 from schemas.messages import Away, Measured
-from tests.infra.test_exporter import told_of
+from tests.infra.test_exporter import hears_of_an_end, told_of
 from tests.infra.test_pulse import Far
 from tests.infra.test_vitals import beat, hear
 from tests.schemas.specimens import NORTH, model
@@ -29,7 +29,7 @@ LABELS = re.compile(r"(\w+)\s*=~?\s*\"|by \(([^)]*)\)|\{\{ \$labels\.(\w+) \}\}|
 OF_PROMETHEUS = {"job", "instance", "alertname", "alertstate", "severity", "le"}
 PROMISED = {
     "FedtwinRoleDown", "FedtwinNoProgress", "FedtwinDeadLetters", "FedtwinAccuracyLost",
-    "FedtwinModelWorse",
+    "FedtwinModelWorse", "FedtwinProgramLost",
     "FedtwinLag", "FedtwinBrokerAway", "FedtwinRedisAway", "FedtwinMemory", "FedtwinFailed",
 }  # fmt: skip
 
@@ -56,8 +56,8 @@ def questions() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, set[str]]:
-    """Name → labels, of all that programs tell: one that serves, and one that misses its services
-    in the middle of a run that has been scored."""
+    """Name → labels, of all that programs tell: one that serves, one that hears of another's end,
+    and one that misses its services in the middle of a run that has been scored."""
     found: dict[str, set[str]] = {}
     for sample in told_of(2):
         name, _, labels = sample.partition("{")
@@ -71,7 +71,7 @@ def told() -> dict[str, set[str]]:
     vitals.measured(Measured(run="", name=f"held-out/{NORTH}/2", values=values), 0)
     away = (Away(service="redis", why="it does not answer", seconds=1.0),)
     beat(vitals, in_work=("learn a 1",), lag={"samples": 1}, away=away)
-    for family in registry_of(vitals).collect():
+    for family in (*registry_of(hears_of_an_end()).collect(), *registry_of(vitals).collect()):
         for each in family.samples:
             found.setdefault(each.name, set()).update(each.labels)
     return found
