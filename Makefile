@@ -91,13 +91,15 @@ down: $(STAMP)
 
 # --- in containers --------------------------------------------------------------------------------
 
-# Paths in the environment or in .env are the caller's, not those of the folder that compose.yaml lies in.
+# Paths in the environment or in .env are the caller's, not those of the folder that compose.yaml lies in;
+# compose alone reads one with a $ in it.
 PATHS := FEDTWIN_CONFIG FEDTWIN_DATA FEDTWIN_FILES FEDTWIN_IMAGES
-LINE = sed -nE "s/^(export +)?$(1) *= *[\"']?([^\"' ]*).*/\2/p" .env | tail -n 1
+LINE = sed -nE "s/^ *(export +)?$(1) *= *[\"']?([^\"' ]*).*/\2/p" .env | tail -n 1
 said = $(or $($(1)),$(if $(wildcard .env),$(shell $(LINE))))
-place = $(abspath $(patsubst ~/%,$(HOME)/%,$(1)))
-$(foreach each,$(PATHS),$(if $(call said,$(each)),\
-	$(eval override export $(each) := $(call place,$(call said,$(each))))))
+HASH := \#
+place = $(subst $(HASH),\$(HASH),$(abspath $(patsubst ~/%,$(HOME)/%,$(1))))
+$(foreach each,$(PATHS),$(if $(call said,$(each)),$(if $(findstring $$,$(call said,$(each))),,\
+	$(eval override export $(each) := $(call place,$(call said,$(each)))))))
 LOCAL := $(wildcard .compose.env)
 BOARD := --file infra/deploy/monitoring/compose.yaml --profile monitoring
 STACK = $(COMPOSE) --project-name fedtwin $(if $(wildcard .env),--env-file .env) \

@@ -10,7 +10,7 @@ from typing import Literal
 
 from experiments.numbers import counted, name_of
 from experiments.watching import Program, Watching
-from infra.others import BEGUN, MISUSED, SILENT
+from infra.others import BEGUN, LASTING, MISUSED, SILENT
 from infra.stopping import STOPPED
 from schemas.heldout import Accuracy, Loss
 from schemas.messages import RoundOpened
@@ -453,7 +453,7 @@ def _why(host: ProgramView | None, entity: str) -> str:
         return "its twin lives in no program that was heard of"
     if host.state != "alive":
         return f"its twin lives in {host.name}: {_end_of(host)}"
-    own = [each for each in host.waits if entity in each.what]
+    own = [each for each in host.waits if entity in each.what and LASTING not in each.what]
     return own[0].what if own else f"{host.name} has nothing in work, and says not why"
 
 
@@ -461,7 +461,13 @@ def _at_rest(watching: Watching, programs: list[ProgramView], now: float) -> Ite
     """A recipe in which nothing is in work, and somebody waits."""
     living = [watching.programs[each.name] for each in programs if each.state == "alive"]
     idle = [each.idle_since for each in living]
-    waits = [wait for each in programs if each.state == "alive" for wait in each.waits]
+    waits = [
+        wait
+        for each in programs
+        if each.state == "alive"
+        for wait in each.waits
+        if LASTING not in wait.what
+    ]
     resting = [now - since for since in idle if since is not None]
     if waits and len(resting) == len(idle) and min(resting) > SILENT:
         first = max(waits, key=lambda each: each.seconds)

@@ -22,6 +22,8 @@ MOST = 200  # programs that are remembered: whoever may write heartbeats may inv
 MOST_ENTITIES = 20_000
 NAMED = 3  # entities that are named, others counted
 BUFFERED = "buffered "
+LASTING = "room for "
+"""What is said for as long as it is so, and keeps nobody from anything else."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Other:
     """When it was first heard under its name."""
     heard: float
     """When last."""
+    entities: tuple[str, ...] = ()
+    """Whose twins lived there, as it last told of any."""
+    beats: int = 1
+    """How often it was heard, under its name and of this life."""
 
 
 class Lost(NamedTuple):
@@ -82,9 +88,14 @@ class Others:
         known = self._known.pop(beat.process, None)
         again = known is None or known.beat.ended is not None or beat.up < known.beat.up
         first = now if known is None or again else known.first
-        self._known[beat.process] = Other(beat, first, now)
-        if len(self._known) > MOST:
-            del self._known[next(iter(self._known))]
+        told = tuple(
+            name.removeprefix(BUFFERED) for name, _ in beat.counts if name.startswith(BUFFERED)
+        )
+        had, beats = (known.entities, known.beats + 1) if known and not again else ((), 1)
+        self._known[beat.process] = Other(beat, first, now, told or had, beats)
+        if len(self._known) > MOST:  # a name that was heard once may be invented
+            once = (name for name, each in self._known.items() if each.beats == 1)
+            del self._known[next(once, next(iter(self._known)))]
         for name, _ in beat.counts:
             entity = name.removeprefix(BUFFERED)
             if entity != name and (entity in self._hosts or len(self._hosts) < MOST_ENTITIES):
@@ -127,7 +138,7 @@ def _hosted(hosts: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _replaced(gone: Other, known: Mapping[str, Other], sites: Mapping[str, set[str]]) -> bool:
     """Whether another of its role has begun since, at its site where it had one."""
-    had = sites.get(gone.beat.process, set())
+    had = sites.get(gone.beat.process) or _sites(gone.entities)
     return any(
         each.beat.role == gone.beat.role
         and each.first > gone.heard
@@ -147,7 +158,7 @@ def _lost(other: Other, entities: list[str], now: float) -> Lost:
     return Lost(
         role=beat.role,
         process=beat.process,
-        sites=", ".join(sorted(_sites(entities))),
+        sites=", ".join(sorted(_sites(entities or other.entities))),
         entities=", ".join(entities[:NAMED]) + more,
         state="failed" if beat.ended else "silent",
         cause="; ".join(_causes(beat)),
@@ -164,7 +175,7 @@ def _causes(beat: Heartbeat) -> Iterator[str]:
     if beat.in_work:
         others = f" and {len(beat.in_work) - 1} more" if len(beat.in_work) > 1 else ""
         yield f"was at {beat.in_work[0]}{others}"
-    elif beat.waits:
-        yield max(beat.waits, key=lambda wait: wait[1])[0].replace(" waits ", " waited ", 1)
+    elif waits := [wait for wait in beat.waits if LASTING not in wait[0]]:
+        yield max(waits, key=lambda wait: wait[1])[0].replace(" waits ", " waited ", 1)
     elif not beat.away:
         yield "had nothing to do"

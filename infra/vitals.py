@@ -36,6 +36,7 @@ WAITS: tuple[tuple[str, str], ...] = (
     ("a quorum ", "quorum"),
     ("new images|images? .*stream|the images of ", "images"),
     ("the mark ", "mark"),
+    ("room for ", "room"),
     ("find (a )?new class", "classes"),
     ("end the pause", "pause"),
     ("StageClosed", "stage"),

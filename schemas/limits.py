@@ -15,6 +15,8 @@ LEAST_BYTES = 32 * 1024 * 1024
 """Of any run, and of one that is not known yet: RunOpened itself is smaller."""
 MODELS = 4
 """A message may be as large as so many models: what a strategy sends beside its own."""
+MOST_COUNTED = 4096
+"""Of how many classes a verdict may count images: whatever labels strayed into a window."""
 MOST_ADDED = 1000
 """How often stages may be added to a run: so that a number can be told that no decision ever has.
 
@@ -24,17 +26,20 @@ A StageAdded adds at most one stage, for it names an entity once (docs/decisions
 
 def largest_message(configuration: Configuration, data: DataFacts) -> int:
     """The most bytes that a message of this run may have: four models with every row."""
-    numbers = model_numbers(data.channels, configuration.width, most_counted(configuration, data))
+    numbers = model_numbers(data.channels, configuration.width, most_rows(configuration, data))
     return max(LEAST_BYTES, MODELS * 4 * numbers)
 
 
 def most_classes(configuration: Configuration, data: DataFacts) -> int:
-    """How many classes a run can have: rows of the encoder, which no prototype goes beyond."""
+    """Rows of the encoder, which no prototype goes beyond."""
     return configuration.encoder_classes or data.encoder_classes
 
 
-def most_counted(configuration: Configuration, data: DataFacts) -> int:
-    """Of how many classes a verdict may count images: all that have a row, or a name."""
+def most_rows(configuration: Configuration, data: DataFacts) -> int:
+    """How many rows a head can have: the encoder's, and never fewer than classes are agreed on.
+
+    Methods without prototypes need no encoder, and are not held to its rows.
+    """
     return max(most_classes(configuration, data), len(data.classes))
 
 
@@ -44,7 +49,7 @@ def with_room(opened: RunOpened, having: Collection[str], more: Iterable[str]) -
     Beside those that have one already. Every class that the run's data name keeps its own row:
     what nobody has agreed on takes none of those.
     """
-    most, agreed = most_classes(opened.configuration, opened.data), {*opened.data.classes}
+    most, agreed = most_rows(opened.configuration, opened.data), {*opened.data.classes}
     left = most - len(having)
     strange = max(0, most - len(agreed)) - sum(uid not in agreed for uid in having)
     found = []
@@ -59,7 +64,7 @@ def with_room(opened: RunOpened, having: Collection[str], more: Iterable[str]) -
 
 def rows_in_words(opened: RunOpened) -> str:
     """How many rows there are for classes, and for which."""
-    most, agreed = most_classes(opened.configuration, opened.data), len(opened.data.classes)
+    most, agreed = most_rows(opened.configuration, opened.data), len(opened.data.classes)
     return (
         f"there are rows for {most} classes, {max(0, most - agreed)} of them for other than the"
         f" {agreed} that were agreed on"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schemas.errors import Refused
-from schemas.limits import most_counted, rows_in_words, with_room
+from schemas.limits import MOST_COUNTED, rows_in_words, with_room
 from schemas.line import NotYet, Rejected, RoundsLine
 from schemas.messages import (
     Decision,
@@ -197,10 +197,10 @@ class VerdictLine:
                 f"announces {len(verdict.classes)} classes beside {len(self.known)}, where"
                 f" {room} have room: {rows_in_words(opened)}",
             )
-        most = most_counted(opened.configuration, opened.data)
-        if len(verdict.images) > most:
+        if len(verdict.images) > MOST_COUNTED:
             raise Refused(
-                "out-of-range", f"counts images of {len(verdict.images)} classes, of {most} at most"
+                "out-of-range",
+                f"counts images of {len(verdict.images)} classes, of {MOST_COUNTED} at most",
             )
 
     def _fit_moment(self, verdict: WindowJudged) -> None:

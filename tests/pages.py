@@ -81,7 +81,9 @@ def leave(folder: Path) -> None:
 SAID = re.compile(r"\w+=.*")
 USAGE: Any = typer.BadParameter.__mro__[1]
 """What typer says of words that it does not take."""
-ENDS = {"&", "&&", "|", "||", ";", ">", "<"}
+MARKS, ASIDE = set("();<>|&"), set("<>")
+BEFORE = {"do", "then", "else", "if", "while", "!", "{"}
+"""Words of the shell behind which a command may stand."""
 
 
 def wrong(block: str) -> list[str]:
@@ -89,21 +91,40 @@ def wrong(block: str) -> list[str]:
     read = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
     found = [read.stderr] if read.returncode else []
     for line in block.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        found += [f"{line}: {each}" for each in _wrong(words)]
+        found += [f"{line}: {each}" for words in _parts(line) for each in _wrong(words)]
     return found
 
 
+def _parts(line: str) -> Iterator[list[str]]:
+    """The commands of a line, between its operators; what is read or written aside is left out."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    aside = False
+    for token in lexer:
+        if set(token) <= ASIDE or token in (">&", "&>"):
+            aside = True
+            if words and words[-1].isdigit():
+                words.pop()  # 2>&1
+        elif set(token) <= MARKS:
+            yield words
+            words = []
+        elif aside:
+            aside = False
+        else:
+            words.append(token)
+    yield words
+
+
 def _wrong(words: list[str]) -> Iterator[str]:
-    while words and SAID.fullmatch(words[0]):
+    while words and (SAID.fullmatch(words[0]) or words[0] in BEFORE):
         words = words[1:]
-    words = words[: next((at for at, each in enumerate(words) if each in ENDS), None)]
     match words:
         case ["make", *rest]:
             yield from _no_target(rest)
         case ["fedtwin", *rest]:
             yield from _no_command(rest)
-        case ["python", "-m", role, *rest]:
+        case ["python", "-m", role, *rest] if (ROOT / role / "__main__.py").exists():
             options = [each.partition("=")[0] for each in rest if each.startswith("--")]
             yield from (f"{role} has no {o}" for o in options if f'"{o}"' not in _program(role))
 

@@ -59,6 +59,10 @@ def test_a_command_that_nobody_types_names_what_is_there(page: Path) -> None:
         ("make compose-cli ARGS='inject --folder scans'", "Missing parameter: entity"),
         ("fedtwin predict spring scan.png --verzion 3", "No such option: --verzion"),
         ("python -m twins --metric-port 9400 &", "twins has no --metric-port"),
+        ("make up && fedtwin injekt x", "fedtwin has no command injekt"),
+        ("cat words | fedtwin injekt", "fedtwin has no command injekt"),
+        ("for each in a b; do make nonsense; done", "make has no target nonsense"),
+        ("it=$(fedtwin injekt)", "fedtwin has no command injekt"),
         ("for each in a b; do echo", "unexpected end of file"),
     ],
 )
@@ -67,6 +71,13 @@ def test_a_command_that_names_what_is_not_there_is_found(line: str, said: str) -
     (told,) = wrong(line)
 
     assert said in told
+
+
+def test_what_is_there_is_not_found_wrong() -> None:
+    """Two commands in a line, what goes into a file, a program of somebody else."""
+    assert wrong("make up; make down") == []
+    assert wrong("fedtwin methods > list.txt 2>&1 && cat list.txt") == []
+    assert wrong("python -m http.server --bind 127.0.0.1") == []
 
 
 @pytest.mark.parametrize("page", EVERY, ids=lambda page: page.stem)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from infra.promises import Answer, Do, Library, Result, Say, Task
-from schemas.limits import most_counted, rows_in_words, with_room
+from schemas.limits import MOST_COUNTED, rows_in_words, with_room
 from schemas.messages import ModelName, WindowJudged
 from schemas.schedule import sorted_uids
 from schemas.seeds import generator
@@ -127,10 +127,13 @@ class Judging:
 
     def waits(self) -> Iterator[str]:
         """What the stage that is due still lacks, in words; and which classes lack a row."""
-        stage, marks = self._knows.due, self._knows.stream.marks
+        yield from self._waits()
         if self._without:
             shown = ", ".join(self._without[:3]) + " and more" * (len(self._without) > 3)
             yield f"room for {shown}: {rows_in_words(self._knows.shared.opened)}"
+
+    def _waits(self) -> Iterator[str]:
+        stage, marks = self._knows.due, self._knows.stream.marks
         if self._said > self._knows.line.judged:
             yield f"its verdict on {self._named(self._said)}, to read it back"
         elif stage is None:
@@ -226,9 +229,6 @@ class Judging:
 
     def _told(self, counts: Counter[str], found: Collection[str]) -> dict[str, int]:
         """The counts, of no more classes than its reader takes: first those that matter."""
-        shared = self._knows.shared
-        most = most_counted(shared.configuration, shared.data)
         own = {*self._knows.line.known, *found}
-        return {
-            uid: counts[uid] for uid in sorted(counts, key=lambda uid: (uid not in own, uid))[:most]
-        }
+        first = sorted(counts, key=lambda uid: (uid not in own, uid))[:MOST_COUNTED]
+        return {uid: counts[uid] for uid in first}

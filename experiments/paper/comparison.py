@@ -96,9 +96,10 @@ def _settled(table: Table, cell: Cell, cells: Sequence[Cell]) -> Cell:
     """A cell that misses the printed number, with what the whole of its table says of that."""
     if cell.state != "differs":
         return cell
-    beside = [each for each in cells if each.row.column == cell.row.column]
-    if in_order(beside) and _leads(beside):
+    settings = [[each for each in cells if each.row.column == name] for name in table.columns()]
+    if all(in_order(each) and _leads(each) for each in settings):
         return replace(cell, state="reproduced by order")
+    (beside,) = (each for each in settings if cell in each)
     return replace(cell, remark="; ".join(_known_of(table, cell, in_order(beside))))
 
 
@@ -110,9 +111,12 @@ def in_order(cells: Sequence[Cell]) -> bool:
 
 
 def _leads(cells: Sequence[Cell]) -> bool:
-    """Whether FedKA is ahead of LGA in the mean over enough paired seeds (docs/method.md 8)."""
+    """Whether FedKA is ahead of LGA in the mean over enough paired seeds (docs/method.md 8), and
+    every method ran at as many.
+    """
     lga = next((cell.against for cell in cells if cell.row.strategy == "lga"), None)
-    return lga is not None and len(lga.seeds) >= ENOUGH and lga.mean < 0
+    enough = all(cell.ours and cell.ours.count >= ENOUGH for cell in cells)
+    return enough and lga is not None and len(lga.seeds) >= ENOUGH and lga.mean < 0
 
 
 def _known_of(table: Table, cell: Cell, ordered: bool) -> Iterator[str]:

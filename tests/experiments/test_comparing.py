@@ -345,6 +345,18 @@ def test_a_table_is_reproduced_by_its_order_too() -> None:
     assert pages.remarks(found) == []
 
 
+def test_a_setting_alone_reproduces_no_table() -> None:
+    """Table 10 at one of its four levels, in the printed order at three seeds."""
+    ten = table("table10", "paper")
+    found = compared(ten, [
+        line(ten.configuration(row, 2021 + seed), {"lga": 20.0, "fedka": 21.0}[row.strategy])
+        for row in ten.rows[:2]
+        for seed in range(3)
+    ])  # fmt: skip
+
+    assert states(found.cells) == {"differs": 2, "not run": 6}
+
+
 @pytest.mark.parametrize(
     ("values", "seeds", "said"),
     [

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from experiments.replay import Replay
+from schemas import verdicts
 from schemas.codec import records
 from schemas.messages import DeadLetter, HeadGrown, ModelUpdate, WindowJudged
 from schemas.schedule import sorted_uids
 from schemas.topics import parted
 from tests.flows.alive import ALL, EAST, NAMES, NORTH, WEST, Alive
 from tests.flows.federation import messages
+from twins import judging
 
 AGREED = "there are rows for 12 classes, 2 of them for other than the 10 that were agreed on"
 
@@ -155,8 +159,13 @@ def test_a_twin_does_not_announce_what_has_no_room_and_says_so() -> None:
     assert sum(isinstance(each, HeadGrown) for each in run.line.decisions.values()) == 3
 
 
-def test_an_entity_of_very_many_labels_counts_no_more_than_its_readers_take() -> None:
-    """Forty labels of one image each beside a known class: the verdict tells twelve, and counts."""
+def test_an_entity_of_very_many_labels_counts_no_more_than_its_readers_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Forty labels of one image each beside a known class, where readers take twelve: the verdict
+    tells twelve, and counts."""
+    for module in (verdicts, judging):
+        monkeypatch.setattr(module, "MOST_COUNTED", 12)
     run = begun()
     run.stream(EAST, "".join(chr(0x4E00 + i) for i in range(40)), 1)
     run.stream(EAST, "2", 24)

@@ -181,6 +181,16 @@ def test_what_the_environment_says_goes_before_the_file(beside: Path) -> None:
 
 
 @needs_make
+def test_a_path_of_the_file_that_compose_completes_is_left_to_it(beside: Path) -> None:
+    """A variable in it; a # in the midst of one is a letter."""
+    (beside / ".env").write_text("FEDTWIN_DATA=${HOME}/sets\n  FEDTWIN_FILES=/a#b\n")
+    told = said(beside, "compose-cli")
+
+    assert "FEDTWIN_DATA" not in told
+    assert "FEDTWIN_FILES=/a#b\n" in told
+
+
+@needs_make
 def test_the_board_belongs_to_the_stack_that_compose_down_takes_away(beside: Path) -> None:
     """One project, with the board's file and profile; without MONITORING=1 nothing of it."""
     up = [

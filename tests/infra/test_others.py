@@ -191,3 +191,40 @@ def test_the_aggregators_program_tells_of_a_program_that_was_killed() -> None:
         assert twins.lost() == []
         log.away = Absence("kafka at k:1", "nobody listens there", clock.now)  # type: ignore[assignment]
         assert vitals.lost() == []
+
+
+def test_one_whose_entities_others_took_over_is_replaced_at_its_own_site_alone(ear: Ear) -> None:
+    """north/twins-1 dies, twins-2 hosts its entity; a start at the south replaces nobody."""
+    ear.beat("twins-1", counts=hosts("north/a"))
+    ear.beat("twins-2", counts=hosts("north/b"))
+    ear.later(SILENT + BEAT, "twins-2")
+    ear.beat("twins-2", counts=hosts("north/a", "north/b"))
+    ear.beat("south-1", counts=hosts("south/c"))
+
+    (lost,) = ear.others.lost(ear.now)
+    assert (lost.process, lost.sites, lost.entities) == ("twins-1", "north", "")
+
+    ear.beat("twins-3", counts=hosts("north/a"))
+    assert ear.lost == []
+
+
+def test_invented_names_do_not_push_out_one_that_is_gone(ear: Ear) -> None:
+    """Two hundred new names with every beat; who was heard more than once stays."""
+    ear.beat("twins-1", counts=hosts("north/a"))
+    ear.later(BEAT, "twins-1")
+    for number in range(int(SILENT / BEAT) + 1):
+        ear.later(BEAT)
+        for each in range(MOST):
+            ear.beat(f"forged-{number}-{each}")
+
+    assert ear.lost[0] == "twins-1"
+
+
+def test_what_lasts_is_no_cause(ear: Ear) -> None:
+    """A class without a row keeps nobody from anything: the program waited for updates."""
+    waits = (("updates of north/a", 3.0), ("room for y: there are rows for 12 classes", 900.0))
+    ear.beat("aggregator-2", role="aggregator", waits=waits)
+    ear.later(SILENT + BEAT)
+
+    (lost,) = ear.others.lost(ear.now)
+    assert lost.cause == "updates of north/a"

@@ -68,10 +68,11 @@ def test_what_was_agreed_on_keeps_its_rows(having: str, more: str, found: str) -
     )
 
 
-def test_a_run_with_fewer_rows_than_its_data_have_classes_gives_them_in_turn() -> None:
-    """A recipe that takes three of four classes: three rows, none for any other."""
+def test_an_encoder_with_fewer_rows_than_classes_are_agreed_on_bounds_no_head() -> None:
+    """An encoder of three rows, which a method without prototypes does not need: four classes were
+    agreed on, so there are four rows, none for any other."""
     run = opened(encoder_classes=3)
 
     assert most_classes(run.configuration, run.data) == 3
-    assert with_room(run, "", "a0123") == ("0", "1", "2")
-    assert with_room(run, "12", "0a3") == ("0",)
+    assert with_room(run, "", "a0123") == ("0", "1", "2", "3")
+    assert with_room(run, "12", "0a3") == ("0", "3")

@@ -316,8 +316,8 @@ def test_what_it_found_is_pending_until_a_stage_takes_it_up() -> None:
             " classes, 4 of them for other than the 4 that were agreed on",
         ),
         (
-            judged(2, 1, 4, 2, images=dict.fromkeys("0123abcde", 1)),
-            "out-of-range: counts images of 9 classes, of 8 at most",
+            judged(2, 1, 4, 2, images={f"label-{i}": 1 for i in range(4097)}),
+            "out-of-range: counts images of 4097 classes, of 4096 at most",
         ),
     ],
 )
