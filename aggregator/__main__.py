@@ -141,7 +141,7 @@ def _check_same(opening: Opening, opened: RunOpened, file: Path, names: Names) -
     if differing := differences(opening, opened):
         raise ConfigurationError(
             f"{names.run} is open already, and not as {file} says: {'; '.join(differing[:MOST])}."
-            " Set FEDTWIN_RUN to another name, or name under `keys` what it was opened with: where a"
+            " Set FEDTWIN_RUN to another name, or say under `keys` what it was opened with: where a"
             " file says nothing, a later version of this program may have other values"
         )
 
