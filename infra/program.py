@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
+from infra.memory import give_back
 from infra.pieces import Pieces, gathered
 from infra.promises import Place, Result, Role, Start, Task, Workers
 from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
@@ -38,6 +39,7 @@ from schemas.plain import plain
 from schemas.topics import Names
 
 AWAITED = 5.0  # seconds after which it is told that a run is waited for
+TIDY = 2.0  # seconds without a step after which free memory is given back, once
 REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
@@ -286,12 +288,18 @@ def serve(
         print(f"{role.name}: {_begins(start)}", file=sys.stderr, flush=True)
     pulse = Pulse(system, around, names, role=role.name, process=process, vitals=vitals)
     around.hook("began")
-    quiet_since = turn = around.clock()
+    quiet_since = turn = moved_at = around.clock()
+    tidy = False
     while not system.over:
         each_turn(system)
         moved = system.step()
         now = around.clock()
         pulse.beat(now)
+        if moved:
+            moved_at, tidy = now, False
+        elif not tidy and now - moved_at > TIDY:  # what a round took is free now, in pieces
+            give_back()
+            tidy = True
         if moved or system.in_work or pulse.somebody_works(now):
             quiet_since = now
         elif now - turn > HELD_UP:

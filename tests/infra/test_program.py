@@ -132,6 +132,26 @@ def test_patience_ends_a_run_that_nobody_works_for() -> None:
         )  # fmt: skip
 
 
+def test_who_has_nothing_to_do_gives_free_memory_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds behind its last step, and again only when there was another one."""
+    clock, given, words = Clock(step=0.5), list[float](), [1018.0, 1006.0]
+    monkeypatch.setattr(program, "give_back", lambda: given.append(clock.now))
+
+    def speaks(system: System) -> None:
+        if words and clock.now > words[-1]:
+            joined(log, len(words))
+            words.pop()
+
+    with closing(Log()) as log, pytest.raises(Stalled):
+        serve(
+            Echo(), around(log, clock=clock), NoWorkers(), NAMES,
+            process="echo-1", patience=14, each_turn=speaks,
+        )  # fmt: skip
+
+    assert len(given) == 3
+    assert given[0] < 1006 < given[1] < 1018 < given[2]
+
+
 def test_patience_lasts_while_somebody_is_heard_to_work() -> None:
     """A twin elsewhere trains for half a minute; when it is silent, ten seconds more."""
     clock = Clock(step=0.5)
