@@ -130,6 +130,8 @@ class Reader:
         self._transport = transport
         while not self._around.over.is_set():
             came = self._turn(transport)
+            if came:
+                self.exists = True
             if self._was_away:
                 self._around.hears_again()
             self._was_away, self._unreachable = False, None

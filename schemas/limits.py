@@ -47,8 +47,11 @@ def with_room(opened: RunOpened, having: Collection[str], more: Iterable[str]) -
     """Of more classes, in order of uid, those that have a row or for which there is room for one.
 
     Beside those that have one already. Every class that the run's data name keeps its own row:
-    what nobody has agreed on takes none of those.
+    what nobody has agreed on takes none of those. Only in a live run does anybody announce what
+    no schedule names: elsewhere there is room for all.
     """
+    if not opened.configuration.live:
+        return sorted_uids({*more})
     most, agreed = most_rows(opened.configuration, opened.data), {*opened.data.classes}
     left = most - len(having)
     strange = max(0, most - len(agreed)) - sum(uid not in agreed for uid in having)

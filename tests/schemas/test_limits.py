@@ -19,6 +19,7 @@ from schemas.limits import (
     rows_in_words,
     with_room,
 )
+from schemas.messages import RunOpened
 from tests.schemas.specimens import opened
 
 
@@ -47,6 +48,13 @@ def test_a_message_may_be_four_models_and_is_never_held_below_a_floor(tmp_path: 
     assert largest_message(wide.configuration, wide.data) == 16 * model_numbers(1, 64, 10)
 
 
+def alive(**overrides: object) -> RunOpened:
+    """A live run's first decision, as far as its limits ask."""
+    usual = opened(**overrides)
+    live = usual.configuration.model_copy(update={"live": True})
+    return usual.model_copy(update={"configuration": live})
+
+
 @pytest.mark.parametrize(
     ("having", "more", "found"),
     [
@@ -60,7 +68,7 @@ def test_a_message_may_be_four_models_and_is_never_held_below_a_floor(tmp_path: 
 def test_what_was_agreed_on_keeps_its_rows(having: str, more: str, found: str) -> None:
     """Six rows, four of them for the classes 0 to 3: of all others two get one, the first by uid,
     and what has a row needs none."""
-    run = opened(encoder_classes=6)
+    run = alive(encoder_classes=6)
 
     assert with_room(run, having, more) == tuple(found)
     assert rows_in_words(run) == (
@@ -71,8 +79,13 @@ def test_what_was_agreed_on_keeps_its_rows(having: str, more: str, found: str) -
 def test_an_encoder_with_fewer_rows_than_classes_are_agreed_on_bounds_no_head() -> None:
     """An encoder of three rows, which a method without prototypes does not need: four classes were
     agreed on, so there are four rows, none for any other."""
-    run = opened(encoder_classes=3)
+    run = alive(encoder_classes=3)
 
     assert most_classes(run.configuration, run.data) == 3
     assert with_room(run, "", "a0123") == ("0", "1", "2", "3")
     assert with_room(run, "12", "0a3") == ("0", "3")
+
+
+def test_where_a_schedule_names_classes_there_is_room_for_all() -> None:
+    """An injection may bring classes of other data behind those of a recipe."""
+    assert with_room(opened(encoder_classes=3), "012", "ba3") == ("3", "a", "b")
