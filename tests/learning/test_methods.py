@@ -72,6 +72,17 @@ def term(strategy: Strategy, lesson: Lesson, shown: Step) -> float:
     return strategy.term(lesson)(shown).item()
 
 
+def of_a_single_row(strategy: Strategy) -> float:
+    """A term in the first stage, where there is one class."""
+    base = blind([1.0])
+    one = {"rows": np.zeros(8, np.int64), "stage_of_row": (0,), "stage": 0}
+    shown = Step(
+        from_weights(base), torch.zeros(8, 1, 4, 4), torch.zeros(8).long(), torch.ones(8, 1)
+    )
+
+    return term(strategy, told(strategy, base, **one), shown)
+
+
 # --- FedProx --------------------------------------------------------------------------------------
 
 
@@ -125,13 +136,7 @@ def test_fedntd_does_not_look_at_the_true_row() -> None:
 
 def test_of_a_single_row_fedntd_has_no_opinion() -> None:
     """There is no other."""
-    base = blind([1.0])
-    one = {"rows": np.zeros(8, np.int64), "stage_of_row": (0,), "stage": 0}
-    shown = Step(
-        from_weights(base), torch.zeros(8, 1, 4, 4), torch.zeros(8).long(), torch.ones(8, 1)
-    )
-
-    assert term(FEDNTD, told(FEDNTD, base, **one), shown) == 0.0
+    assert of_a_single_row(FEDNTD) == 0.0
 
 
 # --- FLwF-2T --------------------------------------------------------------------------------------
@@ -169,13 +174,7 @@ def test_flwf2t_is_taught_by_the_base_and_by_the_twins_own_model() -> None:
 
 def test_in_the_first_stage_nobody_teaches() -> None:
     """The base is untrained there, and there is nothing to keep."""
-    base = blind([1.0])
-    one = {"rows": np.zeros(8, np.int64), "stage_of_row": (0,), "stage": 0}
-    shown = Step(
-        from_weights(base), torch.zeros(8, 1, 4, 4), torch.zeros(8).long(), torch.ones(8, 1)
-    )
-
-    assert term(FLWF2T, told(FLWF2T, base, **one), shown) == 0.0
+    assert of_a_single_row(FLWF2T) == 0.0
 
 
 def test_the_own_teacher_is_of_an_earlier_stage() -> None:
