@@ -100,7 +100,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)
         twins = Twins(names, site, around.shelf, _named(opened, site, given.names))
-        share = _Share(twins, around)
+        share = _Share(twins, around, names.federation("rounds"))
         if not given.names:
             share.group = held.enter_context(closing(_group(settings, names, site, given)))
         if configuration.threads != USUAL:
