@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 CONFIG = """
 recipe: tiny
 seed: 7
-keys: {quorum: 2, growth_window: 1, deadline: 20, standby_after: 2, keep_rounds: all}
+keys: {quorum: 2, growth_window: 1, deadline: 60, standby_after: 2, keep_rounds: all}
 entities:
   ward: {site: north, dataset: digits, classes: ["0", "1"]}
   icu: {site: north, dataset: digits, classes: ["0", "2"]}
