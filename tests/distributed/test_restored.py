@@ -127,7 +127,7 @@ def test_a_site_is_restored_to_an_older_moment_and_then_the_federation(
     hands.until(lambda: "of its stream" in fedtwin(*watch).stdout)
     assert told(*seven)["new_images"] == 40
     assert told(*seven)["new_images"] == 0
-    five = (*seven[:4], "5", *seven[5:])
+    five = (*seven[:4], "5", *seven[5:7])
     assert told(*five)["new_images"] == 40
     hands.sees(lambda seen: learned(seen, "5"))
     hands.sees(lambda seen: (judged(seen, "ward", "7"), judged(seen, "ward", "5")) == (40, 40))
