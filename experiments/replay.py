@@ -26,7 +26,7 @@ from infra.transport.base import Transport
 from infra.transport.embedded import Embedded as Log
 from infra.workers import Inline
 from schemas.codec import records
-from schemas.errors import DataError, Diverged
+from schemas.errors import DataError, Diverged, Refused
 from schemas.limits import LEAST_BYTES, largest_message
 from schemas.line import RoundsLine
 from schemas.messages import (
@@ -68,6 +68,10 @@ class Replayed:
     """Let go themselves: no copy is left to look at."""
     decisions: int = 0
     """Decisions of the aggregator that were made anew, to the same bytes."""
+    beaten: int = 0
+    """Decisions that came behind another of their number, as a standby's may."""
+    refused: int = 0
+    """Decisions that do not fit the line, so that no reader takes them."""
     trained: int = 0
     """Trainings that were repeated."""
     model_sha256: str = ""
@@ -121,6 +125,7 @@ class Replay:
         self._names = names
         self._line = RoundsLine()
         self._decisions: list[tuple[Decision, str]] = []
+        self._beaten = self._refused = 0
         self._read([names.federation("rounds")], self._decided, LEAST_BYTES)
         if self._line.opened is None:
             raise DataError(
@@ -137,7 +142,7 @@ class Replay:
 
     def fold(self) -> Replayed:
         """Make every decision anew, and compare."""
-        found = Replayed(self._names.run)
+        found = Replayed(self._names.run, beaten=self._beaten, refused=self._refused)
         decided = [decision for decision, _ in self._decisions]
         models = _Anew(self._shelf, {each.to for each in decided if isinstance(each, RolledBack)})
         opened = self.opened
@@ -268,8 +273,17 @@ class Replay:
 
     def _decided(self, arrived: Arrived) -> None:
         message = arrived.message
-        if isinstance(message, Decision) and self._line.hear(message, arrived.hash):
+        if not isinstance(message, Decision):
+            return
+        try:
+            counts = self._line.hear(message, arrived.hash)
+        except Refused:
+            self._refused += 1
+            raise
+        if counts:
             self._decisions.append((message, arrived.hash))
+        else:
+            self._beaten += 1
 
     def _listen(self, aggregator: Aggregator) -> None:
         """Everything that decisions rest on: verdicts, choices of teachers, and answers."""

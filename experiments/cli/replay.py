@@ -69,7 +69,8 @@ def _shown(out: Console, told: dict[str, Any]) -> None:
         out,
         [
             ("run", told["run"]),
-            ("decisions", f"{told['decisions']} made anew"),
+            ("decisions", f"{told['decisions']} made anew, {told['beaten']} came behind another of"
+                          f" their number, {told['refused']} fit nowhere"),
             ("models", f"{told['versions']}: {told['grown']} grown anew, {told['summed']} averaged"
                        f" anew, {told['rolled_back']} gone back to, {told['read']} only read,"
                        f" {told['gone']} let go"),

@@ -6,6 +6,7 @@ next time it goes on with what is there; a run whose line is stored is never rep
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -71,6 +72,8 @@ class Machine:
     keep: bool = False
     """Keep the folders of stored runs, and trainings that nobody waits for."""
     _running: dict[Path, tuple[Planned, subprocess.Popen[bytes]]] = field(default_factory=dict)
+    _held: dict[int, int] = field(default_factory=dict)
+    """Open folders of trainings, by seed: who has one locked may still ask for what is in it."""
 
     def run(self, runs: Sequence[Planned], store: Path) -> Iterator[Result]:
         """See the runs through, and give each once it is stored.
@@ -138,14 +141,27 @@ class Machine:
         return result
 
     def _trainings(self, seed: int) -> Path:
-        """Where runs at a seed find the trainings that they have in common."""
-        return self.folder / "trainings" / str(seed)
+        """Where runs at a seed find the trainings that they have in common; locked from here on."""
+        trainings = self.folder / "trainings" / str(seed)
+        if seed not in self._held:
+            trainings.mkdir(parents=True, exist_ok=True)
+            self._held[seed] = os.open(trainings, os.O_RDONLY)
+            fcntl.flock(self._held[seed], fcntl.LOCK_SH)
+        return trainings
 
     def _let_go(self, seed: int, waiting: Iterable[Planned]) -> None:
-        """Delete the trainings of a seed of which no run is left; one that failed trains anew."""
+        """Delete the trainings of a seed of which no run is left; one that failed trains anew.
+
+        Where another `reproduce` in this folder still has runs at the seed, that one deletes them.
+        """
         left = [*waiting, *(run for run, _ in self._running.values())]
-        if not self.keep and all(run.configuration.seed != seed for run in left):
-            shutil.rmtree(self._trainings(seed), ignore_errors=True)
+        if any(run.configuration.seed == seed for run in left) or seed not in self._held:
+            return
+        with suppress(BlockingIOError):
+            fcntl.flock(self._held[seed], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self.keep:
+                shutil.rmtree(self._trainings(seed), ignore_errors=True)
+        os.close(self._held.pop(seed))
 
     def _stop(self) -> None:
         """End what goes on; each run can be gone on with."""
@@ -159,6 +175,8 @@ class Machine:
                 process.kill()
                 process.wait()
         self._running.clear()
+        while self._held:
+            os.close(self._held.popitem()[1])
 
 
 def _words(run: Planned, folder: Path, data_dir: Path) -> list[str]:

@@ -47,6 +47,23 @@ def test_what_was_let_go_is_only_read() -> None:
     assert found.read >= 1
 
 
+def test_what_no_reader_took_is_counted() -> None:
+    """Somebody writes an old decision once more, and one with the next number that fits nowhere."""
+    with closing(Log()) as log:
+        whole = put_together(small(keep_rounds="all"), log, Told())
+        whole.system.run()
+        line = whole.aggregator.line
+        again = line.decisions[3]
+        for number in (3, line.number + 1):
+            forged = again.model_copy(update={"number": number})
+            log.append(NAMES.federation("rounds"), records(forged, source="somebody")[1])
+        found = Replay(log, NAMES).fold()
+
+    assert not found.different
+    assert (found.beaten, found.refused) == (1, 1)
+    assert found.decisions == 1 + 3 + 6 * 2 + 3
+
+
 def test_a_run_is_trained_again_from_its_samples() -> None:
     """Two twins in each of six rounds: twelve trainings, and every decision is the same."""
     with closing(Log()) as log:

@@ -17,6 +17,7 @@ from experiments import memo
 from experiments.cli import main
 from experiments.folder import RunFolder
 from experiments.memo import MEMORY, common_name, kept, remembering
+from experiments.paper.reproduce import Machine
 from experiments.paper.results import command, read
 from experiments.paper.tables import ABLATIONS
 from experiments.recipes import recipe
@@ -96,6 +97,19 @@ def test_what_is_stopped_goes_on(tmp_path: Path) -> None:
     assert line.strategy == "fedavg"
     assert not manifest.exists()
     assert not kept(work / "trainings/2021")
+
+
+def test_two_commands_in_one_folder_keep_each_others_trainings(tmp_path: Path) -> None:
+    """Who is done with a seed first leaves its trainings there; who is done last deletes them."""
+    one, other = (Machine(tmp_path, tmp_path, 1, print) for _ in range(2))
+    both = {machine._trainings(2021) for machine in (one, other)}
+    (trainings,) = both
+    (trainings / "common").write_bytes(b"a training")
+
+    one._let_go(2021, [])
+    assert kept(trainings) == 1
+    other._let_go(2021, [])
+    assert not trainings.exists()
 
 
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
