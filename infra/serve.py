@@ -243,6 +243,10 @@ class Session:
         """Whether there is something that it has not read yet, and can read."""
         return self._unread(topic for topic in self.role.topics if topic not in self._lost)
 
+    def has_read(self, topic: str) -> bool:
+        """Whether it has read a topic to where that ends now."""
+        return not self._unread([topic])
+
     def _unread(self, topics: Iterable[str]) -> bool:
         end = self._around.transport.end
         return any(self._places.get(topic, 0) < end(topic) for topic in topics)
