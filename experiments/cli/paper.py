@@ -145,8 +145,22 @@ def reproduce(
 
 
 def report(
-    names: Tables,
-    scale: Scale = "bench",
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|TABLE…",
+            help="Folders of runs, tables as of `reproduce`, or overview alone.",
+        ),
+    ],
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            metavar="NAME",
+            show_default="bench; of folders alone, any",
+            help="paper, bench or smoke.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write report.html, .md, .csv and PNGs there."),
@@ -159,17 +173,20 @@ def report(
 ) -> None:
     """Show tables of the paper beside what was run of them, from stored results alone.
 
-    A folder of a run in place of a table's name adds its result for this once.
+    A folder of a run adds its result for this once. Of folders alone the tables are shown that
+    these runs belong to; what belongs to none has a table of its own.
 
     \b
     Examples:
       fedtwin report table2 table11
+      fedtwin report runs/bench-fedka-2021 runs/bench-lga-2021 --out comparison
       fedtwin report all --out comparison
       fedtwin report table2 runs/bench-fedka-2021 --json
       fedtwin report overview                  # a line for each table, as Markdown
     """
     from experiments import api
     from experiments.paper import pages
+    from experiments.paper.comparison import tables_of
     from experiments.paper.results import of_folder, stored
 
     if names == ["overview"]:
@@ -178,10 +195,14 @@ def report(
     folders = [Path(name) for name in names if Path(name).is_dir()]
     found = [name for name in names if not Path(name).is_dir()]
     keys = overrides(own or ())
-    tables = _tables(found, scale, keys)
+    here = list(map(of_folder, folders))
+    if found:
+        tables = _tables(found, scale or "bench", keys)
+    else:
+        tables = tables_of(here, keys, _part(on), _scales(scale))
     place = data_dir(data) or api.DATA_DIR.expanduser()
-    known = _of_these_data([*stored(results), *map(of_folder, folders)], keys, place)
-    shown = _show(tables, known, on, as_json)
+    known = _like_these([*_of_these_data(stored(results), keys, place), *here], here)
+    shown = _show(tables, known, on, as_json, loose=here)
     if out is not None:
         written = pages.write(shown, out)
         if not as_json:
@@ -288,6 +309,15 @@ def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
     return [each for each in found if each.name != "hospital" or "dataset" in own]
 
 
+def _scales(asked: str | None) -> Sequence[Any]:
+    """All of them, or the one that is asked for."""
+    from experiments.paper.tables import SCALES
+
+    if asked not in (None, *SCALES):
+        raise ConfigurationError(f"--scale is {', '.join(SCALES)}, not {asked!r}")
+    return SCALES if asked is None else (asked,)
+
+
 def _of_these_data(known: Sequence[Result], own: dict[str, Any], folder: Path) -> list[Result]:
     """Without results of other images under the same name, where a file of one's own is asked for.
 
@@ -314,6 +344,21 @@ def _of_these_data(known: Sequence[Result], own: dict[str, Any], folder: Path) -
     ]
 
 
+def _like_these(known: Sequence[Result], runs: Sequence[Result]) -> list[Result]:
+    """Without results of other images under the name of a file that one of these runs saw."""
+    from schemas.datasets import own_data
+
+    def called(each: Result) -> str:
+        return str(each.line["configuration"]["dataset"])
+
+    seen = {called(each): each.line["data"]["sha256"] for each in runs if own_data(called(each))[1]}
+    return [
+        each
+        for each in known
+        if seen.get(called(each), each.line["data"]["sha256"]) == each.line["data"]["sha256"]
+    ]
+
+
 def _part(on: str) -> str:
     from experiments.runner import PARTS
 
@@ -329,12 +374,15 @@ def _show(
     as_json: bool,
     *,
     methods: Sequence[str] = (),
+    loose: Sequence[Result] = (),
 ) -> list[Compared]:
+    """Tell all tables as one answer; `loose` are runs that have to be shown, if in no table."""
     from experiments.paper.comparison import as_json as plain
-    from experiments.paper.comparison import compared
+    from experiments.paper.comparison import compared, in_none
     from experiments.paper.comparison import only as chosen
 
     found = [chosen(compared(each, known, _part(on)), methods) for each in tables]
+    found += in_none(loose, tables, on)
     told = {"schema": SCHEMA, "tables": [plain(each) for each in found]}
     answer(told, as_json, lambda out: _tables_shown(out, found))
     return found

@@ -10,15 +10,29 @@ from typing import Any, Literal
 
 from experiments.paper.results import Result, by_seed, identity
 from experiments.paper.statistics import Difference, Spread, difference, spread
-from experiments.paper.tables import REFERENCE, Printed, Row, Table
+from experiments.paper.tables import (
+    REFERENCE,
+    SCALES,
+    TABLES,
+    Printed,
+    Row,
+    Scale,
+    Table,
+    Values,
+    table,
+)
+from experiments.recipes import departures
+from schemas.datasets import own_data
 
 TOLERANCE = 3.0
 """Points by which an average may miss the printed one and still be reproduced (method.md 8)."""
 ENOUGH = 3
 """Paired seeds over which FedKA has to lead LGA for a table to be reproduced by its order."""
+OF_A_ROW = ("strategy", "seed")
+"""What a row tells elsewhere."""
 State = Literal[
     "reproduced", "reproduced by order", "differs", "same order", "other order", "above", "below",
-    "not told apart", "reference", "diverged", "not run",
+    "not told apart", "reference", "diverged", "not run", "in no table",
 ]  # fmt: skip
 """`above` and `below` are of methods that the paper prints no number of."""
 
@@ -181,6 +195,68 @@ def _by_stage(table: Table, runs: Sequence[Result]) -> tuple[Spread, ...]:
             break
         found.append(spread(known))
     return tuple(found)
+
+
+def tables_of(
+    runs: Iterable[Result],
+    own: Values | None = None,
+    evaluate_on: str = "test",
+    scales: Sequence[Scale] = SCALES,
+) -> list[Table]:
+    """Every table that one of these runs is a cell of; `own` is changed in all tables."""
+    found: dict[tuple[str, Scale, str], Table] = {}
+    for run in runs:
+        data = run.configuration.dataset
+        keys = {**({"dataset": data} if own_data(data)[1] else {}), **(own or {})}
+        for scale in scales:
+            for name in TABLES:
+                asked = table(name, scale, keys)
+                if run.identity in _identities(asked, run.seed, evaluate_on):
+                    found.setdefault((name, scale, str(keys.get("dataset"))), asked)
+    return list(found.values())
+
+
+def in_none(runs: Iterable[Result], tables: Sequence[Table], evaluate_on: str) -> list[Compared]:
+    """Runs that are a cell of none of these tables, as tables of their own: their figures alone.
+
+    A row is a configuration, at the seeds that there are; what was scored on other images stands
+    in a table of its own.
+    """
+    rows: dict[str, dict[str, list[Result]]] = {}
+    for run in runs:
+        if any(run.identity in _identities(each, run.seed, evaluate_on) for each in tables):
+            continue
+        same = run.configuration.model_copy(update={"seed": 0})
+        of_part = rows.setdefault(run.line["evaluate_on"], {})
+        of_part.setdefault(identity(same, ""), []).append(run)
+    return [_loose(part, list(found.values())) for part, found in rows.items()]
+
+
+def _identities(table: Table, seed: int, evaluate_on: str) -> set[str]:
+    return {identity(table.configuration(row, seed), evaluate_on) for row in table.rows}
+
+
+def _loose(evaluate_on: str, found: Sequence[Sequence[Result]]) -> Compared:
+    rows = [Row(runs[0].strategy, {}, _setting(runs[0])) for runs in found]
+    whole = Table("runs", "in no table shown here", None, "accuracy", "", tuple(rows))
+    cells = [_cell(whole, row, runs, row, runs) for row, runs in zip(rows, found, strict=True)]
+    return Compared(
+        whole,
+        tuple(
+            cell if cell.state == "diverged" else replace(cell, state="in no table")
+            for cell in cells
+        ),
+        evaluate_on,
+    )
+
+
+def _setting(run: Result) -> str:
+    """A run's recipe, and what is changed in it."""
+    own = run.configuration
+    changed = {key: each for key, each in departures(own).items() if key not in OF_A_ROW}
+    if "dataset" in changed:
+        changed["dataset"] = run.line["data"]["name"]
+    return " ".join([own.recipe, *(f"{key}={each}" for key, each in changed.items())])
 
 
 def only(each: Compared, methods: Collection[str]) -> Compared:

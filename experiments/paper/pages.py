@@ -115,7 +115,9 @@ def _listed(classes: Sequence[str]) -> str:
 def heading(each: Compared) -> str:
     """Name, what it is, scale, and on which images if not the test's."""
     on = "" if each.evaluate_on == "test" else f", scored on {each.evaluate_on} images"
-    return f"{each.table.name}: {each.table.title} (scale {each.table.scale}{on})"
+    scale = each.table.scale
+    within = f" (scale {scale}{on})" if scale else on
+    return f"{each.table.name}: {each.table.title}{within}"
 
 
 def side_headings() -> tuple[str, ...]:
@@ -253,7 +255,7 @@ def write(found: Sequence[Compared], out: Path) -> list[Path]:
     for each in found:
         figure = curves(each)
         if figure is not None:
-            pictures[f"{each.table.name}-{each.table.scale}"] = png(figure)
+            pictures[_picture(each)] = png(figure)
     page = _page(found, pictures)
     files = {
         "report.html": page.encode(),
@@ -281,7 +283,7 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
             "cost_headings": cost_headings(),
             "costs": cost_rows(each),
             "matrices": matrices(each),
-            "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
+            "picture": _uri(pictures.get(_picture(each))),
             "commands": sorted({
                 run.line["command"] for cell in each.cells for run in cell.results
             }),
@@ -289,6 +291,13 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
         for each in found
     ]  # fmt: skip
     return environment.get_template("comparison.html").render(tables=shown)
+
+
+def _picture(each: Compared) -> str:
+    """The name of a table's picture; own data and other images tell two of one table apart."""
+    data = Path(str(each.table.own.get("dataset", "")).rpartition(":")[2]).stem
+    on = "" if each.evaluate_on == "test" else each.evaluate_on
+    return "-".join(filter(None, (each.table.name, each.table.scale, data, on)))
 
 
 def _uri(content: bytes | None) -> str:

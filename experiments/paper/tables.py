@@ -78,7 +78,8 @@ class Table:
 
     name: str
     title: str
-    scale: Scale
+    scale: Scale | None
+    """None of runs that belong to no table."""
     metric: Metric
     recipe: str
     rows: tuple[Row, ...]

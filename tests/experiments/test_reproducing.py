@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import memo
+from experiments import memo, runner
 from experiments.cli import main
 from experiments.folder import RunFolder
 from experiments.memo import MEMORY, common_name, kept, remembering
@@ -24,7 +24,7 @@ from experiments.recipes import recipe
 from infra.promises import Result, Task
 from schemas.messages import Groups
 from tests.experiments.hands import fedtwin as by_hand
-from tests.experiments.hands import told
+from tests.experiments.hands import local, told
 
 SMALL = [
     word
@@ -251,3 +251,55 @@ def test_two_methods_are_compared_also_with_an_upper_bound(tmp_path: Path) -> No
 
     assert found["seeds"] == [2021]
     assert found["verdict"] == "not told apart"
+
+
+# --- folders of runs ------------------------------------------------------------------------------
+
+QUICK: dict[str, Any] = {
+    "stages": 1, "rounds_per_stage": 2, "images_per_class": 16, "local_epochs": 1, "image_size": 8,
+    "width": 4,
+}  # fmt: skip
+"""The keys of `SMALL`."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of LGA that is done, made by a learner that learns nothing."""
+    path = tmp_path_factory.mktemp("runs") / "lga"
+    runner.start(recipe("smoke", overrides={"strategy": "lga", **QUICK}), path, local(path))
+    return path
+
+
+def test_folders_alone_are_shown_in_the_tables_that_they_belong_to(
+    folder: Path, tmp_path: Path
+) -> None:
+    """LGA is in four tables of digits and in one of all methods; no ablation is run.
+
+    The other sets of images and numbers of stages are other runs.
+    """
+    there = ["--results", tmp_path / "r", *SMALL]
+    found = told("report", folder, *there)
+    rows = {
+        each["table"]: next(row for row in each["rows"] if row["seeds"]) for each in found["tables"]
+    }
+
+    assert {"table2", "methods"} <= rows.keys()
+    assert {"table11", "hospital", "runs"}.isdisjoint(rows)
+    assert {each["scale"] for each in found["tables"]} == {"smoke"}
+    assert {(row["method"], tuple(row["seeds"])) for row in rows.values()} == {("lga", (2021,))}
+
+
+def test_a_run_of_no_table_is_shown_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """With its own figures, and which keys make it another run; also beside a table by name."""
+    there = ["--results", tmp_path / "r", "--out", tmp_path / "out"]
+    alone = by_hand("report", folder, *there)
+    beside = told("report", "table11", folder, "--results", tmp_path / "r")
+
+    (row,) = beside["tables"][1]["rows"]
+    assert (row["method"], row["state"], row["seeds"]) == ("lga", "in no table", [2021])
+    assert row["mean"] is not None
+    assert row["setting"].startswith("smoke ")
+    assert "stages=1" in row["setting"]
+    assert alone.exit_code == 0, alone.output
+    assert "in no table" in alone.stdout
+    assert f"{row['mean']:.2f}" in (tmp_path / "out" / "report.md").read_text()
