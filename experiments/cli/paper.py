@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments.cli.words import (
     table,
 )
 from experiments.numbers import counted, duration
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
     from experiments.paper.comparison import Compared
     from experiments.paper.results import Result
+    from experiments.paper.tables import Table
 
 SCHEDULE = "schedule_sha256"
 COMPARABLE = ("data", "evaluate_on", SCHEDULE)
 """What two runs have in common that are compared; the oracle has a schedule of its own."""
 FIRST_SEED = 2021
 """The paper's; further ones count up."""
+OVERVIEW = "overview"
 RESULTS, WORK = Path("results"), Path("runs/reproduce")
 Scale = Annotated[
     str,
@@ -116,7 +120,7 @@ def reproduce(
     from experiments.paper.results import stored
 
     keys = overrides(own or ())
-    tables = _tables(names, scale, keys)
+    tables = _with(only or (), _tables(names, scale, keys))
     planned = runs.planned(tables, range(FIRST_SEED, FIRST_SEED + seeds), _part(on))
     planned = [each for each in planned if not only or each.configuration.strategy in only]
     folder = data_dir(data) or api.DATA_DIR.expanduser()
@@ -163,7 +167,11 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write report.html, .md, .csv and PNGs there."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write report.html, .md, .csv and PNGs there; of overview, overview.md.",
+        ),
     ] = None,
     own: Own = None,
     results: Results = RESULTS,
@@ -189,15 +197,23 @@ def report(
     from experiments.paper.comparison import tables_of
     from experiments.paper.results import of_folder, stored
 
-    if names == ["overview"]:
-        print(pages.overview(stored(results)), end="")
+    keys = overrides(own or ())
+    if OVERVIEW in names:
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"{OVERVIEW} is a line for each table of the paper and stands alone:"
+                f" `fedtwin report {OVERVIEW}`, and the others in a command of their own"
+            )
+        _overview(stored(results), _scales(scale or "bench")[0], keys, _part(on), out, as_json)
         return
     folders = [Path(name) for name in names if Path(name).is_dir()]
     found = [name for name in names if not Path(name).is_dir()]
-    keys = overrides(own or ())
     here = list(map(of_folder, folders))
     if found:
         tables = _tables(found, scale or "bench", keys)
+        tables = [
+            each.joined_by(run.strategy for run in [*stored(results), *here]) for each in tables
+        ]
     else:
         tables = tables_of(here, keys, _part(on), _scales(scale))
     place = data_dir(data) or api.DATA_DIR.expanduser()
@@ -262,7 +278,7 @@ def compare(
     runs = [of(name) for name in (one, other)]
     for seed in {each.seed for each in runs[0]} & {each.seed for each in runs[1]}:
         a, b = (next(each for each in side if each.seed == seed) for side in runs)
-        pooled = {installed()[each.strategy].pooled for each in (a, b)} == {True, False}
+        pooled = {_pooled(each.strategy) for each in (a, b)} == {True, False}
         asked = [key for key in COMPARABLE if key in a.line.keys() & b.line.keys()]
         unlike = [
             key for key in asked if a.line[key] != b.line[key] and not (pooled and key == SCHEDULE)
@@ -296,7 +312,7 @@ def compare(
     answer(told, as_json, lambda out: _compared(out, told))
 
 
-def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
+def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Table]:
     from experiments.paper.tables import TABLES, table
 
     wanted = [each for name in names for each in (TABLES if name == "all" else (name,))]
@@ -306,7 +322,57 @@ def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
             raise ConfigurationError(
                 "hospital is about images of your own: name them with -o dataset=npz:FILE"
             )
-    return [each for each in found if each.name != "hospital" or "dataset" in own]
+    if "hospital" in [each.name for each in found] and "dataset" not in own:
+        console(stderr=True).print(
+            "left out: hospital, which is about images of your own and needs -o dataset=npz:FILE",
+            soft_wrap=True,
+        )
+        found = [each for each in found if each.name != "hospital"]
+    return found
+
+
+def _with(methods: Sequence[str], tables: Sequence[Table]) -> list[Table]:
+    """The tables, that of all methods with those of other packages that are asked for.
+
+    Raises ConfigurationError for a method that is in none of them.
+    """
+    from experiments.paper.tables import EVERY
+    from learning.strategies.choice import installed
+
+    joined = [each.joined_by(name for name in methods if name in installed()) for each in tables]
+    there = list(dict.fromkeys(row.strategy for each in joined for row in each.rows))
+    for name in methods:
+        if name not in there:
+            names = ", ".join(dict.fromkeys(each.name for each in tables))
+            more = f"; `{EVERY}` is the table of every method" if name in installed() else ""
+            raise ConfigurationError(
+                f"--method {name}: {names} has no such method, but {', '.join(there)}"
+                f"{more or nearest(name, there)}"
+            )
+    return joined
+
+
+def _overview(
+    known: Sequence[Result],
+    scale: Any,
+    own: dict[str, Any],
+    on: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """A line for each table of the paper: as Markdown, as one object, and as a file."""
+    from experiments.folder import write_whole
+    from experiments.paper import pages
+
+    lines = pages.overviewed(known, scale, own, on)
+    text = pages.overview(known, scale, own, on)
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "overview": lines}))
+    else:
+        print(text, end="")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / f"{OVERVIEW}.md", text.encode())
 
 
 def _scales(asked: str | None) -> Sequence[Any]:
@@ -357,6 +423,13 @@ def _like_these(known: Sequence[Result], runs: Sequence[Result]) -> list[Result]
         for each in known
         if seen.get(called(each), each.line["data"]["sha256"]) == each.line["data"]["sha256"]
     ]
+
+
+def _pooled(method: str) -> bool:
+    """Whether a method trains on one node; what is not installed any more is taken for none."""
+    from learning.strategies.choice import installed
+
+    return method in installed() and installed()[method].pooled
 
 
 def _part(on: str) -> str:

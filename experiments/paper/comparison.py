@@ -210,9 +210,10 @@ def tables_of(
         keys = {**({"dataset": data} if own_data(data)[1] else {}), **(own or {})}
         for scale in scales:
             for name in TABLES:
-                asked = table(name, scale, keys)
+                asked = table(name, scale, keys).joined_by([run.strategy])
                 if run.identity in _identities(asked, run.seed, evaluate_on):
-                    found.setdefault((name, scale, str(keys.get("dataset"))), asked)
+                    place = name, scale, str(keys.get("dataset"))
+                    found[place] = found.get(place, asked).joined_by([run.strategy])
     return list(found.values())
 
 

@@ -20,8 +20,9 @@ from experiments.numbers import NOTHING
 from experiments.paper.comparison import Cell, Compared, as_json, compared, states
 from experiments.paper.results import METRICS, Result
 from experiments.paper.statistics import Difference, Spread, spread
-from experiments.paper.tables import TABLES, table
+from experiments.paper.tables import TABLES, Scale, Values, table
 
+PAPER: Scale = "paper"
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
             "state")  # fmt: skip
 SIDE = (
@@ -304,18 +305,49 @@ def _uri(content: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
 
 
-def overview(known: Sequence[Result]) -> str:
-    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
-    rows = []
+def overviewed(
+    known: Sequence[Result],
+    scale: Scale = "bench",
+    own: Values | None = None,
+    evaluate_on: str = "test",
+) -> list[dict[str, Any]]:
+    """Of every table how many cells are in each state, at the paper's scale and at `scale`."""
+    lines = []
     for name in TABLES:
         if not name.startswith("table"):
             continue
-        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
-        counted = [
-            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
-            for each in at
-        ]
-        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
-        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
-    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+        at = {
+            each: compared(table(name, each, own), known, evaluate_on)
+            for each in dict.fromkeys((PAPER, scale))
+        }
+        lines.append({
+            "table": name,
+            "title": at[scale].table.title,
+            "states": {each: states(found.cells) for each, found in at.items()},
+            "seeds": max((len(cell.results) for cell in at[scale].cells), default=0),
+        })  # fmt: skip
+    return lines
+
+
+def overview(
+    known: Sequence[Result],
+    scale: Scale = "bench",
+    own: Values | None = None,
+    evaluate_on: str = "test",
+) -> str:
+    """The state of every table of the paper at its own scale and at another, as Markdown."""
+    scales = [f"at `{each}`" for each in (scale,) if each != PAPER]
+    headings = ("table", "what", "at the paper's scale", *scales, "seeds")
+    rows = [
+        (
+            line["table"].removeprefix("table"),
+            line["title"],
+            *(
+                ", ".join(f"{count} {state}" for state, count in found.items())
+                for found in line["states"].values()
+            ),
+            str(line["seeds"]),
+        )
+        for line in overviewed(known, scale, own, evaluate_on)
+    ]
     return "\n".join(_grid(headings, rows)) + "\n"
