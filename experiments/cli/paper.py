@@ -308,6 +308,7 @@ def compare(
         "low": found.low,
         "high": found.high,
         "verdict": found.verdict,
+        "remark": found.remark or None,
     }
     answer(told, as_json, lambda out: _compared(out, told))
 
@@ -462,13 +463,15 @@ def _show(
 
 
 def _tables_shown(out: Console, found: Sequence[Compared]) -> None:
-    from experiments.paper.pages import HEADINGS, heading, words_of
+    from experiments.paper.pages import HEADINGS, heading, remarks, words_of
 
     right = {2, 3, 4, 5, 6}
     headings = [f">{name}" if i in right else name for i, name in enumerate(HEADINGS)]
     for each in found:
         out.print(heading(each), style="bold")
         table(out, headings, map(words_of, each.cells))
+        for said in remarks(each):
+            out.print(said, soft_wrap=True)
         out.print()
 
 
@@ -497,7 +500,8 @@ def _compared(out: Console, told: dict[str, Any]) -> None:
         out.print("one seed tells no difference from chance")
     else:
         level = f"{told['level']:.0%}"
-        out.print(f"{level} interval {told['low']:+.2f} to {told['high']:+.2f}: {told['verdict']}")
+        said = ": ".join(filter(None, (told["verdict"], told["remark"])))
+        out.print(f"{level} interval {told['low']:+.2f} to {told['high']:+.2f}: {said}")
     next_step(out, command("report", "methods"))
 
 
