@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
-from matplotlib.figure import Figure
 
-from experiments.figures import LIGHT, png
 from experiments.folder import write_whole
 from experiments.numbers import NOTHING
 from experiments.paper.comparison import (
@@ -31,6 +29,9 @@ from experiments.paper.comparison import (
 from experiments.paper.results import Result
 from experiments.paper.statistics import Difference, Spread
 from experiments.paper.tables import TABLES, Scale, Values, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAPER: Scale = "paper"
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
@@ -54,8 +55,8 @@ LEAD = (
 SIDE_NOTE = (
     "Beside it: means over seeds of macro F1 and the rest in percent or points, and Spearman's"
     " correlation of the proxy's scores with the candidates' accuracies on test images, the mean"
-    " over stages. Of two candidates it is 1 or -1 in a stage, and at a tie there is none. Hits,"
-    " misses and false alarms are those of the entropy rule against the labels, in windows of"
+    " over stages. Of two candidates it is 1 or -1 in a stage, and at a tie there is none. Entropy"
+    " hits, misses and false alarms are those of the entropy rule against the labels, in windows of"
     " twins, summed over seeds; a twin's first contact, of which the rule can tell nothing, is left"
     " out."
 )
@@ -166,7 +167,8 @@ def heading(each: Compared) -> str:
 
 
 def side_headings() -> tuple[str, ...]:
-    return ("method", "setting", *(name.replace("_", " ") for name in (*SIDE, *ENTROPY)))
+    heard = (f"entropy {name}" for name in ENTROPY)
+    return ("method", "setting", *(name.replace("_", " ") for name in (*SIDE, *heard)))
 
 
 def side_rows(each: Compared) -> list[tuple[str, ...]]:
@@ -265,6 +267,10 @@ def curves(each: Compared) -> Figure | None:
 
     Stages of ours and theirs are not equally many, so both go from the first stage to all classes.
     """
+    from matplotlib.figure import Figure  # slow to be read, and an overview has no picture
+
+    from experiments.figures import LIGHT
+
     shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
     if not any(cell.stages for cell in shown):
         return None
@@ -297,6 +303,8 @@ def _seen(stages: Sequence[float]) -> list[float]:
 
 def write(found: Sequence[Compared], out: Path) -> list[Path]:
     """report.html, .md and .csv, and a PNG for each table with curves; gives their paths."""
+    from experiments.figures import png
+
     out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for each in found:

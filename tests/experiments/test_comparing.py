@@ -526,7 +526,9 @@ def test_what_the_entropy_rule_noticed_is_summed_over_seeds(shown: Compared) -> 
     (run,) = ran("lga", [40.0])
     gone = {key: each for key, each in run.line.items() if key != "detector"}
 
-    assert pages.side_headings()[-3:] == ("hits", "misses", "false alarms")
+    assert pages.side_headings()[-3:] == (
+        "entropy hits", "entropy misses", "entropy false alarms",
+    )  # fmt: skip
     assert rows["LGA"][-3:] == ("6", "48", "3")
     assert pages.side_rows(compared(OURS, [Result(gone)]))[0][-3:] == ("-", "-", "-")
 
