@@ -35,7 +35,8 @@ def recipe(name: str, preset: str | None = None, overrides: Values | None = None
     if isinstance(file := own.get("assignment"), str):
         own["assignment"] = _assignment(Path(file))
     strategy = str(own.get("strategy", RECIPES.get(name, {}).get("strategy", usual_strategy())))
-    defined = dict.fromkeys(_defined_by(strategy) & PRESETS.get(preset or "", {}).keys())
+    preset_keys = PRESETS.get(preset or "", {}).keys()
+    defined = dict.fromkeys(preset_keys & _defined_by(strategy)) if preset_keys else {}
     return recipes.recipe(name, preset, defined | own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments.cli.words import (
     table,
 )
 from experiments.numbers import counted, duration
+from schemas.configuration import nearest
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
     from experiments.paper.comparison import Compared
     from experiments.paper.results import Result
+    from experiments.paper.tables import Table
 
 SCHEDULE = "schedule_sha256"
 COMPARABLE = ("data", "evaluate_on", SCHEDULE)
 """What two runs have in common that are compared; the oracle has a schedule of its own."""
 FIRST_SEED = 2021
 """The paper's; further ones count up."""
+OVERVIEW = "overview"
 RESULTS, WORK = Path("results"), Path("runs/reproduce")
 Scale = Annotated[
     str,
@@ -116,7 +120,7 @@ def reproduce(
     from experiments.paper.results import stored
 
     keys = overrides(own or ())
-    tables = _tables(names, scale, keys)
+    tables = _with(only or (), _tables(names, scale, keys))
     planned = runs.planned(tables, range(FIRST_SEED, FIRST_SEED + seeds), _part(on))
     planned = [each for each in planned if not only or each.configuration.strategy in only]
     folder = data_dir(data) or api.DATA_DIR.expanduser()
@@ -145,11 +149,29 @@ def reproduce(
 
 
 def report(
-    names: Tables,
-    scale: Scale = "bench",
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|TABLE…",
+            help="Folders of runs, tables as of `reproduce`, or overview alone.",
+        ),
+    ],
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            metavar="NAME",
+            show_default="bench; of folders alone, any",
+            help="paper, bench or smoke.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write report.html, .md, .csv and PNGs there."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write report.html, .md, .csv and PNGs there; of overview, overview.md.",
+        ),
     ] = None,
     own: Own = None,
     results: Results = RESULTS,
@@ -159,29 +181,44 @@ def report(
 ) -> None:
     """Show tables of the paper beside what was run of them, from stored results alone.
 
-    A folder of a run in place of a table's name adds its result for this once.
+    A folder of a run adds its result for this once. Of folders alone the tables are shown that
+    these runs belong to; what belongs to none has a table of its own.
 
     \b
     Examples:
       fedtwin report table2 table11
+      fedtwin report runs/bench-fedka-2021 runs/bench-lga-2021 --out comparison
       fedtwin report all --out comparison
       fedtwin report table2 runs/bench-fedka-2021 --json
       fedtwin report overview                  # a line for each table, as Markdown
     """
     from experiments import api
     from experiments.paper import pages
+    from experiments.paper.comparison import tables_of
     from experiments.paper.results import of_folder, stored
 
-    if names == ["overview"]:
-        print(pages.overview(stored(results)), end="")
+    keys = overrides(own or ())
+    if OVERVIEW in names:
+        if len(names) > 1:
+            raise ConfigurationError(
+                f"{OVERVIEW} is a line for each table of the paper and stands alone:"
+                f" `fedtwin report {OVERVIEW}`, and the others in a command of their own"
+            )
+        _overview(stored(results), _scales(scale or "bench")[0], keys, _part(on), out, as_json)
         return
     folders = [Path(name) for name in names if Path(name).is_dir()]
     found = [name for name in names if not Path(name).is_dir()]
-    keys = overrides(own or ())
-    tables = _tables(found, scale, keys)
+    here = list(map(of_folder, folders))
+    if found:
+        tables = _tables(found, scale or "bench", keys)
+        tables = [
+            each.joined_by(run.strategy for run in [*stored(results), *here]) for each in tables
+        ]
+    else:
+        tables = tables_of(here, keys, _part(on), _scales(scale))
     place = data_dir(data) or api.DATA_DIR.expanduser()
-    known = _of_these_data([*stored(results), *map(of_folder, folders)], keys, place)
-    shown = _show(tables, known, on, as_json)
+    known = _like_these([*_of_these_data(stored(results), keys, place), *here], here)
+    shown = _show(tables, known, on, as_json, loose=here)
     if out is not None:
         written = pages.write(shown, out)
         if not as_json:
@@ -241,7 +278,7 @@ def compare(
     runs = [of(name) for name in (one, other)]
     for seed in {each.seed for each in runs[0]} & {each.seed for each in runs[1]}:
         a, b = (next(each for each in side if each.seed == seed) for side in runs)
-        pooled = {installed()[each.strategy].pooled for each in (a, b)} == {True, False}
+        pooled = {_pooled(each.strategy) for each in (a, b)} == {True, False}
         asked = [key for key in COMPARABLE if key in a.line.keys() & b.line.keys()]
         unlike = [
             key for key in asked if a.line[key] != b.line[key] and not (pooled and key == SCHEDULE)
@@ -271,11 +308,12 @@ def compare(
         "low": found.low,
         "high": found.high,
         "verdict": found.verdict,
+        "remark": found.remark or None,
     }
     answer(told, as_json, lambda out: _compared(out, told))
 
 
-def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
+def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Table]:
     from experiments.paper.tables import TABLES, table
 
     wanted = [each for name in names for each in (TABLES if name == "all" else (name,))]
@@ -285,7 +323,66 @@ def _tables(names: Sequence[str], scale: str, own: dict[str, Any]) -> list[Any]:
             raise ConfigurationError(
                 "hospital is about images of your own: name them with -o dataset=npz:FILE"
             )
-    return [each for each in found if each.name != "hospital" or "dataset" in own]
+    if "hospital" in [each.name for each in found] and "dataset" not in own:
+        console(stderr=True).print(
+            "left out: hospital, which is about images of your own and needs -o dataset=npz:FILE",
+            soft_wrap=True,
+        )
+        found = [each for each in found if each.name != "hospital"]
+    return found
+
+
+def _with(methods: Sequence[str], tables: Sequence[Table]) -> list[Table]:
+    """The tables, that of all methods with those of other packages that are asked for.
+
+    Raises ConfigurationError for a method that is in none of them.
+    """
+    from experiments.paper.tables import EVERY
+    from learning.strategies.choice import installed
+
+    joined = [each.joined_by(name for name in methods if name in installed()) for each in tables]
+    there = list(dict.fromkeys(row.strategy for each in joined for row in each.rows))
+    for name in methods:
+        if name not in there:
+            names = ", ".join(dict.fromkeys(each.name for each in tables))
+            more = f"; `{EVERY}` is the table of every method" if name in installed() else ""
+            raise ConfigurationError(
+                f"--method {name}: {names} has no such method, but {', '.join(there)}"
+                f"{more or nearest(name, there)}"
+            )
+    return joined
+
+
+def _overview(
+    known: Sequence[Result],
+    scale: Any,
+    own: dict[str, Any],
+    on: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """A line for each table of the paper: as Markdown, as one object, and as a file."""
+    from experiments.folder import write_whole
+    from experiments.paper import pages
+
+    lines = pages.overviewed(known, scale, own, on)
+    text = pages.overview(known, scale, own, on)
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "overview": lines}))
+    else:
+        print(text, end="")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / f"{OVERVIEW}.md", text.encode())
+
+
+def _scales(asked: str | None) -> Sequence[Any]:
+    """All of them, or the one that is asked for."""
+    from experiments.paper.tables import SCALES
+
+    if asked not in (None, *SCALES):
+        raise ConfigurationError(f"--scale is {', '.join(SCALES)}, not {asked!r}")
+    return SCALES if asked is None else (asked,)
 
 
 def _of_these_data(known: Sequence[Result], own: dict[str, Any], folder: Path) -> list[Result]:
@@ -314,6 +411,28 @@ def _of_these_data(known: Sequence[Result], own: dict[str, Any], folder: Path) -
     ]
 
 
+def _like_these(known: Sequence[Result], runs: Sequence[Result]) -> list[Result]:
+    """Without results of other images under the name of a file that one of these runs saw."""
+    from schemas.datasets import own_data
+
+    def called(each: Result) -> str:
+        return str(each.line["configuration"]["dataset"])
+
+    seen = {called(each): each.line["data"]["sha256"] for each in runs if own_data(called(each))[1]}
+    return [
+        each
+        for each in known
+        if seen.get(called(each), each.line["data"]["sha256"]) == each.line["data"]["sha256"]
+    ]
+
+
+def _pooled(method: str) -> bool:
+    """Whether a method trains on one node; what is not installed any more is taken for none."""
+    from learning.strategies.choice import installed
+
+    return method in installed() and installed()[method].pooled
+
+
 def _part(on: str) -> str:
     from experiments.runner import PARTS
 
@@ -329,25 +448,30 @@ def _show(
     as_json: bool,
     *,
     methods: Sequence[str] = (),
+    loose: Sequence[Result] = (),
 ) -> list[Compared]:
+    """Tell all tables as one answer; `loose` are runs that have to be shown, if in no table."""
     from experiments.paper.comparison import as_json as plain
-    from experiments.paper.comparison import compared
+    from experiments.paper.comparison import compared, in_none
     from experiments.paper.comparison import only as chosen
 
     found = [chosen(compared(each, known, _part(on)), methods) for each in tables]
+    found += in_none(loose, tables, on)
     told = {"schema": SCHEMA, "tables": [plain(each) for each in found]}
     answer(told, as_json, lambda out: _tables_shown(out, found))
     return found
 
 
 def _tables_shown(out: Console, found: Sequence[Compared]) -> None:
-    from experiments.paper.pages import HEADINGS, heading, words_of
+    from experiments.paper.pages import HEADINGS, heading, remarks, words_of
 
     right = {2, 3, 4, 5, 6}
     headings = [f">{name}" if i in right else name for i, name in enumerate(HEADINGS)]
     for each in found:
         out.print(heading(each), style="bold")
         table(out, headings, map(words_of, each.cells))
+        for said in remarks(each):
+            out.print(said, soft_wrap=True)
         out.print()
 
 
@@ -376,7 +500,8 @@ def _compared(out: Console, told: dict[str, Any]) -> None:
         out.print("one seed tells no difference from chance")
     else:
         level = f"{told['level']:.0%}"
-        out.print(f"{level} interval {told['low']:+.2f} to {told['high']:+.2f}: {told['verdict']}")
+        said = ": ".join(filter(None, (told["verdict"], told["remark"])))
+        out.print(f"{level} interval {told['low']:+.2f} to {told['high']:+.2f}: {said}")
     next_step(out, command("report", "methods"))
 
 

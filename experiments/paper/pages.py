@@ -6,35 +6,67 @@ import base64
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
-from matplotlib.figure import Figure
 
-from experiments.figures import LIGHT, png
 from experiments.folder import write_whole
 from experiments.numbers import NOTHING
-from experiments.paper.comparison import Cell, Compared, as_json, compared, states
-from experiments.paper.results import METRICS, Result
-from experiments.paper.statistics import Difference, Spread, spread
-from experiments.paper.tables import TABLES, table
+from experiments.paper.comparison import (
+    ENTROPY,
+    SIDE,
+    Cell,
+    Compared,
+    as_json,
+    beside,
+    compared,
+    noticed,
+    states,
+)
+from experiments.paper.results import Result
+from experiments.paper.statistics import Difference, Spread
+from experiments.paper.tables import TABLES, Scale, Values, table
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAPER: Scale = "paper"
 HEADINGS = ("method", "setting", "paper", "here", "seeds", "paper: to FedKA", "here: to FedKA",
             "state")  # fmt: skip
-SIDE = (
-    "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy", "rank_correlation",
-)  # fmt: skip
 PHASES: dict[str, tuple[str, ...]] = {
     "training": ("learn",),
-    "prototypes": ("prototypes", "reconstruct", "score"),
+    "perturbing": ("prototypes",),
+    "rebuilding": ("reconstruct", "score"),
     "memory": ("herd",),
     "detection": ("judge",),
     "evaluation": ("evaluate",),
 }
 """Of a run's measured seconds; what is in none of them is `the rest`."""
+LEAD = (
+    "Means over the stages in percent, with the deviation over seeds. A difference (to FedKA) is a"
+    " method's value less FedKA's at the same seed, so that + is above FedKA, with the interval"
+    " that holds the true one 95 times in 100. Scales other than the paper's are smaller in data,"
+    " net, twins and rounds: their numbers stand beside the printed ones to compare orders, never"
+    " values."
+)
+SIDE_NOTE = (
+    "Beside it: means over seeds of macro F1 and the rest in percent or points, and Spearman's"
+    " correlation of the proxy's scores with the candidates' accuracies on test images, the mean"
+    " over stages. Of two candidates it is 1 or -1 in a stage, and at a tie there is none. Entropy"
+    " hits, misses and false alarms are those of the entropy rule against the labels, in windows of"
+    " twins, summed over seeds; a twin's first contact, of which the rule can tell nothing, is left"
+    " out."
+)
+COST_NOTE = (
+    "What it took: seconds of all processes, summed over the seeds, and where they went. A training"
+    " that several methods have in common counts where it was made, and seconds grow with whatever"
+    " else the machine did meanwhile: shares within a row can be read, seconds of two rows not"
+    " compared. Perturbing is the twins' making of prototypes; rebuilding is the proxy's, with its"
+    " scoring of old models."
+)
 COLOURS = (
     "#1f5fa8", "#c2571a", "#14866d", "#8a3ffc", "#b3261e", "#5b6875", "#0e7490", "#a16207",
     "#be185d", "#4d7c0f", "#1d2733", "#7c3aed", "#0369a1", "#b45309", "#15803d", "#9f1239",
@@ -71,27 +103,41 @@ def words_of(cell: Cell) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def markdown(found: Iterable[Compared]) -> str:
-    """Every table, a heading and a grid each."""
-    parts = []
+def markdown(found: Iterable[Compared], *, whole: bool = False) -> str:
+    """How to read tables, then each: a heading and grids; `whole` with accuracy matrices."""
+    parts = ["\n\n".join((LEAD, SIDE_NOTE, COST_NOTE))]
     for each in found:
         lines = [f"## {heading(each)}", "", *_grid(HEADINGS, map(words_of, each.cells))]
         lines += [line for said in remarks(each) for line in ("", said)]
         if any(cell.results for cell in each.cells):
             lines += ["", *_grid(side_headings(), side_rows(each))]
             lines += ["", *_grid(cost_headings(), cost_rows(each))]
+            if whole:
+                lines += _matrices(each)
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _matrices(each: Compared) -> Iterator[str]:
+    yield from ("", "### Accuracy on the classes of each stage, after each stage, mean over seeds")
+    for name, rows in matrices(each):
+        stages = range(len(rows))
+        headings = (name, *(f"of stage {stage}" for stage in stages))
+        filled = [
+            [f"after {i}", *row, *[""] * (len(rows) - len(row))] for i, row in enumerate(rows)
+        ]
+        yield from ("", *_grid(headings, filled))
 
 
 def remarks(each: Compared) -> list[str]:
     """What a reader has to know beside the numbers, a sentence each.
 
-    Of each that differs from the printed one what is known of why; and where no twin drew a class,
-    which is then neither learned nor scored (docs/method.md 1.1).
+    Of each that differs from the printed one what is known of why, of what is not told apart
+    whether that is for its deviation alone; and where no twin drew a class, which is then neither
+    learned nor scored (docs/method.md 1.1).
     """
     differing = [
-        f"{' '.join(filter(None, (cell.row.label, cell.row.column)))} differs: {cell.remark}."
+        f"{' '.join(filter(None, (cell.row.label, cell.row.column)))} {cell.state}: {cell.remark}."
         for cell in each.cells
         if cell.remark
     ]
@@ -115,25 +161,29 @@ def _listed(classes: Sequence[str]) -> str:
 def heading(each: Compared) -> str:
     """Name, what it is, scale, and on which images if not the test's."""
     on = "" if each.evaluate_on == "test" else f", scored on {each.evaluate_on} images"
-    return f"{each.table.name}: {each.table.title} (scale {each.table.scale}{on})"
+    scale = each.table.scale
+    within = f" (scale {scale}{on})" if scale else on
+    return f"{each.table.name}: {each.table.title}{within}"
 
 
 def side_headings() -> tuple[str, ...]:
-    return ("method", "setting", *(name.replace("_", " ") for name in SIDE))
+    heard = (f"entropy {name}" for name in ENTROPY)
+    return ("method", "setting", *(name.replace("_", " ") for name in (*SIDE, *heard)))
 
 
 def side_rows(each: Compared) -> list[tuple[str, ...]]:
     """What stands beside accuracy in docs/method.md 8, of the rows that were run."""
-    return [
-        (cell.row.label, cell.row.column or NOTHING, *(_side(cell.results, name) for name in SIDE))
-        for cell in each.cells
-        if cell.results
-    ]
-
-
-def _side(results: Sequence[Result], name: str) -> str:
-    known = _known(each.line[METRICS.get(name, name)] for each in results)
-    return mean_of(spread(known)) if known else NOTHING
+    rows = []
+    for cell in each.cells:
+        if not cell.results:
+            continue
+        heard = noticed(cell.results)
+        rows.append((
+            cell.row.label, cell.row.column or NOTHING,
+            *(mean_of(beside(cell.results, name)) for name in SIDE),
+            *(NOTHING if heard is None else str(heard[name]) for name in ENTROPY),
+        ))  # fmt: skip
+    return rows
 
 
 def cost_headings() -> tuple[str, ...]:
@@ -200,14 +250,15 @@ def as_csv(found: Iterable[Compared]) -> str:
     keys = [
         "table", "scale", "metric", "evaluate_on", "method", "setting", "printed", "mean",
         "deviation", "pairs", "printed_difference", "difference", "difference_low",
-        "difference_high", "state",
+        "difference_high", "state", "remark", "seeds", *SIDE, *ENTROPY,
     ]  # fmt: skip
     writer = csv.DictWriter(held, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for each in found:
         told = as_json(each)
         for row in told["rows"]:
-            writer.writerow({**told, **row})
+            seeds = len(row["seeds"])
+            writer.writerow({**told, **row, **(row["detector"] or {}), "seeds": seeds})
     return held.getvalue()
 
 
@@ -216,6 +267,10 @@ def curves(each: Compared) -> Figure | None:
 
     Stages of ours and theirs are not equally many, so both go from the first stage to all classes.
     """
+    from matplotlib.figure import Figure  # slow to be read, and an overview has no picture
+
+    from experiments.figures import LIGHT
+
     shown = [cell for cell in each.cells if cell.stages or (cell.printed and cell.printed.stages)]
     if not any(cell.stages for cell in shown):
         return None
@@ -248,16 +303,18 @@ def _seen(stages: Sequence[float]) -> list[float]:
 
 def write(found: Sequence[Compared], out: Path) -> list[Path]:
     """report.html, .md and .csv, and a PNG for each table with curves; gives their paths."""
+    from experiments.figures import png
+
     out.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for each in found:
         figure = curves(each)
         if figure is not None:
-            pictures[f"{each.table.name}-{each.table.scale}"] = png(figure)
+            pictures[_picture(each)] = png(figure)
     page = _page(found, pictures)
     files = {
         "report.html": page.encode(),
-        "report.md": markdown(found).encode(),
+        "report.md": markdown(found, whole=True).encode(),
         "report.csv": as_csv(found).encode(),
         **{f"{name}.png": content for name, content in pictures.items()},
     }
@@ -281,32 +338,71 @@ def _page(found: Sequence[Compared], pictures: dict[str, bytes]) -> str:
             "cost_headings": cost_headings(),
             "costs": cost_rows(each),
             "matrices": matrices(each),
-            "picture": _uri(pictures.get(f"{each.table.name}-{each.table.scale}")),
+            "picture": _uri(pictures.get(_picture(each))),
             "commands": sorted({
                 run.line["command"] for cell in each.cells for run in cell.results
             }),
         }
         for each in found
     ]  # fmt: skip
-    return environment.get_template("comparison.html").render(tables=shown)
+    notes = {"lead": LEAD, "side_note": SIDE_NOTE, "cost_note": COST_NOTE}
+    return environment.get_template("comparison.html").render(tables=shown, **notes)
+
+
+def _picture(each: Compared) -> str:
+    """The name of a table's picture; own data and other images tell two of one table apart."""
+    data = Path(str(each.table.own.get("dataset", "")).rpartition(":")[2]).stem
+    on = "" if each.evaluate_on == "test" else each.evaluate_on
+    return "-".join(filter(None, (each.table.name, each.table.scale, data, on)))
 
 
 def _uri(content: bytes | None) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode() if content else ""
 
 
-def overview(known: Sequence[Result]) -> str:
-    """The state of every table of the paper at its own scale and at `bench`, as Markdown."""
-    rows = []
+def overviewed(
+    known: Sequence[Result],
+    scale: Scale = "bench",
+    own: Values | None = None,
+    evaluate_on: str = "test",
+) -> list[dict[str, Any]]:
+    """Of every table how many cells are in each state, at the paper's scale and at `scale`."""
+    lines = []
     for name in TABLES:
         if not name.startswith("table"):
             continue
-        at = [compared(table(name, scale), known) for scale in ("paper", "bench")]
-        counted = [
-            ", ".join(f"{count} {state}" for state, count in states(each.cells).items())
-            for each in at
-        ]
-        seeds = max((len(cell.results) for cell in at[1].cells), default=0)
-        rows.append((name.removeprefix("table"), at[0].table.title, *counted, str(seeds)))
-    headings = ("table", "what", "at the paper's scale", "at `bench`", "seeds")
+        at = {
+            each: compared(table(name, each, own), known, evaluate_on)
+            for each in dict.fromkeys((PAPER, scale))
+        }
+        lines.append({
+            "table": name,
+            "title": at[scale].table.title,
+            "states": {each: states(found.cells) for each, found in at.items()},
+            "seeds": max((len(cell.results) for cell in at[scale].cells), default=0),
+        })  # fmt: skip
+    return lines
+
+
+def overview(
+    known: Sequence[Result],
+    scale: Scale = "bench",
+    own: Values | None = None,
+    evaluate_on: str = "test",
+) -> str:
+    """The state of every table of the paper at its own scale and at another, as Markdown."""
+    scales = [f"at `{each}`" for each in (scale,) if each != PAPER]
+    headings = ("table", "what", "at the paper's scale", *scales, "seeds")
+    rows = [
+        (
+            line["table"].removeprefix("table"),
+            line["title"],
+            *(
+                ", ".join(f"{count} {state}" for state, count in found.items())
+                for found in line["states"].values()
+            ),
+            str(line["seeds"]),
+        )
+        for line in overviewed(known, scale, own, evaluate_on)
+    ]
     return "\n".join(_grid(headings, rows)) + "\n"

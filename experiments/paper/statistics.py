@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats has the same, and takes a second to be read
 
 LEVEL = 0.95
 LEAST = 2.0
 """Deviations of the paired differences under which one is not told apart (docs/method.md 8)."""
+UNDER = "larger than chance, under two deviations"
+"""Said of a difference whose interval leaves 0 out while seeds may well turn it round."""
 Verdict = Literal["larger", "smaller", "not told apart"]
 
 
@@ -44,11 +46,23 @@ class Difference:
 
         With two or three seeds the interval asks for more, with four and more the deviation does.
         """
-        if self.low is None or self.high is None or self.deviation is None:
+        if not self.beyond_chance or self._near:
             return "not told apart"
-        if self.low <= 0 <= self.high or abs(self.mean) < LEAST * self.deviation:
-            return "not told apart"
-        return "larger" if self.low > 0 else "smaller"
+        return "larger" if self.mean > 0 else "smaller"
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the whole interval lies on one side of 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def remark(self) -> str:
+        """Of what is not told apart, that it was by its deviation alone; else nothing."""
+        return UNDER if self.beyond_chance and self._near else ""
+
+    @property
+    def _near(self) -> bool:
+        return self.deviation is None or abs(self.mean) < LEAST * self.deviation
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -67,6 +81,6 @@ def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Differen
     paired = spread([one[seed] - other[seed] for seed in seeds])
     if paired.deviation is None:
         return Difference(seeds, paired.mean, None, None, None)
-    quantile = float(student.ppf((1 + LEVEL) / 2, paired.count - 1))
+    quantile = float(stdtrit(paired.count - 1, (1 + LEVEL) / 2))
     half = quantile * paired.deviation / paired.count**0.5
     return Difference(seeds, paired.mean, paired.deviation, paired.mean - half, paired.mean + half)

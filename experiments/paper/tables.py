@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -20,6 +20,8 @@ SCALES: tuple[Scale, ...] = ("paper", "bench", "smoke")
 Metric = Literal["accuracy", "macro_f1"]
 Values = Mapping[str, Any]
 
+EVERY = "methods"
+"""The table of all methods there are."""
 REFERENCE = "fedka"
 """The method that every other one is compared with."""
 FIVE = ("icarl", "lwm", "glfc", "lga", "fedka")
@@ -78,7 +80,8 @@ class Table:
 
     name: str
     title: str
-    scale: Scale
+    scale: Scale | None
+    """None of runs that belong to no table."""
     metric: Metric
     recipe: str
     rows: tuple[Row, ...]
@@ -89,6 +92,13 @@ class Table:
         """The run that a row is at a seed. Raises ConfigurationError."""
         values = {**row.overrides, **self.own, "strategy": row.strategy, "seed": seed}
         return recipe(self.recipe, overrides=values)
+
+    def joined_by(self, methods: Iterable[str]) -> Table:
+        """The table of all methods with those of other packages behind ours; any other as it is."""
+        if self.name != EVERY:
+            return self
+        more = [Row(name, {}) for name in dict.fromkeys(methods) if name not in STRATEGIES]
+        return replace(self, rows=(*self.rows, *more))
 
     def columns(self) -> list[str]:
         """Its settings, in order."""

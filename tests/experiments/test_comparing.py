@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ from experiments.paper import pages, results
 from experiments.paper.comparison import Cell, Compared, as_json, compared, only, states
 from experiments.paper.reproduce import planned
 from experiments.paper.results import Result, identity, read, stored
-from experiments.paper.statistics import difference, spread
+from experiments.paper.statistics import UNDER, difference, spread
 from experiments.paper.tables import ABLATIONS, FIVE, SCALES, TABLES, Scale, printed, table
 from experiments.recipes import recipe
 from schemas.configuration import Configuration
 from schemas.errors import ConfigurationError, DataError
+from tests.experiments.hands import fedtwin as by_hand
+from tests.experiments.hands import told as told_by
 
 # --- differences ----------------------------------------------------------------------------------
 
@@ -135,6 +138,7 @@ def test_a_run_that_two_tables_ask_for_is_planned_once() -> None:
 # --- results --------------------------------------------------------------------------------------
 
 OURS = table("table2", "bench")
+PROTOTYPES = {"prototypes": 3.0, "reconstruct": 0.6, "score": 0.4}
 
 
 def line(own: Configuration, *accuracies: float, on: str = "test") -> Result:
@@ -154,7 +158,8 @@ def line(own: Configuration, *accuracies: float, on: str = "test") -> Result:
         "rank_correlation": None,
         "matrix": [accuracies[: stage + 1] for stage in range(len(accuracies))],
         "images": 1000,
-        "seconds": {"learn": 10.0, "judge": 4.0, "log": 6.0},
+        "seconds": {"learn": 10.0, "judge": 4.0, "log": 2.0, **PROTOTYPES},
+        "detector": {"hits": 2, "misses": 16, "false_alarms": 1, "quiet": 3},
         "stages": [{"accuracy": value, "macro_f1": value / 2} for value in accuracies],
     }
     return Result(told)
@@ -268,6 +273,26 @@ def test_a_difference_that_seeds_would_turn_round_is_none() -> None:
     assert found.low == pytest.approx(0.374, abs=1e-3)
 
     assert (found.verdict, more.verdict) == ("not told apart", "larger")
+    assert (found.remark, more.remark) == ("larger than chance, under two deviations", "")
+
+
+def test_what_its_deviation_alone_keeps_from_being_told_is_said(tmp_path: Path) -> None:
+    """LGA is 0, 0, 3, 3, 3 and 3 above FedKA; GLFC, 3 above and 3 below, is within chance."""
+    runs = [
+        *ran("fedka", [40.0] * 6),
+        *ran("lga", [40.0, 40.0, 43.0, 43.0, 43.0, 43.0]),
+        *ran("glfc", [37.0, 43.0] * 3),
+    ]
+    for each in runs:
+        results.add(tmp_path / "bench.jsonl", each)
+    found = compared(OURS, runs)
+    told = told_by("compare", "lga", "fedka", "--results", tmp_path)
+    shown = by_hand("compare", "lga", "fedka", "--results", tmp_path)
+
+    assert {cell.state for cell in found.cells if cell.results} == {"reference", "not told apart"}
+    assert pages.remarks(found) == ["LGA not told apart: larger than chance, under two deviations."]
+    assert (told["verdict"], told["remark"]) == ("not told apart", UNDER)
+    assert f"not told apart: {UNDER}" in shown.stdout
 
 
 def test_a_method_without_a_printed_number_is_above_or_below() -> None:
@@ -343,6 +368,31 @@ def test_a_table_is_reproduced_by_its_order_too() -> None:
 
     assert states(found.cells) == {"reproduced by order": 4, "reproduced": 1}
     assert pages.remarks(found) == []
+
+
+ABLATED = dict(zip((*ABLATIONS, "fedka"), (51.0, 50.0, 52.0, 53.0, 54.0), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("lga", "state"), [((53.0, 53.5, 53.9), "reproduced by order"), ((55.0,) * 3, "differs"),
+                       ((53.0, 53.5), "differs"), ((), "differs")],
+)  # fmt: skip
+def test_ablations_are_reproduced_by_order_beside_lga(lga: Sequence[float], state: str) -> None:
+    """The printed order, and FedKA ahead of the LGA that was run in the same setting for table 2:
+    at three seeds, or it does not count.
+    """
+    eleven, two = table("table11", "paper"), table("table2", "paper")
+    (its,) = (row for row in two.rows if row.strategy == "lga")
+    found = compared(eleven, [
+        *(line(eleven.configuration(row, 2021 + seed), ABLATED[row.strategy])
+          for row in eleven.rows for seed in range(3)),
+        *(line(two.configuration(its, 2021 + seed), value) for seed, value in enumerate(lga)),
+    ])  # fmt: skip
+    missing = ["LGA, by which an order is judged too, was not run" in said
+               for said in pages.remarks(found)]  # fmt: skip
+
+    assert states(found.cells) == {state: 5}
+    assert any(missing) == (not lga)
 
 
 def test_a_setting_alone_reproduces_no_table() -> None:
@@ -451,16 +501,63 @@ def test_files_say_the_same_as_the_table(shown: Compared, tmp_path: Path) -> Non
 
 
 def test_where_the_time_went_is_told_of_each_method(shown: Compared) -> None:
-    """Three runs of 20 seconds each, half of it training, a fifth judging."""
+    """Three runs of 20 seconds each, half of it training, a fifth judging; prototypes cost the
+    twins three times what they cost the proxy.
+    """
     rows = {row[0]: row for row in pages.cost_rows(shown)}
 
-    assert rows["LGA"] == ("LGA", "-", "60", "50.0", "0.0", "0.0", "20.0", "0.0", "30.0")
+    assert rows["LGA"] == ("LGA", "-", "60", "50.0", "15.0", "5.0", "0.0", "20.0", "0.0", "10.0")
     assert set(rows) == {"LGA", "FedKA"}
 
 
 def test_a_matrix_is_the_mean_over_seeds(shown: Compared) -> None:
     """FedKA: 60, 62, 64 after stage 0; and of 40, 42, 44 behind the same first column after 1."""
     assert dict(pages.matrices(shown))["FedKA"] == [["62.00"], ["62.00", "42.00"]]
+    whole = pages.markdown([shown], whole=True)
+
+    assert "| FedKA | of stage 0 | of stage 1 |\n|---|---|---|\n| after 0 | 62.00 |  |\n" in whole
+    assert "| after 1 | 62.00 | 42.00 |" in whole
+    assert "| after 1 |" not in pages.markdown([shown])
+
+
+def test_what_the_entropy_rule_noticed_is_summed_over_seeds(shown: Compared) -> None:
+    """Two of 18 windows at each of three seeds; a run that diverged has no such count."""
+    rows = {row[0]: row for row in pages.side_rows(shown)}
+    (run,) = ran("lga", [40.0])
+    gone = {key: each for key, each in run.line.items() if key != "detector"}
+
+    assert pages.side_headings()[-3:] == (
+        "entropy hits", "entropy misses", "entropy false alarms",
+    )  # fmt: skip
+    assert rows["LGA"][-3:] == ("6", "48", "3")
+    assert pages.side_rows(compared(OURS, [Result(gone)]))[0][-3:] == ("-", "-", "-")
+
+
+def test_how_to_read_the_numbers_is_said_in_every_form(shown: Compared, tmp_path: Path) -> None:
+    """The sign of a difference, ties, and that seconds are no comparison of methods."""
+    page, text, _, _ = (
+        file.read_text("utf-8", "replace") for file in pages.write([shown], tmp_path)
+    )
+
+    for note in (pages.LEAD, pages.SIDE_NOTE, pages.COST_NOTE):
+        assert note in html.unescape(page)
+        assert text.count(note) == 1
+    assert "+ is above FedKA" in pages.LEAD
+    assert "at a tie there is none" in pages.SIDE_NOTE
+    assert "seconds of two rows not compared" in pages.COST_NOTE
+
+
+def test_a_line_of_figures_has_every_measure(shown: Compared) -> None:
+    """FedKA at three seeds; nobody's scores were ranked."""
+    (row,) = (
+        each
+        for each in csv.DictReader(io.StringIO(pages.as_csv([shown])))
+        if each["method"] == "fedka"
+    )
+    names = ("seeds", "macro_f1", "forgetting", "backward_transfer", "new_class_accuracy",
+             "rank_correlation", "hits", "misses", "false_alarms")  # fmt: skip
+
+    assert [row[name] for name in names] == ["3", "10.0", "5.0", "-5.0", "50.0", "", "6", "48", "3"]
 
 
 def test_curves_lie_over_those_of_the_paper() -> None:
@@ -511,12 +608,12 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def test_the_page_of_results_shows_what_is_stored() -> None:
-    """Each table as `fedtwin report NAME --out DIR` writes it from the stored lines."""
+    """As `fedtwin report NAME… --out DIR` writes them from the stored lines, without matrices."""
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     known = stored()
 
-    for name, own in SHOWN:
-        assert pages.markdown([compared(table(name, "bench", own), known)]) in page
+    found = [compared(table(name, "bench", own), known) for name, own in SHOWN]
+    assert pages.markdown(found) in page
 
 
 def test_the_command_of_each_stored_result_makes_that_run_again() -> None:

@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments import runner
+from experiments.paper.results import add, of_folder
+from experiments.recipes import recipe
+from tests.experiments.hands import fedtwin as by_hand
+from tests.experiments.hands import local, told
+
 ROOT = Path(__file__).parents[2]
 PROJECT = "small-logits"
 
@@ -62,6 +68,30 @@ def test_it_is_listed_run_and_replayed(site: Path) -> None:
     hashes = [json.loads(each.stdout.splitlines()[-1])["model_sha256"] for each in (mine, plain)]
     assert hashes[0] != hashes[1]
     assert hashes[0] in again.stdout
+
+
+def test_it_enters_a_comparison(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name in the table of all methods; what is stored of it is shown without the package,
+    while a table of the paper has a fixed list.
+    """
+    folder, there = site / "runs" / "mine", ["--scale", "smoke", "--results", str(site / "results")]
+    own = recipe("smoke", overrides={"strategy": PROJECT, "stages": 1, "image_size": 8, "width": 4})
+    keys = [word for key in ("stages=1", "image_size=8", "width=4") for word in ("-o", key)]
+    asked = [*there, *keys, "--plan", "--method", PROJECT]
+    with monkeypatch.context() as installed:
+        installed.syspath_prepend(site)
+        plan = told("reproduce", "methods", *asked)
+        refused = by_hand("reproduce", "table2", *asked)
+        runner.start(own, folder, local(folder))
+        add(site / "results" / "smoke.jsonl", of_folder(folder))
+        stored = told("reproduce", "methods", *asked)
+    shown = told("report", "methods", *there, *keys)["tables"][0]["rows"]
+
+    assert (len(plan["missing"]), stored["missing"]) == (1, [])
+    assert refused.exit_code == 2
+    assert "`methods` is the table of every method" in refused.stderr
+    assert [row["method"] for row in shown if row["seeds"]] == [PROJECT]
+    assert by_hand("reproduce", "methods", *asked).exit_code == 2
 
 
 def test_one_that_takes_a_name_of_the_house_is_refused(site: Path) -> None:

@@ -159,3 +159,21 @@ def test_a_file_that_assigns_nothing_is_refused(tmp_path: Path, content: str) ->
 
     with pytest.raises(ConfigurationError, match=r"classes\.yaml"):
         recipe("tiny", overrides={"assignment": str(file)})
+
+
+def test_other_packages_are_looked_through_only_for_a_preset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A table asks for hundreds of configurations, and reading what is installed takes a while."""
+    asked: list[str] = []
+
+    def installed() -> dict[str, object]:
+        asked.append("once")
+        return {}
+
+    monkeypatch.setattr("experiments.recipes.installed", installed)
+
+    recipe("bench", overrides={"strategy": "lga"})
+    assert not asked
+    recipe("bench", "literal", {"strategy": "lga"})
+    assert asked == ["once"]

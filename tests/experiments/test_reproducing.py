@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from experiments import memo
+from experiments import memo, runner
 from experiments.cli import main
 from experiments.folder import RunFolder
 from experiments.memo import MEMORY, common_name, kept, remembering
@@ -24,7 +25,7 @@ from experiments.recipes import recipe
 from infra.promises import Result, Task
 from schemas.messages import Groups
 from tests.experiments.hands import fedtwin as by_hand
-from tests.experiments.hands import told
+from tests.experiments.hands import local, told
 
 SMALL = [
     word
@@ -140,6 +141,10 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
         (["reproduce", "table2", "--scale", "tiny"], "a scale is paper, bench, smoke"),
         (["reproduce", "hospital"], "name them with -o dataset=npz:FILE"),
         (["report", "table2", "--on", "train"], "--on is test or validation"),
+        (["reproduce", "table2", "--plan", "--method", "icral"], "icarl, lwm, glfc, lga, fedka"),
+        (["reproduce", "table2", "--plan", "--method", "fedavg"], "`methods` is the table of"),
+        (["report", "overview", "table2"], "overview is a line for each table of the paper"),
+        (["report", "overview", "--scale", "tiny"], "--scale is paper, bench, smoke, not 'tiny'"),
         (["compare", "fedka", "lga", "--metric", "f2"], "--metric is one of accuracy"),
         (["compare", "fedka", "nobody"], "nobody is neither a folder nor a method"),
         (["compare", "fedka", "lga", "--scale", "smoke"], "have no seed in common"),
@@ -251,3 +256,102 @@ def test_two_methods_are_compared_also_with_an_upper_bound(tmp_path: Path) -> No
 
     assert found["seeds"] == [2021]
     assert found["verdict"] == "not told apart"
+
+
+# --- folders of runs ------------------------------------------------------------------------------
+
+QUICK: dict[str, Any] = {
+    "stages": 1, "rounds_per_stage": 2, "images_per_class": 16, "local_epochs": 1, "image_size": 8,
+    "width": 4,
+}  # fmt: skip
+"""The keys of `SMALL`."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of LGA that is done, made by a learner that learns nothing."""
+    path = tmp_path_factory.mktemp("runs") / "lga"
+    runner.start(recipe("smoke", overrides={"strategy": "lga", **QUICK}), path, local(path))
+    return path
+
+
+def test_folders_alone_are_shown_in_the_tables_that_they_belong_to(
+    folder: Path, tmp_path: Path
+) -> None:
+    """LGA is in four tables of digits and in one of all methods; no ablation is run.
+
+    The other sets of images and numbers of stages are other runs.
+    """
+    there = ["--results", str(tmp_path / "r"), *SMALL]
+    found = told("report", folder, *there)
+    rows = {
+        each["table"]: next(row for row in each["rows"] if row["seeds"]) for each in found["tables"]
+    }
+
+    assert {"table2", "methods"} <= rows.keys()
+    assert {"table11", "hospital", "runs"}.isdisjoint(rows)
+    assert {each["scale"] for each in found["tables"]} == {"smoke"}
+    assert {(row["method"], tuple(row["seeds"])) for row in rows.values()} == {("lga", (2021,))}
+
+
+def test_a_run_of_no_table_is_shown_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """With its own figures, and which keys make it another run; also beside a table by name."""
+    there = ["--results", str(tmp_path / "r"), "--out", str(tmp_path / "out")]
+    alone = by_hand("report", folder, *there)
+    beside = told("report", "table11", folder, "--results", tmp_path / "r")
+
+    (row,) = beside["tables"][1]["rows"]
+    assert (row["method"], row["state"], row["seeds"]) == ("lga", "in no table", [2021])
+    assert row["mean"] is not None
+    assert row["setting"].startswith("smoke ")
+    assert "stages=1" in row["setting"]
+    assert alone.exit_code == 0, alone.output
+    assert "in no table" in alone.stdout
+    assert f"{row['mean']:.2f}" in (tmp_path / "out" / "report.md").read_text()
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def test_an_overview_is_told_as_asked(tmp_path: Path) -> None:
+    """At the scale that is named, as a file, and as one object; digits were stored by nobody."""
+    there = ["--results", str(tmp_path / "r"), "--scale", "smoke"]
+    shown = by_hand("report", "overview", *there, "--out", tmp_path / "out")
+    found = told("report", "overview", *there)["overview"]
+
+    assert shown.exit_code == 0
+    assert shown.stdout == (tmp_path / "out" / "overview.md").read_text()
+    assert "| table | what | at the paper's scale | at `smoke` | seeds |" in shown.stdout
+    assert [each["table"] for each in found] == [f"table{number}" for number in range(2, 12)]
+    assert found[0]["states"] == {"paper": {"not run": 5}, "smoke": {"not run": 5}}
+
+
+def test_of_all_tables_the_one_that_is_left_out_is_named(tmp_path: Path) -> None:
+    """Images of one's own have to be named; then it is planned as well."""
+    there = ["reproduce", "all", "--scale", "smoke", "--plan", "--results", str(tmp_path)]
+    done = by_hand(*there)
+    named = by_hand(*there, "-o", "dataset=npz:cells.npz")
+
+    assert done.exit_code == named.exit_code == 0
+    assert "left out: hospital" in done.stderr
+    assert "-o dataset=npz:FILE" in done.stderr
+    assert "hospital" not in named.stderr
+
+
+def test_a_schedule_of_ones_own_is_every_methods(tmp_path: Path) -> None:
+    """Of a file: who gets which class. All methods train on it, and their commands say so."""
+    clients = recipe("smoke").clients
+    uids = {f"local/entity-{i:03}": [str(i % 5), str((i + 1) % 5)] for i in range(clients)}
+    file = tmp_path / "who.yaml"
+    file.write_text(yaml.safe_dump(uids))
+
+    found = told(*reproduce(tmp_path, "fedavg", "lga"), "-o", f"assignment={file}")
+    lines = read(tmp_path / "results/smoke.jsonl")
+
+    assert [row["seeds"] for row in found["tables"][0]["rows"]] == [[2021], [2021]]
+    assert len({each.line["schedule_sha256"] for each in lines}) == 1
+    for each in lines:
+        given = each.configuration.assignment
+        assert given is not None
+        assert {who: list(what) for who, what in given.items()} == uids
+        assert "assignment=" in each.line["command"]
