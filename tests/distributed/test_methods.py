@@ -148,11 +148,9 @@ def test_data_of_any_form_come_to_the_same(
 def a_file(place: Path) -> str:
     """Of MedMNIST's form: gray, 28 pixels a side."""
     part = noise(1, 28)
-    arrays = {"images": part.images[:, 0], "labels": part.labels[:, np.newaxis]}
+    images, labels = part.images[:, 0], part.labels[:, np.newaxis]
     file = place / "own.npz"
-    np.savez(
-        file, **{f"{of}_{key}": each for of in ("train", "test") for key, each in arrays.items()}
-    )
+    np.savez(file, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     return f"npz:{file}"
 
 
