@@ -121,7 +121,7 @@ def embedded(
     copies: int = 1,
     order: Callable[[Sequence[Session]], Sequence[Session]] = lambda sessions: sessions,
 ) -> Embedded:
-    """Put the roles of a recipe together, each `copies` times.
+    """Put the roles of a recipe together, each `copies` times, for the sites of its entities.
 
     Without a data set nobody streams and nothing is scored: the log holds the samples already.
     """
@@ -132,13 +132,15 @@ def embedded(
 
     surroundings = around(Surroundings(transport, shelf, max_bytes, wire_of(wire), store))
     observer = Observer(names, SITE, dataset)
-    aggregators = [Aggregator(names, [SITE], opening, shelf) for _ in range(copies)]
-    proxies = [Proxy(names, [SITE]) for _ in range(copies)]
+    sites = opening.all_sites
+    aggregators = [Aggregator(names, sites, opening, shelf) for _ in range(copies)]
+    proxies = [Proxy(names, sites) for _ in range(copies)]
     most = opening.configuration.images_per_class
-    streams = [Producers(names, SITE, dataset, most) for _ in range(copies)] if dataset else []
+    everywhere = [site for site in sites for _ in range(copies)]
+    streams = [Producers(names, site, dataset, most) for site in everywhere] if dataset else []
     roles: list[Role] = [
         *streams,
-        *(Twins(names, SITE, shelf) for _ in range(copies)),
+        *(Twins(names, site, shelf) for site in everywhere),
         *aggregators,
         *proxies,
         observer,

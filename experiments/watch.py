@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 from experiments.view import OURSELVES, Outage, View, view
 from experiments.watching import Heard, Watching
-from infra.pieces import Pieces, gathered
+from infra.pieces import Pieces, gathered, may_be_passed_over
 from infra.promises import Place
 from infra.pulse import BEAT
 from infra.settings import Settings
 from infra.transport.base import Remote, Stored, Transport, Trimmed
 from infra.transport.clusters import kafka_settings
 from infra.transport.kafka import Kafka
-from schemas.codec import Whole, piece, unpack
+from schemas.codec import NotKnown, Whole, piece, unpack
 from schemas.errors import ConfigurationError, FedtwinError, Refused, RunFailed, ServiceError
 from schemas.limits import LEAST_BYTES
 from schemas.topics import Names, table_row
@@ -216,6 +216,9 @@ class Reader:
             if part.count > 1:
                 whole = gathered(transport, Place(topic, offsets), LEAST_BYTES)
             message = unpack(whole.payload, LEAST_BYTES)
+        except NotKnown as later:
+            may_be_passed_over(later, topic, stored.offset)
+            return
         except (Refused, LookupError):
             return  # its owner sets it aside, or it was let go meanwhile
         if message.kind() in table_row(topic).carries:

@@ -13,8 +13,10 @@ import numpy as np
 
 from infra.promises import Place
 from infra.transport.base import Stored, Transport
-from schemas.codec import PIECE_BYTES, Piece, Whole, piece, unpack
+from schemas.codec import PIECE_BYTES, NotKnown, Piece, Whole, piece, unpack
+from schemas.errors import ConfigurationError
 from schemas.messages import Message
+from schemas.topics import table_row
 
 AHEAD_BYTES = 4 * 1024 * 1024
 
@@ -82,6 +84,15 @@ def fetched(transport: Transport, place: Place, max_bytes: int) -> Message:
     Raises LookupError when a piece of it is gone, and Refused as `unpack` does.
     """
     return unpack(gathered(transport, place, max_bytes).payload, max_bytes)
+
+
+def may_be_passed_over(later: NotKnown, topic: str, offset: int) -> None:
+    """Raises ConfigurationError where it may not: without a decision of all the run would fork."""
+    if table_row(topic).name in {"rounds", "teachers"}:
+        raise ConfigurationError(
+            f"{topic} at {offset}: {later.detail}. To pass over it would fork the run: use the"
+            " program that wrote it"
+        ) from None
 
 
 def gathered(transport: Transport, place: Place, max_bytes: int) -> Whole:

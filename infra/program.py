@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from infra.memory import give_back
-from infra.pieces import Pieces, gathered
+from infra.pieces import Pieces, gathered, may_be_passed_over
 from infra.promises import Place, Result, Role, Start, Task, Workers
 from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
 from infra.serve import READ_BYTES, Surroundings, System
@@ -30,7 +30,7 @@ from infra.shelf import Shelf
 from infra.stopping import STOPPED, WORDS
 from infra.transport.base import Stored, Transport
 from infra.vitals import Vitals
-from schemas.codec import piece, unpack
+from schemas.codec import NotKnown, piece, unpack
 from schemas.configuration import Configuration
 from schemas.errors import FedtwinError, Refused, Stalled
 from schemas.limits import LEAST_BYTES, largest_message
@@ -226,6 +226,9 @@ class First:
             place = Place(self._topic, offsets or ())
             whole = gathered(self._transport, place, LEAST_BYTES) if offsets else None
             message = unpack(whole.payload, LEAST_BYTES) if whole else None
+        except NotKnown as later:
+            may_be_passed_over(later, self._topic, stored.offset)
+            return None
         except Refused:
             return None  # the aggregator sets it aside
         if whole is None or not isinstance(message, RunOpened) or message.number != 0:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
-from infra.pieces import Pieces, fetched, gathered
+from infra.pieces import Pieces, fetched, gathered, may_be_passed_over
 from infra.points import Hook, no_hook
 from infra.promises import (
     Answer,
@@ -48,7 +48,7 @@ from infra.transport.base import Stored, Transport, Trimmed
 from infra.turn import Turn
 from infra.waiting import Waiting
 from schemas.codec import NotKnown, Record, Whole, piece, records, unpack
-from schemas.errors import ConfigurationError, Refused, Stalled
+from schemas.errors import Refused, Stalled
 from schemas.messages import Away, DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import letters_of, table_row
 
@@ -243,6 +243,10 @@ class Session:
         """Whether there is something that it has not read yet, and can read."""
         return self._unread(topic for topic in self.role.topics if topic not in self._lost)
 
+    def has_read(self, topic: str) -> bool:
+        """Whether it has read a topic to where that ends now."""
+        return not self._unread([topic])
+
     def _unread(self, topics: Iterable[str]) -> bool:
         end = self._around.transport.end
         return any(self._places.get(topic, 0) < end(topic) for topic in topics)
@@ -410,14 +414,9 @@ class Session:
         In `rounds` and `teachers` it ends the program. In `classes` it is told to the role, for it
         stops one entity's line.
         """
-        name = table_row(place.topic).name
-        if name in {"rounds", "teachers"}:
-            raise ConfigurationError(
-                f"{place.topic} at {place.offsets[0]}: {later.detail}. To pass over it would fork"
-                " the run: use the program that wrote it"
-            ) from None
+        may_be_passed_over(later, place.topic, place.offsets[0])
         self._set_aside(place, hash, size, later)
-        if name == "classes" and (decision := later.decision):
+        if table_row(place.topic).name == "classes" and (decision := later.decision):
             self._hear(Arrived(place, hash, decision, size))
 
     def _hear(self, arrived: Arrived) -> None:

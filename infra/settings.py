@@ -29,6 +29,7 @@ never shown to another.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,11 @@ def read_settings(folder: Path = Path()) -> Settings:
     Raises ConfigurationError, in one line, for what cannot be meant.
     """
     names = _read(_Names, PREFIX)
+    if os.environ.get(SITE_KAFKA) == "":  # a script's address that was not found
+        raise ConfigurationError(
+            f"{SITE_KAFKA} is set and empty, and images would go to the federation's Kafka: give it"
+            " the site's host:port, or unset it"
+        )
     asked = {KAFKA: names.kafka, SITE_KAFKA: names.site_kafka, REDIS: names.redis}
     found = {variable: address for variable, address in asked.items() if address}
     access: dict[str, _Access] = {

@@ -63,7 +63,8 @@ EXTENSIONS = frozenset((0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8))
 
 
 class NotKnown(Refused):
-    """An intact message of a newer schema or an unknown kind: a later program wrote it."""
+    """An intact message of a schema or a kind that this program does not read: a later one wrote
+    it, or one that is older than what is read still."""
 
     def __init__(self, reason: Reason, detail: str, body: object) -> None:
         super().__init__(reason, detail)
@@ -192,12 +193,12 @@ def unpack(payload: Bytes, max_bytes: int) -> Message:
     `max_bytes` is the most that its tensors may take when they are decoded.
 
     Raises Refused: unreadable, bomb, wrong-dtype, wrong-shape; and NotKnown: unknown-kind,
-    newer-schema.
+    newer-schema, or unreadable for one too old.
     """
     header, start = _header(payload)
     kind = _kind(header)
     groups = _tensors(_of_type(header, "tensors", tuple), payload, start, max_bytes)
-    body = _of_type(header, "body", dict)
+    body = _lifted(kind, header["schema"], _of_type(header, "body", dict))
     if issubclass(kind, Content):
         body = body | {"groups": groups}
     elif groups:
@@ -364,12 +365,32 @@ def _kind(header: Mapping[str, Any]) -> type[Message]:
         known = f"this program knows no such kind, and schemas up to {NEWEST}"
         raise NotKnown("unknown-kind", f"{_short(name)} of schema {schema}; {known}", body)
     kind = KINDS[name]
-    detail = f"{name} of schema {schema}; this program reads schema {kind.schema_number}"
-    if schema > kind.schema_number:
+    oldest, newest = _oldest(kind), kind.schema_number
+    reads = f"schema {newest}" if oldest == newest else f"schemas {oldest} to {newest}"
+    detail = f"{name} of schema {schema}; this program reads {reads}"
+    if schema > newest:
         raise NotKnown("newer-schema", detail, body)
-    if schema < kind.schema_number:
+    if schema < 1:  # nobody ever wrote it
         raise Refused("unreadable", detail)
+    if schema < oldest:
+        raise NotKnown("unreadable", detail, body)
     return kind
+
+
+def _oldest(kind: type[Message]) -> int:
+    """The oldest schema of a kind that this program reads."""
+    return kind.schema_number - len(kind.lifts)
+
+
+def _lifted(kind: type[Message], schema: int, body: dict[str, Any]) -> dict[str, Any]:
+    """A body of any schema that is read, as one of the newest."""
+    for lift in kind.lifts[schema - _oldest(kind) :]:
+        try:
+            body = lift(body)
+        except (LookupError, TypeError, ValueError) as error:
+            short = f"{type(error).__name__}: {_short(str(error))}"
+            raise Refused("unreadable", f"{kind.kind()} of schema {schema}: {short}") from None
+    return body
 
 
 def _tensors(rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int) -> Groups:

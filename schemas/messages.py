@@ -6,6 +6,7 @@ the hash of the run's RunOpened, so that two runs share nothing even under one n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -41,6 +42,9 @@ class Message(Header):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     schema_number: ClassVar[int] = 1
+    lifts: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]] = ()
+    """What makes a body of an older schema one of the next: the last one makes the newest. As many
+    older schemas are read as there are of these (docs/upgrading.md)."""
     line: ClassVar[str | None] = None
     """The decision line that messages of this kind stand in, if they are decisions."""
 

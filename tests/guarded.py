@@ -23,6 +23,10 @@ from tests.papers import Authority
 from tests.services import have, jars
 
 CREW = Principals()
+RULES = "RULE:^CN=([^,]+),O=fedtwin$/$1/,DEFAULT"
+"""What the door for certificates makes of a subject: of our own organisation's, the name alone."""
+KEEPER = "User:keeper"
+"""A super user who comes with a certificate."""
 BOSS = "boss"
 """Who is given every right, where a test is not about rights."""
 
@@ -65,6 +69,10 @@ class Guarded:
     def __init__(self, folder: Path, users: Sequence[str]) -> None:
         """Start it. Skips the test where the machine has no Kafka or no openssl."""
         self.authority = have(lambda: Authority(folder / "papers"))
+        self.former = Authority(folder / "former", "former")
+        """Another one whose certificates it takes, until it is told not to (`trusts`)."""
+        self._trusted = folder / "trusted.pem"
+        self.trusts(self.authority, self.former)
         self.secrets = folder / "secrets"
         self.secrets.mkdir()
         for user in users:
@@ -79,9 +87,13 @@ class Guarded:
                 native.Door("SASL_SSL", ports[2]),
                 native.Door("SSL", ports[3], mutual=True),
             ],
-            papers=native.Papers(own.in_one, self.authority.ca),
+            papers=native.Papers(own.in_one, self._trusted),
             users={user: self.password(user) for user in users},
             guarded=True,
+            more={
+                "listener.name.ssl_mutual.ssl.principal.mapping.rules": RULES,
+                "super.users": f"{native.ANYBODY};{KEEPER}",
+            },
         )
         have(self.broker.start)
         self.keeper = KafkaSettings(self.broker.address)
@@ -123,6 +135,21 @@ class Guarded:
     def hand_out(self, user: str, password: str) -> None:
         """And from now on the file says the other one."""
         self._write(user, password)
+
+    def trusts(self, *authorities: Authority) -> None:
+        """Whose certificates it takes from its next start on."""
+        self._trusted.write_text("".join(each.ca.read_text() for each in authorities))
+
+    def shown(self, file: Path) -> dict[str, str]:
+        """The environment of a program that comes with a key and its certificate, in one file."""
+        return {
+            "FEDTWIN_KAFKA": self.mutual,
+            "FEDTWIN_KAFKA_CERT_FILE": str(file),
+            "FEDTWIN_KAFKA_KEY_FILE": str(file),
+            "FEDTWIN_KAFKA_CA_FILE": str(self.authority.ca),
+            "FEDTWIN_KAFKA_USER": "",
+            "FEDTWIN_KAFKA_PASSWORD_FILE": "",
+        }
 
     def restart(self) -> None:
         """Every connection ends, and whoever wants one proves anew who it is."""

@@ -44,12 +44,13 @@ class Authority:
         self.ca = folder / "ca.pem"
         _openssl(f"req -x509 {NEW} -days 1 -subj /CN={name} -keyout {self._key} -out {self.ca}")
 
-    def papers(self, name: str) -> Papers:
-        """A certificate for whoever is called this."""
+    def papers(self, name: str, subject: str = "") -> Papers:
+        """A certificate for whoever is called this; `subject` is `/CN=<name>` if it is not told."""
         made = Papers(self.ca, self._folder / f"{name}.pem", self._folder / f"{name}.key")
         asked, more = self._folder / f"{name}.csr", self._folder / "more.cnf"
         more.write_text(f"subjectAltName=IP:{HOST}\n")
-        _openssl(f"req {NEW} -subj /CN={name} -keyout {made.key} -out {asked}")
+        keys = f"req {NEW} -keyout {made.key} -out {asked} -subj"
+        _openssl(keys, subject or f"/CN={name}")
         _openssl(
             f"x509 -req -in {asked} -CA {self.ca} -CAkey {self._key} -CAcreateserial -days 1"
             f" -extfile {more} -out {made.cert}"
@@ -60,5 +61,5 @@ class Authority:
 NEW = "-newkey rsa:2048 -nodes"
 
 
-def _openssl(words: str) -> None:
-    subprocess.run(["openssl", *words.split()], check=True, capture_output=True)
+def _openssl(words: str, *more: str) -> None:
+    subprocess.run(["openssl", *words.split(), *more], check=True, capture_output=True)

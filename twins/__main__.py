@@ -43,12 +43,13 @@ from infra.slots import Shared, Slots
 from infra.transport.clusters import connect, kafka_settings
 from infra.transport.group import POLLED, SESSION, Group
 from infra.workers import Start, WorkerProcesses
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, DataError
 from schemas.messages import RunOpened
 from schemas.topics import Names, parted
 from twins.twins import Twins
 
 LOOK = 0.2  # seconds between two looks at the group
+LOST = 5.0  # seconds in which a decision that was read once is seen again, or is gone
 
 
 def main(
@@ -99,7 +100,7 @@ def _serve(given: Namespace, hook: Hook, start_worker: Start | None) -> None:
         configuration = opened.configuration
         around = surroundings(configuration, opened.data, transport, names, hook=hook)
         twins = Twins(names, site, around.shelf, _named(opened, site, given.names))
-        share = _Share(twins, around)
+        share = _Share(twins, around, names.federation("rounds"))
         if not given.names:
             share.group = held.enter_context(closing(_group(settings, names, site, given)))
         if configuration.threads != USUAL:
@@ -156,16 +157,23 @@ def _group(settings: Settings, names: Names, site: str, given: Namespace) -> Gro
 class _Share:
     """Tells the twins who of them lives here, as often as the group is asked."""
 
-    def __init__(self, twins: Twins, around: Surroundings) -> None:
+    def __init__(self, twins: Twins, around: Surroundings, rounds: str) -> None:
         self.group: Group | None = None
+        self._rounds = rounds
+        self._ahead: dict[str, int] = {}
+        self._since = 0.0
         self._twins = twins
         self._shelf, self._clock = around.shelf, around.clock
         self._due = 0.0
         self._hosted: frozenset[str] = frozenset()
 
     def look(self, system: System) -> None:
-        """Ask, if it is time to; and let go where models lay that are nowhere any more."""
+        """Ask, if it is time to; and let go where models lay that are nowhere any more.
+
+        Raises DataError where the site remembers what the federation has lost.
+        """
         self._shelf.stand(self._twins.standing)
+        self._compare(system)
         if self.group is None or self._clock() < self._due:
             return
         self._due = self._clock() + LOOK
@@ -174,6 +182,23 @@ class _Share:
             left = self._twins.host(entities)
             for session in system.sessions:
                 session.leave(left)
+
+    def _compare(self, system: System) -> None:
+        """Whether a twin's state names a decision that is nowhere: `rounds` was asked for its end
+        after the state was read, and has ended before that for a while."""
+        now, ahead = self._clock(), self._twins.ahead
+        if not ahead or ahead != self._ahead:
+            self._ahead, self._since = ahead, now
+        elif now >= self._since + LOST and all(
+            session.has_read(self._rounds) for session in system.sessions
+        ):
+            entity, number = max(ahead.items(), key=lambda each: each[1])
+            raise DataError(
+                f"{entity} has a state that rests on decision {number}, and {self._rounds} ends at"
+                f" {self._twins.number}: the federation's cluster was restored from an older copy"
+                " than this site's. Restore the site from a copy that is no newer than the"
+                " federation's, or begin its cluster empty and stream again (docs/backups.md)"
+            )
 
 
 if __name__ == "__main__":

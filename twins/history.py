@@ -10,11 +10,12 @@ What a live twin's own state says it has become is not read again: it goes on fr
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from schemas.line import NO_END
 from schemas.messages import TwinState, WindowJudged
+from schemas.schedule import sorted_uids
 from schemas.stages import Stage
 from twins.shared import Shared
 
@@ -161,4 +162,20 @@ class History:
                 if not verdict.classes:
                     return None
                 learned = (*before.learned, *before.current)
-                return Change(number, stage, verdict.classes, learned, before.kept, before.since)
+                current = self._current(before, verdict, learned)
+                return Change(number, stage, current, learned, before.kept, before.since)
+
+    def _current(
+        self, before: Change, verdict: WindowJudged, learned: Collection[str]
+    ) -> tuple[str, ...]:
+        """The classes that begin with a verdict: its own.
+
+        Of a twin whose state was restored from a copy that is older than a Standing, also those
+        that it found in between: which stages these began is let go, and they become old with its.
+        """
+        if before.number >= self._shared.line.stood:
+            return verdict.classes
+        line = self._shared.verdicts.line(self._entity)
+        later = {u for each in line.verdicts.values() if each.stage > verdict.stage
+                 for u in each.classes}  # fmt: skip
+        return sorted_uids({*line.known, *verdict.classes} - {*learned} - later)

@@ -44,8 +44,8 @@ class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_begun", "_judging", "_memory", "_moving", "_passed_over", "_prototypes", "_told",
-        "_training", "entity", "knows", "own", "samples",
+        "_begun", "_judging", "_lacks", "_memory", "_moving", "_named", "_passed_over",
+        "_prototypes", "_told", "_training", "entity", "knows", "own", "samples",
     )  # fmt: skip
 
     def __init__(self, entity: str, shared: Shared) -> None:
@@ -57,6 +57,10 @@ class Twin:
         """The topic of its diary."""
         self._told = -1
         """Number of the last EntityJoined or EntityLeft that it said."""
+        self._named = -1
+        """Number of the latest decision that a state of its own names."""
+        self._lacks: NotYet | None = None
+        """What the last of them that had to wait rests on besides."""
         self._begun: dict[tuple[str | int, ...], int] = {}
         """Work that was prepared, and how much had been forgotten by then."""
         self._passed_over: set[tuple[str | int, ...]] = set()
@@ -122,9 +126,13 @@ class Twin:
     def _check(self, state: TwinState) -> None:
         """Whether the decision that a state names made of this twin what the state says."""
         line, knows = self.knows.shared.line, self.knows
+        if line.live:
+            self._named = max(self._named, state.number)
         line.reached(state.number)
         if knows.unread:
             raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
+        if line.live:
+            self._rest(state)
         if line.live and (state.number <= knows.diary.number or knows.diary.number < line.stood):
             return  # it is let go; or what was decided of it is not held, and it has said this
         says = Change(
@@ -132,6 +140,26 @@ class Twin:
         )
         if says != knows.history.after(state.number - 1):
             raise Refused("out-of-line", f"{state.identity} is not what that decision made of it")
+
+    def _rest(self, state: TwinState) -> None:
+        """Whether its line has the verdicts on which a state rests: what it found, how far it
+        looked. Raises NotYet; after a restore the state may be of a later moment than the line."""
+        knows = self.knows
+        classes = {*state.learned, *state.current}
+        looked = max(state.since, state.apart_to, *state.settled.values(), 0)
+
+        def rests() -> bool:
+            return classes <= {*knows.line.known} and looked <= knows.judged_to
+
+        if not rests():
+            self._lacks = NotYet(rests, f"its verdicts up to image {looked - 1}")
+            raise self._lacks
+
+    @property
+    def ahead(self) -> int | None:
+        """The latest decision that its own state names, if that was not read: who wrote the state
+        had read it."""
+        return self._named if self._named > self.knows.shared.line.number else None
 
     def _adopt(self, state: TwinState, arrived: Arrived) -> None:
         """Go on from a state, if it is newer: also in the stream, as far as the state read it."""
@@ -251,6 +279,10 @@ class Twin:
     def _waits(self) -> Iterator[str]:
         """In the order in which `answers` asks for it."""
         knows, line = self.knows, self.knows.line
+        if self.ahead is not None:
+            yield f"decision {self.ahead}, on which its own state rests"
+        elif self._lacks and not self._lacks.until():
+            yield f"{self._lacks}, on which its own state rests"
         yield from self._moving.waits()
         if line.stopped:
             yield f"a later program (its line stops at {line.stopped.detail})"

@@ -86,6 +86,18 @@ class Twins:
         return self._shared.line.over
 
     @property
+    def ahead(self) -> dict[str, int]:
+        """Entity → the latest decision that its live twin's own state names, of those that were not
+        read: it was read before the state was written, so it is in the log, or was lost."""
+        found = ((entity, twin.ahead) for entity, twin in self._twins.items())
+        return {entity: number for entity, number in found if number is not None}
+
+    @property
+    def number(self) -> int:
+        """The decision that was read last; -1 before the first."""
+        return self._shared.line.number
+
+    @property
     def standing(self) -> Standing | None:
         """How a live run stood last."""
         return self._shared.line.standing

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from aggregator.aggregator import Opening
 from aggregator.opening import write_opening
 from experiments.recipes import recipe
 from experiments.system import SITE, embedded, opening_of
@@ -37,7 +38,8 @@ from schemas.limits import LEAST_BYTES
 from schemas.line import RoundsLine
 from schemas.messages import DeadLetter, Decision, RoundClosed, RoundOpened
 from schemas.rights import grants
-from schemas.topics import Names
+from schemas.schedule import Schedule
+from schemas.topics import Names, parted
 from tests.guarded import CREW, Guarded, user_of
 from tests.services import have, kafka_address, new_run, some_redis
 
@@ -58,12 +60,21 @@ def digits() -> Dataset:
     return load("digits", Path(), image_size=16)
 
 
+def dealt(configuration: Configuration, sites: Sequence[str]) -> Opening:
+    """What RunOpened will say, with the entities of the recipe at these sites in turn."""
+    opening = opening_of(configuration, digits())
+    told = opening.schedule.model_dump_json()
+    for number, entity in enumerate(opening.schedule.entities):
+        told = told.replace(f'"{entity}"', f'"{sites[number % len(sites)]}/{parted(entity)[1]}"')
+    return replace(opening, schedule=Schedule.model_validate_json(told))
+
+
 @cache
-def undisturbed(configuration: Configuration) -> str:
+def undisturbed(configuration: Configuration, sites: Sequence[str] = (SITE,)) -> str:
     """The last model's hash of the same recipe in one process."""
     repeatable(1)
     with closing(Log()) as log, closing(SqliteStore()) as store:
-        opening = opening_of(configuration, digits())
+        opening = dealt(configuration, sites)
         run = embedded(opening, digits(), log, store, Inline(FUNCTIONS), run="alone")
         run.system.run()
         assert run.aggregator.line.model is not None
@@ -122,8 +133,10 @@ class Federation:
         site_kafka: str | None = None,
         redis: str | None = None,
         guarded: Guarded | None = None,
+        sites: Sequence[str] = (SITE,),
     ) -> None:
         """With a `guarded` broker each role comes as itself, and may do what it must."""
+        self.sites = tuple(sites)
         self._zygote = zygote
         self._folder = folder
         self.configuration = configuration
@@ -139,19 +152,19 @@ class Federation:
             self.environment["FEDTWIN_SITE_KAFKA"] = site_kafka
         self.site_kafka = site_kafka or self.kafka
         self.programs: dict[str, Program] = {}
-        opening = opening_of(configuration, digits())
+        opening = dealt(configuration, sites)
         self._opening = folder / "opening.json"
         write_opening(opening, self._opening)
         self._topics: list[str] = []
         for cluster, address in (("federation", self.kafka), ("site", self.site_kafka)):
             settings = KafkaSettings(address)
             self.entities = entities = opening.schedule.entities
-            planned = plan(self.names, cluster, [SITE], entities, settings)  # type: ignore[arg-type]
+            planned = plan(self.names, cluster, sites, entities, settings)  # type: ignore[arg-type]
             self._topics += [each.name for each in planned]
             with closing(Administration(settings)) as administration:
                 administration.apply(planned)
             if guarded:
-                rights = grants(self.names, cluster, [SITE], entities, CREW)  # type: ignore[arg-type]
+                rights = grants(self.names, cluster, sites, entities, CREW)  # type: ignore[arg-type]
                 with closing(AccessList(settings)) as access:
                     access.apply(rights)
 
@@ -305,7 +318,9 @@ class Federation:
         with self.log() as log:
             found += [each for each, _ in messages(log, topics[0])]
         with self.log(self.site_kafka) as log:
-            found += [each for each, _ in messages(log, self.names.of_site("dead-letters", SITE))]
+            for site in self.sites:
+                topic = self.names.of_site("dead-letters", site)
+                found += [each for each, _ in messages(log, topic)]
         return [each for each in found if isinstance(each, DeadLetter)]
 
 
@@ -332,7 +347,7 @@ def ended_as_undisturbed(federation: Federation) -> None:
     line = federation.decided()
     assert line.over
     assert line.model is not None
-    assert line.model.sha256 == undisturbed(federation.configuration)
+    assert line.model.sha256 == undisturbed(federation.configuration, federation.sites)
     closed = [each for each in line.decisions.values() if isinstance(each, RoundClosed)]
     assert (
         len(closed) == federation.configuration.stages * federation.configuration.rounds_per_stage

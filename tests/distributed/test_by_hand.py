@@ -41,10 +41,10 @@ PATIENCE = 120.0
 class Hands:
     """Programs of one federation, each started and killed by hand."""
 
-    def __init__(self, zygote: Zygote, folder: Path) -> None:
+    def __init__(self, zygote: Zygote, folder: Path, kafka: str | None = None) -> None:
         self._zygote, self._folder = zygote, folder
         self.names = Names(new_run())
-        self.kafka = KafkaSettings(have(kafka_address))
+        self.kafka = KafkaSettings(kafka or have(kafka_address))
         self.environment = {
             "FEDTWIN_KAFKA": self.kafka.servers,
             "FEDTWIN_REDIS": have(some_redis).address,
@@ -79,6 +79,13 @@ class Hands:
         self.until(over)
         del self._pids[name]
         return code[0]
+
+    def stop_all(self) -> None:
+        """Whoever runs is told to stop, and does."""
+        for pid in self._pids.values():
+            os.kill(pid, signal.SIGTERM)
+        for name in list(self._pids):
+            self.ended(name)
 
     def kill_all(self) -> None:
         """Whoever still runs."""

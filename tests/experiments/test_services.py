@@ -29,7 +29,9 @@ NOTICED = 30.0  # seconds in which a cluster knows that a broker is gone; it tak
 def seen(monkeypatch: pytest.MonkeyPatch, **named: object) -> dict[str, Check]:
     """What the doctor finds where these are named, by name."""
     for variable in ("KAFKA", "SITE_KAFKA", "REDIS"):
-        monkeypatch.setenv(f"FEDTWIN_{variable}", str(named.get(variable, "")))
+        monkeypatch.delenv(f"FEDTWIN_{variable}", raising=False)
+        if variable in named:
+            monkeypatch.setenv(f"FEDTWIN_{variable}", str(named[variable]))
     found = {check.name: check for check in services()}
     assert all(check.fine != bool(check.cause and check.remedy) for check in found.values())
     return found

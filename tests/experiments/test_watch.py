@@ -217,6 +217,22 @@ def test_junk_is_passed_over(tmp_path: Path, look: Look) -> None:
     assert (seen.rounds, seen.programs) == (1, [])
 
 
+def test_a_decision_of_a_later_program_is_named(
+    tmp_path: Path, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was decided behind it is not guessed at; everything else is seen."""
+    say(tmp_path, ROUNDS, FIRST)
+    with monkeypatch.context() as next_release:
+        next_release.setattr(type(STAGE[0]), "schema_number", 2)
+        say(tmp_path, ROUNDS, *STAGE)
+    say(tmp_path, METRICS, beat("twins-9"))
+    seen = caught_up(look(lambda: Log(tmp_path / "log.sqlite")))
+
+    said = f"{STAGE[0].kind()} of schema 2; this program reads schema 1"
+    assert said in seen.unread[ROUNDS]
+    assert (seen.rounds, len(seen.programs)) == (0, 1)
+
+
 # --- as it is typed -------------------------------------------------------------------------------
 
 

@@ -16,12 +16,14 @@ import yaml
 from infra.exporter import registry_of
 from infra.transport.base import Absence
 from infra.vitals import Vitals
+from schemas.errors import ServiceError
 from schemas.messages import Away, Measured
 from tests.infra.test_exporter import hears_of_an_end, told_of
 from tests.infra.test_pulse import Far
 from tests.infra.test_vitals import beat, hear
 from tests.schemas.specimens import NORTH, model
 from tests.schemas.test_live_line import FIRST, STAGE
+from tests.services import have
 
 FOLDER = Path(__file__).parents[2] / "infra" / "deploy" / "monitoring"
 NAME = re.compile(r"\b(?:fedtwin|process)_[a-z_]+\b")
@@ -166,11 +168,15 @@ def test_nobody_changes_anything_at_the_board() -> None:
 
 def test_prometheus_itself_takes_configuration_and_rules() -> None:
     """And its own tests of the rules pass: who is told of what, after how many seconds."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool: Debian has it in the package prometheus")
+    promtool = have(_promtool)
     for words in (("check", "config", "prometheus.yml"), ("test", "rules", "rules.test.yml")):
         done = subprocess.run(
             [promtool, *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _promtool() -> str:
+    if (found := shutil.which("promtool")) is None:
+        raise ServiceError("no promtool: make ci-setup takes it from Debian's package prometheus")
+    return found

@@ -20,9 +20,10 @@ from infra.shelf import Shelf
 from infra.stopping import STOPPED
 from infra.transport.embedded import Embedded as Log
 from schemas.codec import records
-from schemas.errors import DataError, Stalled
-from schemas.messages import Heartbeat, Measured
+from schemas.errors import ConfigurationError, DataError, Stalled
+from schemas.messages import Heartbeat, Measured, RunOpened
 from schemas.topics import Names
+from tests.schemas.test_live_line import FIRST
 
 NAMES = Names("spring")
 METRICS, CLASSES = NAMES.federation("metrics"), NAMES.of_site("classes", "local")
@@ -257,3 +258,16 @@ def test_who_waits_for_a_run_says_so_and_which_there_are(
 
     said = capsys.readouterr().err
     assert said == "waiting until the run sprin is opened; Kafka holds spring\n"
+
+
+def test_who_waits_for_a_run_that_a_later_program_has_opened_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would wait for ever for what lies before it, or open the run once more."""
+    log, names = Log(), Names("spring")
+    with monkeypatch.context() as next_release:
+        next_release.setattr(RunOpened, "schema_number", 2)
+        log.append(names.federation("rounds"), records(FIRST, source="aggregator")[1])
+
+    with pytest.raises(ConfigurationError, match="RunOpened of schema 2; this program reads sch"):
+        run_opened(log, names)

@@ -196,6 +196,7 @@ def test_names_have_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"REDIS": f"redis://me:{SECRET}@host:6379"}, "FEDTWIN_REDIS: no user or password stands"),
         ({"REDIS": "a:1,b:2"}, "FEDTWIN_REDIS: 'a:1,b:2' are several servers"),
         ({"KAFKA": "a:1, b:2"}, "FEDTWIN_KAFKA: 'a:1, b:2' is not host:port"),
+        ({"SITE_KAFKA": ""}, "FEDTWIN_SITE_KAFKA is set and empty, and images would go to the"),
         ({"RUN": "My Run"}, "FEDTWIN_RUN: 'My Run' is not 1 to 63"),
         ({"SITE": "a/b"}, "FEDTWIN_SITE: 'a/b' is not 1 to 63"),
         ({"REDIS_PASSWORD_FILE": "gone"}, "FEDTWIN_REDIS_PASSWORD_FILE: 'gone' cannot be read"),

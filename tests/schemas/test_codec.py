@@ -329,6 +329,58 @@ def test_what_is_no_message_is_refused_with_its_reason(content: bytes, reason: s
     assert refusal(content).startswith(reason)
 
 
+@pytest.fixture
+def third(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release whose marks are of schema 3, and which reads those of 2, where a count was called
+    a total, but none of 1."""
+
+    def of_two(body: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in body.items() if name != "total"} | {
+            "count": body["total"]
+        }
+
+    monkeypatch.setattr(StreamMarked, "schema_number", 3)
+    monkeypatch.setattr(StreamMarked, "lifts", (of_two,))
+
+
+def marked(schema: int, **body: object) -> bytes:
+    """A mark of any schema."""
+    said = {"run": RUN, "source": "camera", "stage": 0} | body
+    return payload({"kind": "StreamMarked", "schema": schema, "body": said, "tensors": []})
+
+
+@pytest.mark.usefixtures("third")
+def test_an_older_schema_that_is_known_is_read_as_the_newest() -> None:
+    """And the newest as it is; what is written is of the newest."""
+    mark = StreamMarked(run=RUN, source="camera", count=3, stage=0)
+
+    assert unpack(marked(2, total=3), ROOM) == unpack(marked(3, count=3), ROOM) == mark
+    assert records(mark, source="x")[1][0].headers["ce_type"] == "fedtwin.StreamMarked.v3"
+
+
+@pytest.mark.usefixtures("third")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (marked(4), "newer-schema: StreamMarked of schema 4; this program reads schemas 2 to 3"),
+        (marked(1), "unreadable: StreamMarked of schema 1; this program reads schemas 2 to 3"),
+        (marked(0), "unreadable: StreamMarked of schema 0; this program reads schemas 2 to 3"),
+        (marked(2, count=3), "unreadable: StreamMarked of schema 2: KeyError: \"'total'\""),
+        (marked(2, total="3"), "unreadable: StreamMarked.count: Input should be a valid integer"),
+    ],
+)
+def test_what_no_lift_is_known_for_is_refused(content: bytes, said: str) -> None:
+    """Too new, too old, never there, or junk under an older number."""
+    assert refusal(content) == said
+
+
+@pytest.mark.usefixtures("third")
+def test_a_schema_too_old_is_told_from_junk() -> None:
+    """Somebody has written it and others have counted it: it may not be passed over in a line."""
+    with pytest.raises(NotKnown):
+        unpack(marked(1), ROOM)
+
+
 @pytest.mark.parametrize(("kind", "schema"), [("WindowJudged", 2), ("EntityMoved", 1)])
 def test_of_a_later_programs_decision_entity_and_number_can_be_told(kind: str, schema: int) -> None:
     """Whatever else it says: these, and the run, every schema keeps."""

@@ -191,3 +191,12 @@ def test_a_name_moves_no_cursor_and_begins_no_line(control: str) -> None:
     BY_KIND["StreamMarked"].model_validate(
         BY_KIND["StreamMarked"].header() | {"source": "Kamera\u00a0\u00d6st, \u30ab\u30e1\u30e9"}
     )
+
+
+def test_no_number_is_above_that_of_an_opened_round() -> None:
+    """Whoever raises a number raises this one too: a program of the release before that was
+    forgotten ends at the next round. And nothing is lifted from below schema 1."""
+    numbers = {name: kind.schema_number for name, kind in KINDS.items()}
+
+    assert max(numbers.values()) == numbers["RoundOpened"]
+    assert [name for name, kind in KINDS.items() if len(kind.lifts) >= numbers[name]] == []
