@@ -15,14 +15,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+import learning
+import schemas
+import twins
 from experiments.observer import Observer
 from infra.promises import Answer, Arrived, Result, Role
 from infra.serve import Surroundings, System
@@ -370,10 +375,19 @@ def _taken(lock: IO[str]) -> bool:
     return False
 
 
+@cache
+def code() -> str:
+    """The hash of our own code that trains: `learning`, `schemas` and the twins' learner."""
+    own = [file for each in (learning, schemas) for file in Path(each.__path__[0]).rglob("*.py")]
+    files = sorted([*own, Path(twins.__path__[0]) / "learner.py"])
+    return blake3(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def software() -> dict[str, str]:
-    """Versions of everything that the bytes of a model depend on, and the processor."""
+    """Versions of everything that the bytes of a model depend on, own code, and the processor."""
     versions = {"fedtwin": _version("fedtwin"), "python": platform.python_version()}
     versions |= {name: _version(name) for name in LIBRARIES}
+    versions["code"] = code()
     return versions | {"sqlite": sqlite3.sqlite_version, "processor": processor()}
 
 

@@ -21,10 +21,7 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-import learning
-import schemas
-import twins.learner
-from experiments.folder import processor, write_whole
+from experiments.folder import code, processor, write_whole
 from infra.promises import Result, Task
 from infra.workers import Function
 from learning.strategies.choice import chosen
@@ -89,11 +86,8 @@ def common_name(task: Task) -> str | None:
 @cache
 def _here() -> list[str]:
     """What else bytes depend on: libraries, instructions, and the code that trains."""
-    own = [file for each in (learning, schemas) for file in Path(each.__path__[0]).rglob("*.py")]
-    files = sorted([*own, Path(twins.learner.__file__)])
-    code = blake3(b"".join(file.read_bytes() for file in files)).hexdigest()
     capability: Any = torch.backends.cpu.get_cpu_capability()
-    return [torch.__version__, np.__version__, platform.machine(), processor(), capability, code]
+    return [torch.__version__, np.__version__, platform.machine(), processor(), capability, code()]
 
 
 def kept(folder: Path) -> int:

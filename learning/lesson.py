@@ -85,6 +85,11 @@ class Lesson:
         """Whether there is a teacher and the strategy listens to one."""
         return self.teacher is not None and self.strategy.teacher != "none"
 
+    @property
+    def divisor(self) -> int:
+        """Of a penalty over all parameters: under `reduction=mean` the C rows, as D_CE's."""
+        return len(self.stage_of_row) if self.strategy.objective.reduction == "mean" else 1
+
     def _check_numbers(self) -> None:
         check_rate(self.learning_rate, self.strategy.objective.reduction)
         if self.batch_size < SMALLEST_BATCH or self.epochs < 1:

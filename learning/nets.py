@@ -159,6 +159,11 @@ def frozen(weights: Mapping[str, NDArray[Any]], device: str = "cpu") -> ResNet18
     return folded(from_weights(weights, device)).requires_grad_(False)
 
 
+def on_device(weights: Mapping[str, NDArray[Any]], device: str = "cpu") -> dict[str, Tensor]:
+    """The same tensors as torch's, by name; on the CPU they share the arrays' memory."""
+    return {name: torch.as_tensor(tensor, device=device) for name, tensor in weights.items()}
+
+
 def to_weights(net: nn.Module) -> Weights:
     """Copy a net's tensors out: contiguous arrays, float32 and (counters) int64, by name."""
     return {

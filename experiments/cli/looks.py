@@ -270,7 +270,8 @@ def _methods(out: Console, found: list[dict[str, Any]]) -> None:
     for each in found:
         own = {name: value for name, value in each["switches"].items() if value != usual[name]}
         switches = ", ".join(f"{name} {_plain(value)}" for name, value in own.items())
-        out.print(f"{each['name']} ({each['year']})", style="bold")
+        year = f" ({each['year']})" if each["year"] else ""
+        out.print(f"{each['name']}{year}", style="bold")
         out.print(f"  {each['paper']}", soft_wrap=True)
         parts = [
             f"memory {each['memory']}, teacher {each['teacher']}",

@@ -1,4 +1,15 @@
-"""Fine-tuning under federated averaging: the lower bound, which forgets."""
+"""Fine-tuning under federated averaging: the lower bound, which forgets.
+
+Each twin l of the round goes from the round's model along the gradient of
+
+    L = mean_i D_CE(z_i, y_i)                                             (docs/method.md 5.2)
+
+over its current images alone, and the next model is their mean,
+
+    theta = sum_l a_l theta_l / sum_l a_l                                 (1.4)
+
+with a_l = 1 (`agg_weight: uniform`) or, as in the paper, the images to train on (`samples`).
+"""
 
 from learning.strategies.strategy import Objective, Strategy
 

@@ -15,19 +15,16 @@ gradients divided by 1 + 2 eta k F.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from learning.shapes import Shapes, Weights
+from learning.shapes import Weights
 from learning.strategies.fedavg import FEDAVG
 from learning.strategies.paddings import padded, parameters, plus
 from learning.strategies.strategy import MODEL, Correction, Groups, LossTerm, RoundMean, Sent
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from learning.lesson import Lesson, Step
+    from learning.lesson import Lesson
 
 LAMBDA, MOST = 1.0, 128
 FISHER, PULL = "fisher", "fisher_theta"
@@ -35,39 +32,18 @@ FISHER, PULL = "fisher", "fisher_theta"
 
 def curvature(lesson: Lesson) -> LossTerm:
     """lambda * (sum F theta^2 - 2 sum F_theta theta) over the others, and no constant."""
-    from learning.fisher import of_others
+    from learning.fisher import of_others, pulling
 
     fisher, pull = of_others(lesson, FISHER, PULL)
-    factor = _factor(lesson)
-
-    def term(step: Step) -> Tensor:
-        parts = [
-            (fisher[name] * p.square() - 2 * pull[name] * p).sum()
-            for name, p in step.student.named_parameters()
-        ]
-        return factor * sum(parts[1:], parts[0])
-
-    return term
+    return pulling(fisher, pull, LAMBDA / lesson.divisor)
 
 
 def damping(lesson: Lesson) -> Correction:
     """Divides every gradient by 1 + 2 eta k sum F, parameter by parameter."""
-    from learning.fisher import of_others
+    from learning.fisher import damped, of_others
 
     fisher, _ = of_others(lesson, FISHER, PULL)
-    twice = 2 * lesson.learning_rate * _factor(lesson)
-    divisors = {name: 1 + twice * each for name, each in fisher.items()}
-
-    def correct(gradients: Mapping[str, Tensor]) -> None:
-        for name, gradient in gradients.items():
-            gradient /= divisors[name]
-
-    return correct
-
-
-def _factor(lesson: Lesson) -> float:
-    averaged = lesson.strategy.objective.reduction == "mean"
-    return LAMBDA / (len(lesson.stage_of_row) if averaged else 1)
+    return damped(fisher, 2 * lesson.learning_rate * (LAMBDA / lesson.divisor))
 
 
 def sensitivities(lesson: Lesson, weights: Weights, steps: int) -> Sent:
@@ -82,18 +58,11 @@ def sensitivities(lesson: Lesson, weights: Weights, steps: int) -> Sent:
 
 def settle(closed: RoundMean) -> Groups:
     """The mean model, and both sums over everybody."""
-    sums = {
-        name: plus(
-            padded(closed.before.get(name), closed.mean[name]), closed.mean[name], closed.counted
-        )
-        for name in (FISHER, PULL)
-    }
-    return {MODEL: closed.mean[MODEL], **sums}
-
-
-def group_shapes(model: Shapes) -> dict[str, Shapes]:
-    """Both have the shape of the parameters."""
-    return {FISHER: parameters(model), PULL: parameters(model)}
+    groups: Groups = {MODEL: closed.mean[MODEL]}
+    for name in (FISHER, PULL):
+        change = closed.mean[name]
+        groups[name] = plus(padded(closed.before.get(name), change), change, closed.counted)
+    return groups
 
 
 FEDCURV = replace(
@@ -105,6 +74,6 @@ FEDCURV = replace(
     term=curvature,
     correction=damping,
     groups=sensitivities,
-    group_shapes=group_shapes,
+    group_shapes=lambda model: dict.fromkeys((FISHER, PULL), parameters(model)),
     settle=settle,
 )

@@ -25,12 +25,10 @@ def proximal(lesson: Lesson) -> LossTerm:
     """mu / 2 * the squared distance to the base; no unit."""
     import torch
 
-    averaged = lesson.strategy.objective.reduction == "mean"
-    factor = MU / 2 / (len(lesson.stage_of_row) if averaged else 1)
+    from learning.nets import on_device
 
-    base = {
-        name: torch.as_tensor(tensor, device=lesson.device) for name, tensor in lesson.base.items()
-    }
+    factor = MU / 2 / lesson.divisor
+    base = on_device(lesson.base, lesson.device)
 
     def term(step: Step) -> Tensor:
         squares = [(p - base[name]).square().sum() for name, p in step.student.named_parameters()]

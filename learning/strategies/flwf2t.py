@@ -10,6 +10,7 @@ stage and the one of the last stage before; they count once its update is counte
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,17 +47,14 @@ def two_teachers(lesson: Lesson) -> LossTerm:
     known = [weights for weights in (lesson.base, own) if weights is not None]
     teachers = [frozen(weights, lesson.device) for weights in known if lesson.stage > 0]
     reduction = lesson.strategy.objective.reduction
+    distance = partial(
+        semantic_distillation, mode="joint", temperature=TEMPERATURE, reduction=reduction
+    )
 
     def term(step: Step) -> Tensor:
         with torch.no_grad():
             theirs = [teacher(step.images_BcHW) for teacher in teachers]
-        distances = [
-            semantic_distillation(
-                step.logits_BC, logits_BO, step.rows_B,
-                mode="joint", temperature=TEMPERATURE, reduction=reduction,
-            ).mean()
-            for logits_BO in theirs
-        ]  # fmt: skip
+        distances = [distance(step.logits_BC, each_BO, step.rows_B).mean() for each_BO in theirs]
         return torch.stack(distances).sum() if distances else step.logits_BC.new_zeros(())
 
     return term

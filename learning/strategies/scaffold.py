@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learning.shapes import Shapes, Weights
+from learning.shapes import Weights
 from learning.strategies.fedavg import FEDAVG
 from learning.strategies.paddings import padded, parameters, plus
 from learning.strategies.strategy import MODEL, Correction, Groups, RoundMean, Sent
@@ -30,13 +30,9 @@ CONTROL, MEMBERS = "control", "members"
 
 def shift(lesson: Lesson) -> Correction:
     """Adds c - c_l to every gradient."""
-    import torch
+    from learning.nets import on_device
 
-    theirs, ours = _controls(lesson)
-    shifts = {
-        name: torch.as_tensor(tensor, device=lesson.device)
-        for name, tensor in plus(theirs, ours, -1.0).items()
-    }
+    shifts = on_device(plus(*_controls(lesson), -1.0), lesson.device)
 
     def correct(gradients: Mapping[str, Tensor]) -> None:
         for name, gradient in gradients.items():
@@ -66,11 +62,6 @@ def settle(closed: RoundMean) -> Groups:
     return {MODEL: closed.mean[MODEL], CONTROL: control, MEMBERS: {MEMBERS: count}}
 
 
-def group_shapes(model: Shapes) -> dict[str, Shapes]:
-    """A control variate has the shape of the parameters."""
-    return {CONTROL: parameters(model)}
-
-
 def _controls(lesson: Lesson) -> tuple[Weights, Weights]:
     received, kept = lesson.received.get(CONTROL), lesson.kept.get(CONTROL)
     return padded(received, lesson.base), padded(kept, lesson.base)
@@ -84,6 +75,6 @@ SCAFFOLD = replace(
     year=2020,
     correction=shift,
     groups=controls,
-    group_shapes=group_shapes,
+    group_shapes=lambda model: {CONTROL: parameters(model)},
     settle=settle,
 )

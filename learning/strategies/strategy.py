@@ -162,8 +162,9 @@ class Strategy:
 
     name: str
     paper: str
-    """Whom to cite: authors, title, venue."""
-    year: int
+    """Whom to cite: authors, title, venue; or that there is nobody."""
+    year: int | None
+    """Of the paper, where there is one."""
     objective: Objective
     memory: Memory = "none"
     """What a twin keeps of classes that are not current: nothing, exemplars, or all its images."""

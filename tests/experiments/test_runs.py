@@ -13,7 +13,7 @@ from PIL import Image
 from experiments import folder as folders
 from experiments import runner
 from experiments.api import default_folder, local_of
-from experiments.folder import RunFolder, has_bf16
+from experiments.folder import RunFolder, code, has_bf16
 from experiments.metrics import EVENTS, TENSORBOARD
 from experiments.recipes import recipe, run_name
 from experiments.summary import details, glance, summary
@@ -567,4 +567,5 @@ def test_the_manifest_tells_what_the_bytes_depend_on(done: Path) -> None:
     assert manifest["version"] == 1
     assert {"run_hash", "schedule_sha256", "model_sha256", "seconds", "threads"} <= manifest.keys()
     assert {"torch", "numpy", "processor"} <= manifest["software"].keys()
+    assert manifest["software"]["code"] == code()
     assert manifest["data"]["sha256"] == load("digits", done, image_size=8).sha256

@@ -374,9 +374,12 @@ def test_the_aggregator_adds_up_what_three_twins_have_changed() -> None:
 
 
 def test_upper_bounds_are_fine_tuning_that_keeps_all_images() -> None:
-    """And the oracle is one node."""
-    assert replace(JOINT, name="fedavg", memory="none") == FEDAVG
-    assert replace(ORACLE, name="joint", pooled=False) == JOINT
+    """And the oracle is one node. Neither has a paper of its own to cite."""
+    cited: dict[str, Any] = {"paper": FEDAVG.paper, "year": FEDAVG.year}
+
+    assert replace(JOINT, name="fedavg", memory="none", **cited) == FEDAVG
+    assert replace(ORACLE, name="joint", pooled=False, paper=JOINT.paper) == JOINT
+    assert {each.year for each in (JOINT, ORACLE)} == {None}
 
 
 def test_fedka_without_its_terms_is_fine_tuning_with_a_memory() -> None:

@@ -1,5 +1,6 @@
 """The list of methods, their switches, and the seam at which others are added."""
 
+import ast
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -23,11 +24,15 @@ from learning.strategies.strategy import (
 )
 from learning.training import learn
 from tests.learning.lessons import first_stage, lesson, same
+from tests.test_floors import ROOT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from learning.lesson import Lesson, Step
+
+SHARED = {name: "fedka" for name in STRATEGIES if name.startswith("fedka-")} | {"oracle": "joint"}
+"""Methods that are values in another's file."""
 
 
 def test_the_methods_are_listed_by_name() -> None:
@@ -40,6 +45,18 @@ def test_the_methods_are_listed_by_name() -> None:
         *("joint", "oracle"),
     ]  # fmt: skip
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
+
+
+def test_a_methods_file_is_short_and_gives_its_equation() -> None:
+    """At most 80 lines; at its head the paper's section here or its equation, and a formula."""
+    for name in STRATEGIES:
+        file = ROOT / "learning" / "strategies" / f"{SHARED.get(name, name)}.py"
+        text = file.read_text()
+        head = ast.get_docstring(ast.parse(text)) or ""
+
+        assert len(text.splitlines()) <= 80, name
+        assert any(told in head for told in ("D_CE", "BCE(", "c_l")), name
+        assert any(told in head for told in ("docs/method.md", "et al.")), name
 
 
 def test_an_ablation_changes_one_switch() -> None:
