@@ -40,6 +40,7 @@ from schemas.topics import Names
 
 AWAITED = 5.0  # seconds after which it is told that a run is waited for
 TIDY = 2.0  # seconds without a step after which free memory is given back, once
+BUSY = 20.0  # seconds after which it is given back all the same: heartbeats are steps too
 REST = 0.2  # seconds between two looks when there is nothing to do; what comes ends it
 HELD_UP = 5.0  # seconds: a turn that took longer waited for a service that was away
 EPILOG = """Addresses, names and secrets come from the environment (FEDTWIN_KAFKA,
@@ -291,7 +292,7 @@ def serve(
         print(f"{role.name}: {_begins(start)}", file=sys.stderr, flush=True)
     pulse = Pulse(system, around, names, role=role.name, process=process, vitals=vitals)
     around.hook("began")
-    quiet_since = turn = moved_at = around.clock()
+    quiet_since = turn = moved_at = tidied_at = around.clock()
     tidy = False
     while not system.over:
         each_turn(system)
@@ -300,9 +301,9 @@ def serve(
         pulse.beat(now)
         if moved:
             moved_at, tidy = now, False
-        elif not tidy and now - moved_at > TIDY:  # what a round took is free now, in pieces
-            give_back()
-            tidy = True
+        if not tidy and (now - moved_at > TIDY or now - tidied_at > BUSY):
+            give_back()  # what a round took is free now, in pieces
+            tidy, tidied_at = True, now
         if moved or system.in_work or pulse.somebody_works(now):
             quiet_since = now
         elif now - turn > HELD_UP:

@@ -22,7 +22,7 @@ from schemas.codec import PIECE_BYTES, Record
 from schemas.errors import RunFailed
 
 HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (measured)
-LEAST_KEPT = 8 * 1024 * 1024
+LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
@@ -301,4 +301,6 @@ def _size(stored: Stored) -> int:
 def _whole_size(record: Record) -> int:
     """Bytes of the message that it is a piece of. Only a hint: who lies gets more kept."""
     pieces = record.headers.get("fedtwin_pieces", "")
-    return int(pieces) * PIECE_BYTES if pieces.isdecimal() and len(pieces) < 7 else 0
+    if not pieces.isdecimal() or len(pieces) > 6:
+        return 0
+    return int(pieces) * PIECE_BYTES if pieces != "1" else len(record.value)

@@ -83,16 +83,24 @@ def test_what_was_not_asked_for_the_longest_goes_first_whichever_feed_has_it() -
     assert (followed.windows["newer"].start, visited.windows["newest"].start) == (0, 0)
 
 
-@pytest.mark.parametrize(("pieces", "room"), [(1, LEAST_KEPT), (6, 24 * PIECE_BYTES), (50, 64e6)])
-def test_how_much_is_kept_goes_by_the_largest_message(pieces: int, room: float) -> None:
-    """Of 64 MB at most: four messages of six pieces, or of fifty as much as there is room for;
-    small ones fill eight mebibytes and no more, however long they come."""
+@pytest.mark.parametrize(
+    ("size", "pieces", "room"),
+    [
+        (MEBIBYTE // 8, 1, LEAST_KEPT),
+        (MEBIBYTE, 1, 4 * MEBIBYTE),
+        (MEBIBYTE, 6, 24 * PIECE_BYTES),
+        (MEBIBYTE, 50, 64e6),
+    ],
+)
+def test_how_much_is_kept_goes_by_the_largest_message(size: int, pieces: int, room: float) -> None:
+    """Of 64 MB at most: four messages of one piece, of six, or of fifty as much as there is room
+    for; small ones fill two mebibytes and no more, however long they come."""
     kept, broker = Kept(64_000_000), Broker()
     followed = Feed(broker, kept)
 
     for number in range(10):
         window = followed.open(f"topic-{number}", 0)
-        broker.has(f"topic-{number}", 10, size=MEBIBYTE, pieces=pieces)
+        broker.has(f"topic-{number}", 10, size=size, pieces=pieces)
         followed.poll(0)
         followed.take(window, 0, 10 * MEBIBYTE)
     followed.poll(0)

@@ -153,6 +153,30 @@ def test_who_has_nothing_to_do_gives_free_memory_back_once(monkeypatch: pytest.M
     assert given[0] < 1006 < given[1] < 1018 < given[2]
 
 
+def test_who_always_hears_somebody_gives_free_memory_back_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A live federation's programs are never quiet: a heartbeat comes every second for a while."""
+    clock, given, told = Clock(step=0.25), list[float](), list[float]()
+    monkeypatch.setattr(program, "give_back", lambda: given.append(clock.now))
+    began = clock.now
+
+    def beats(system: System) -> None:
+        if clock.now < began + 55 and clock.now > (told or [began])[-1] + 1:
+            told.append(clock.now)
+            joined(log, len(told))
+
+    with closing(Log()) as log, pytest.raises(Stalled):
+        serve(
+            Echo(), around(log, clock=clock), NoWorkers(), NAMES,
+            process="echo-1", patience=10, each_turn=beats,
+        )  # fmt: skip
+
+    assert len(told) > 20
+    assert len([each for each in given if each < told[-1]]) == 2
+    assert given[-1] > told[-1]
+
+
 def test_patience_lasts_while_somebody_is_heard_to_work() -> None:
     """A twin elsewhere trains for half a minute; when it is silent, ten seconds more."""
     clock = Clock(step=0.5)
