@@ -69,7 +69,8 @@ class Replayed:
     decisions: int = 0
     """Decisions of the aggregator that were made anew, to the same bytes."""
     beaten: int = 0
-    """Decisions that came behind another of their number, as a standby's may."""
+    """Decisions that came behind another of their number, as a standby's may. Who is not sure that
+    a record was written says it again; that is counted nowhere."""
     refused: int = 0
     """Decisions that do not fit the line, so that no reader takes them."""
     trained: int = 0
@@ -126,6 +127,7 @@ class Replay:
         self._line = RoundsLine()
         self._decisions: list[tuple[Decision, str]] = []
         self._beaten = self._refused = 0
+        self._taken: dict[int, str] = {}
         self._read([names.federation("rounds")], self._decided, LEAST_BYTES)
         if self._line.opened is None:
             raise DataError(
@@ -282,7 +284,10 @@ class Replay:
             raise
         if counts:
             self._decisions.append((message, arrived.hash))
-        else:
+            self._taken[message.number] = arrived.hash
+        elif message.number not in self._taken:
+            self._refused += 1  # it leaves numbers out
+        elif self._taken[message.number] != arrived.hash:
             self._beaten += 1
 
     def _listen(self, aggregator: Aggregator) -> None:

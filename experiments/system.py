@@ -123,6 +123,7 @@ def embedded(
 ) -> Embedded:
     """Put the roles of a recipe together, each `copies` times, for the sites of its entities.
 
+    The observer looks at the one site of a recipe's own entities alone.
     Without a data set nobody streams and nothing is scored: the log holds the samples already.
     """
     names = Names(run)

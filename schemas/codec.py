@@ -387,7 +387,7 @@ def _lifted(kind: type[Message], schema: int, body: dict[str, Any]) -> dict[str,
     for lift in kind.lifts[schema - _oldest(kind) :]:
         try:
             body = lift(body)
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             short = f"{type(error).__name__}: {_short(str(error))}"
             raise Refused("unreadable", f"{kind.kind()} of schema {schema}: {short}") from None
     return body

@@ -44,7 +44,7 @@ class Twin:
     """The fold of one entity (docs/method.md 3 to 6)."""
 
     __slots__ = (
-        "_begun", "_judging", "_lacks", "_memory", "_moving", "_named", "_passed_over",
+        "_begun", "_judging", "_lacked", "_lacks", "_memory", "_moving", "_named", "_passed_over",
         "_prototypes", "_told", "_training", "entity", "knows", "own", "samples",
     )  # fmt: skip
 
@@ -61,6 +61,8 @@ class Twin:
         """Number of the latest decision that a state of its own names."""
         self._lacks: NotYet | None = None
         """What the last of them that had to wait rests on besides."""
+        self._lacked = ""
+        """The same in words. A wait bears its entity's name besides: nothing else goes by it."""
         self._begun: dict[tuple[str | int, ...], int] = {}
         """Work that was prepared, and how much had been forgotten by then."""
         self._passed_over: set[tuple[str | int, ...]] = set()
@@ -133,7 +135,8 @@ class Twin:
             raise NotYet(lambda: not knows.unread, f"what {self.entity} has judged")
         if line.live:
             self._rest(state)
-        if line.live and (state.number <= knows.diary.number or knows.diary.number < line.stood):
+        unheld = bool(line.stood) and knows.diary.number < line.stood
+        if line.live and (state.number <= knows.diary.number or unheld):
             return  # it is let go; or what was decided of it is not held, and it has said this
         says = Change(
             state.number, state.stage, state.current, state.learned, state.kept, state.since
@@ -152,7 +155,9 @@ class Twin:
             return classes <= {*knows.line.known} and looked <= knows.judged_to
 
         if not rests():
-            self._lacks = NotYet(rests, f"its verdicts up to image {looked - 1}")
+            verdicts = f"its verdicts up to image {looked - 1}"
+            self._lacks = NotYet(rests, f"{verdicts} ({self.entity}, decision {state.number})")
+            self._lacked = verdicts
             raise self._lacks
 
     @property
@@ -282,7 +287,7 @@ class Twin:
         if self.ahead is not None:
             yield f"decision {self.ahead}, on which its own state rests"
         elif self._lacks and not self._lacks.until():
-            yield f"{self._lacks}, on which its own state rests"
+            yield f"{self._lacked}, on which its own state rests"
         yield from self._moving.waits()
         if line.stopped:
             yield f"a later program (its line stops at {line.stopped.detail})"

@@ -23,7 +23,6 @@ from experiments.cli.words import (
     table,
 )
 from experiments.numbers import counted, duration
-from schemas.configuration import nearest
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -339,6 +338,7 @@ def _with(methods: Sequence[str], tables: Sequence[Table]) -> list[Table]:
     """
     from experiments.paper.tables import EVERY
     from learning.strategies.choice import installed
+    from schemas.configuration import nearest
 
     joined = [each.joined_by(name for name in methods if name in installed()) for each in tables]
     there = list(dict.fromkeys(row.strategy for each in joined for row in each.rows))

@@ -73,7 +73,7 @@ class Machine:
     """Keep the folders of stored runs, and trainings that nobody waits for."""
     _running: dict[Path, tuple[Planned, subprocess.Popen[bytes]]] = field(default_factory=dict)
     _held: dict[int, int] = field(default_factory=dict)
-    """Open folders of trainings, by seed: who has one locked may still ask for what is in it."""
+    """Locks of trainings, by seed: who has one may still ask for what lies there."""
 
     def run(self, runs: Sequence[Planned], store: Path) -> Iterator[Result]:
         """See the runs through, and give each once it is stored.
@@ -144,8 +144,8 @@ class Machine:
         """Where runs at a seed find the trainings that they have in common; locked from here on."""
         trainings = self.folder / "trainings" / str(seed)
         if seed not in self._held:
-            trainings.mkdir(parents=True, exist_ok=True)
-            self._held[seed] = os.open(trainings, os.O_RDONLY)
+            trainings.parent.mkdir(parents=True, exist_ok=True)
+            self._held[seed] = os.open(trainings.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
             fcntl.flock(self._held[seed], fcntl.LOCK_SH)
         return trainings
 

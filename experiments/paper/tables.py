@@ -97,7 +97,8 @@ class Table:
         """The table of all methods with those of other packages behind ours; any other as it is."""
         if self.name != EVERY:
             return self
-        more = [Row(name, {}) for name in dict.fromkeys(methods) if name not in STRATEGIES]
+        there = {*STRATEGIES, *(row.strategy for row in self.rows)}
+        more = [Row(name, {}) for name in dict.fromkeys(methods) if name not in there]
         return replace(self, rows=(*self.rows, *more))
 
     def columns(self) -> list[str]:

@@ -607,6 +607,16 @@ SHOWN: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
+def test_a_method_of_another_package_is_one_row_however_often_it_is_asked_for() -> None:
+    """By its name, by a folder of a run, and by another folder."""
+    every = table("methods", "smoke")
+
+    joined = every.joined_by(["theirs", "fedka"]).joined_by(["theirs"]).joined_by(["theirs"])
+
+    assert [row.strategy for row in joined.rows].count("theirs") == 1
+    assert len(joined.rows) == len(every.rows) + 1
+
+
 def test_the_page_of_results_shows_what_is_stored() -> None:
     """As `fedtwin report NAME… --out DIR` writes them from the stored lines, without matrices."""
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()

@@ -48,19 +48,20 @@ def test_what_was_let_go_is_only_read() -> None:
 
 
 def test_what_no_reader_took_is_counted() -> None:
-    """Somebody writes an old decision once more, and one with the next number that fits nowhere."""
+    """Somebody writes another decision of an old number, one with the next number that fits
+    nowhere, and one far ahead; and a decision twice, which nobody need hear of."""
     with closing(Log()) as log:
         whole = put_together(small(keep_rounds="all"), log, Told())
         whole.system.run()
         line = whole.aggregator.line
         again = line.decisions[3]
-        for number in (3, line.number + 1):
+        for number in (3, 2, line.number + 1, line.number + 100):
             forged = again.model_copy(update={"number": number})
             log.append(NAMES.federation("rounds"), records(forged, source="somebody")[1])
         found = Replay(log, NAMES).fold()
 
     assert not found.different
-    assert (found.beaten, found.refused) == (1, 1)
+    assert (found.beaten, found.refused) == (1, 2)
     assert found.decisions == 1 + 3 + 6 * 2 + 3
 
 

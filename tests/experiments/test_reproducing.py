@@ -105,6 +105,7 @@ def test_two_commands_in_one_folder_keep_each_others_trainings(tmp_path: Path) -
     one, other = (Machine(tmp_path, tmp_path, 1, print) for _ in range(2))
     both = {machine._trainings(2021) for machine in (one, other)}
     (trainings,) = both
+    trainings.mkdir()
     (trainings / "common").write_bytes(b"a training")
 
     one._let_go(2021, [])
