@@ -121,6 +121,15 @@ class Memory:
                 told[name] = Held(lived, held, max(each for _, each in seen), grown)
         return told
 
+    def floors(self, name: str) -> list[float]:
+        """What a program held at the least in each minute of its life, from the first on."""
+        found: dict[int, float] = {}
+        seen = self.found[name]
+        for at, megabytes in seen:
+            minute = int((at - seen[0][0]) // FLOOR)
+            found[minute] = min(megabytes, found.get(minute, megabytes))
+        return list(found.values())
+
 
 def _resident(pid: int) -> float:
     """Megabytes of a process; 0 where it is gone."""
@@ -327,6 +336,12 @@ def page(scenario: Path, played: Played, seconds: float) -> str:
         f"| {name} | {held.seconds / 60:.1f} | {held.last:.0f} | {held.most:.0f}"
         f" | {held.grown:+.1f} | {held.an_hour:+.0f} | {held.verdict} |"
         for name, held in sorted(played.memory.held().items())
+    ]
+    lines += ["", "| program (process) | each minute's least, MB |", "|---|---|"]
+    lines += [
+        f"| {name} | {', '.join(f'{each:.0f}' for each in played.memory.floors(name))} |"
+        for name, held in sorted(played.memory.held().items())
+        if held.judged
     ]
     lines += ["", "| version | held out at the sites |", "|---|---|"]
     held = played.standing.held_out

@@ -44,6 +44,14 @@ def test_half_an_hour_tells_what_grows_from_what_was_filled(
     assert seen(30, megabytes).verdict == verdict
 
 
+def test_each_minutes_least_is_told() -> None:
+    """Three minutes that end in a step: what came and went within a minute is not in it."""
+    memory = Memory(Path(), 0.0)
+    memory.found["role (1)"] = [(5, 90), (40, 99), (70, 91), (100, 99), (130, 97), (180, 98)]
+
+    assert memory.floors("role (1)") == [90, 91, 97]
+
+
 def test_a_program_that_was_killed_early_is_told_and_not_judged() -> None:
     """Seven minutes: its caches were filling, and no line through that says anything."""
     held = seen(7, lambda hours: 100 + 400 * hours)
