@@ -9,7 +9,7 @@ largest counts. A mean is one division in float64, rounded once to float32 (docs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -48,7 +48,7 @@ class ExactMean:
         """The weights counted so far."""
         self._expected = dict(expected)
         self._sums = [
-            _Row(names, _sum_of({name: self._expected[name] for name in names}))
+            _Row(names, _sum_of({name: self._expected[name] for name in names}, total_weight))
             for names in together(self._expected)
         ]
 
@@ -138,23 +138,49 @@ class _Parameters:
 
 
 class _Statistics:
-    """Float32 in units of 2^-173, summed as Python integers: no range, nothing lost."""
+    """Float32 summed exactly, without a range: nothing is lost.
 
-    def __init__(self, size: int) -> None:
-        self.total: Objects = np.full(size, 0, object)
+    Values of usual size are two whole numbers of 64 bits, counted in 2^-30 and 2^-62; the others
+    are Python integers in units of 2^-173.
+    """
+
+    def __init__(self, size: int, total_weight: int) -> None:
+        self._high, self._low = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self._far: Objects = np.full(size, 0, object)
+        # weighted, the high ones stay below 2^61 and the low ones, each below 2^32, below 2^62
+        self._usual = 2**31 / total_weight if total_weight <= UNIT else 0.0
 
     def add(self, values: NDArray[Any], weight: int) -> None:
-        fractions, exponents = np.frexp(values.astype(np.float64))
-        whole = np.ldexp(fractions, SIGNIFICAND).astype(np.int64).astype(object)
-        shifts = (exponents.astype(np.int64) + FINEST - SIGNIFICAND).astype(object)
-        self.total += (whole << shifts) * weight
+        scaled = values.astype(np.float64) * UNIT  # as all that follows up to the sums: exact
+        high = np.trunc(scaled)  # not floor: of a tiny negative number a part would be rounded
+        low = (scaled - high) * 2**32
+        usual = (np.abs(scaled) < self._usual * UNIT) & (low == np.trunc(low))
+        if not usual.all():
+            self._far[~usual] += _whole(values[~usual]) * weight
+            high, low = np.where(usual, high, 0), np.where(usual, low, 0)
+        self._high += high.astype(np.int64) * weight
+        self._low += low.astype(np.int64) * weight
+
+    @property
+    def total(self) -> Objects:
+        """In units of 2^-173."""
+        high, low = self._high.astype(object), self._low.astype(object)
+        return self._far + (high << FINEST - 30) + (low << FINEST - 62)
 
     def merge(self, total: NDArray[Any]) -> None:
-        self.total += total
+        self._far += total
 
     def mean(self, weight: int) -> NDArray[Any]:
         divisor = weight << FINEST  # Python divides whole numbers to the nearest float64
         return np.array([total / divisor for total in self.total], np.float64).astype(np.float32)
+
+
+def _whole(values: NDArray[Any]) -> Objects:
+    """Float32 as whole numbers of 2^-173."""
+    fractions, exponents = np.frexp(values.astype(np.float64))
+    whole = np.ldexp(fractions, SIGNIFICAND).astype(np.int64).astype(object)
+    shifted: Objects = whole << (exponents.astype(np.int64) + FINEST - SIGNIFICAND).astype(object)
+    return shifted
 
 
 class _Largest:
@@ -176,18 +202,18 @@ class _Largest:
 class _Row(NamedTuple):
     """Tensors whose numbers are summed side by side."""
 
-    names: list[str]
+    names: Sequence[str]
     sum: _Parameters | _Statistics | _Largest
 
 
-def _sum_of(row: Mapping[str, Spec]) -> _Parameters | _Statistics | _Largest:
+def _sum_of(row: Mapping[str, Spec], total_weight: int) -> _Parameters | _Statistics | _Largest:
     name, spec = next(iter(row.items()))
     size = sum(math.prod(each.shape) for each in row.values())
     if spec.dtype == "<f8":
         raise ValueError(f"{name} is <f8; exact sums are made of <f4 and integers")
     if spec.dtype != "<f4":
         return _Largest(size, spec.dtype)
-    return _Statistics(size) if is_statistic(name) else _Parameters(size)
+    return _Statistics(size, total_weight) if is_statistic(name) else _Parameters(size)
 
 
 def _pieces(size: int) -> Iterator[slice]:

@@ -14,8 +14,8 @@ from schemas.errors import Refused
 from schemas.line import RoundsLine
 from schemas.messages import Groups, ModelUpdate, Participant, RoundOpened
 from schemas.seeds import generator, seed
-from schemas.tensors import Spec, decoded
-from schemas.updates import checked_update
+from schemas.tensors import decoded
+from schemas.updates import checked_update, expected_of
 from schemas.verdicts import VerdictLines
 
 
@@ -32,9 +32,9 @@ class RoundSums:
         self._base = base
         self._strategy = strategy
         self._wire = wire
-        self._expected = sent_tensors(strategy, base["model"])
+        self._expected = expected_of(sent_tensors(strategy, base["model"]))
         self._sums = {
-            group: ExactMean(_specs(tensors), opened.total_weight)
+            group: ExactMean(tensors, opened.total_weight)
             for group, tensors in self._expected.items()
         }
 
@@ -87,10 +87,6 @@ class RoundSums:
         closed = RoundMean(before, means, counted=len(self.counted), members=members)
         groups = self._strategy.settled(closed)
         return {**groups, "model": decoded(groups["model"], self._wire)}
-
-
-def _specs(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Spec]:
-    return {name: Spec(*spec) for name, spec in tensors.items()}
 
 
 def participants_of(

@@ -20,17 +20,26 @@ import reprlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.errors import Reason, Refused
 from schemas.lean import lean
 from schemas.messages import KINDS, Content, Decision, Groups, Message, NotUnderstood
-from schemas.tensors import DTYPES, MAX_DIMENSIONS, dtype_of, pack_tensor, unpack_tensor
+from schemas.tensors import (
+    DTYPES,
+    MAX_DIMENSIONS,
+    dtype_of,
+    is_shape,
+    pack_tensor,
+    unpack_tensor,
+)
 
 MAGIC = b"FTP1"
 PIECE_BYTES = 960 * 1024  # a record of 1 MiB is refused by Kafka's client: key and headers count
@@ -41,6 +50,8 @@ MAX_HEADER_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 2**18  # in a header: a byte can become a mapping of 64 bytes, and a complaint of 400
 MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described value by value
 MAX_TENSORS = 4096
+MAX_LAYOUT_BYTES = 32 * 1024  # of rows that are remembered: a model has a hundred of 50 bytes
+ALIGNED = 8  # bytes: the largest number that travels
 NEWEST = max(kind.schema_number for kind in KINDS.values())
 """The newest schema of all that this program reads."""
 ROW = (str, str, str, tuple, str, int)
@@ -269,7 +280,7 @@ def _joined(header: dict[str, Any], groups: Groups, wire: str) -> memoryview:
     for group, tensors in groups.items():
         for name, array in tensors.items():
             encoding, content = pack_tensor(array, wire if group == "model" else "fp32")
-            listed.append([group, name, dtype_of(array), list(array.shape), encoding, len(content)])
+            listed.append((group, name, dtype_of(array), array.shape, encoding, len(content)))
             contents.append(content)
     packed = msgpack.packb(header | {"tensors": listed}, use_bin_type=True)
     return joined([LENGTH.pack(len(packed)), packed, *contents])
@@ -278,10 +289,12 @@ def _joined(header: dict[str, Any], groups: Groups, wire: str) -> memoryview:
 def joined(parts: Sequence[Bytes]) -> memoryview:
     """The parts one behind the other, each copied once.
 
-    In numpy's memory: for tens of megabytes it asks the system for large pages, and what that takes
-    is less than the copying itself.
+    Many bytes in numpy's memory: for tens of megabytes it asks the system for large pages, and what
+    that takes is less than the copying itself.
     """
-    room, size = np.empty(sum(map(len, parts)), np.uint8).data, 0
+    if (length := sum(map(len, parts))) < PIECE_BYTES:
+        return memoryview(b"".join(parts))
+    room, size = np.empty(length, np.uint8).data, 0
     for part in parts:
         room[size : size + len(part)] = part
         size += len(part)
@@ -394,6 +407,74 @@ def _lifted(kind: type[Message], schema: int, body: dict[str, Any]) -> dict[str,
 
 
 def _tensors(rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int) -> Groups:
+    layout = _layout(rows)
+    if layout is None or layout.taken > max_bytes or layout.length != len(payload) - start:
+        return _tensors_one_by_one(rows, payload, start, max_bytes)
+    content = memoryview(payload)[start:]
+    room = np.frombuffer(content, np.uint8)
+    if layout.raw and room.ctypes.data % ALIGNED:
+        room = room.copy()  # once, and not each tensor by itself
+        room.flags.writeable = False
+    groups: Groups = {}
+    for group, name, dtype, shape, encoding, begins, length in layout.places:
+        if encoding == "raw" and not begins % dtype.itemsize and layout.raw:
+            tensor: NDArray[Any] = np.ndarray(shape, dtype, room, begins)
+        else:
+            tensor = unpack_tensor(encoding, dtype.str, shape, content[begins : begins + length])
+        groups.setdefault(group, {})[name] = tensor
+    return groups
+
+
+class Layout(NamedTuple):
+    """Where the tensors of a message lie: alike in all that carry the same model."""
+
+    places: tuple[tuple[str, str, np.dtype[Any], tuple[int, ...], str, int, int], ...]
+    """Group, name, dtype, shape, encoding, where its bytes begin, and how many there are."""
+    taken: int
+    """Bytes of all of them when they are decoded."""
+    length: int
+    """Bytes of all of them in the message."""
+    raw: bool
+    """Whether all travel as they are."""
+
+
+def _layout(rows: tuple[Any, ...]) -> Layout | None:
+    """What the rows of a header describe; None where they are for `_tensors_one_by_one` to judge.
+
+    They are told apart by their bytes: to Python 1, 1.0 and True are equal.
+    """
+    try:
+        packed = msgpack.packb(rows)
+    except ValueError:  # nested without end
+        return None
+    return _layout_of(packed) if len(packed) <= MAX_LAYOUT_BYTES else None
+
+
+@lru_cache(16)
+def _layout_of(packed: bytes) -> Layout | None:
+    rows = msgpack.unpackb(packed, use_list=False)
+    places, taken, place = [], 0, 0
+    try:
+        for row in rows:
+            group, name, dtype, shape, encoding, length = _row(row)
+            taken += _size(dtype, shape)
+            places.append((group, name, np.dtype(dtype), shape, encoding, place, length))
+            place += length
+    except Refused:
+        return None
+    raw = all(
+        encoding == "raw" and length == math.prod(shape) * dtype.itemsize
+        for _, _, dtype, shape, encoding, _, length in places
+    )
+    twice = len({each[:2] for each in places}) < len(places)
+    odd = twice or len(rows) > MAX_TENSORS
+    odd = odd or any(each[-1] < 0 or not is_shape(each[3]) for each in places)
+    return None if odd else Layout(tuple(places), taken, place, raw)
+
+
+def _tensors_one_by_one(
+    rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int
+) -> Groups:
     if len(rows) > MAX_TENSORS:
         raise Refused("bomb", f"{len(rows)} tensors; at most {MAX_TENSORS}")
     groups: Groups = {}

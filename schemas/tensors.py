@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +40,8 @@ Tensors = dict[str, Tensor]
 
 DTYPES = ("<f4", "<f8", "<i8", "<i4", "|u1")
 """What may travel, little-endian. The list is closed."""
+FLOATS = ("<f4", "<f8")
+"""Which of these know numbers that are not finite."""
 WIRES = ("fp32", "bf16", "int8")
 ENCODINGS = ("raw", "bf16", "int8")
 
@@ -49,6 +53,7 @@ ZSTD_LEVEL = 3
 ZSTD_WINDOW = 2**21  # bytes; what level 3 uses at most, so that a reader may refuse more
 SCALE_BITS = np.uint32(0xFFFF_FF80)  # clears 7 of 24: a 17-bit scale times a 7-bit code is exact
 SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it lie the subnormals, which some programs flush
+LITTLE = sys.byteorder == "little"
 QUIET_NAN = 0x7FC0  # one bfloat16 stands for every NaN, whose spare bits differ between processors
 
 
@@ -80,6 +85,12 @@ def dtype_of(tensor: Tensor) -> str:
 @cache
 def _called(dtype: np.dtype[Any]) -> str:
     return _little(dtype).str
+
+
+@cache
+def _dtype(name: str) -> np.dtype[Any]:
+    """Of one of `DTYPES`; to look one up by its name costs numpy more than what is done with it."""
+    return np.dtype(name)
 
 
 @cache
@@ -137,7 +148,8 @@ def pack_tensor(tensor: Tensor, wire: str) -> tuple[str, bytes | memoryview]:
 
     Raises Unfit (not-finite) where int8 meets one, ValueError for other dtypes and wires.
     """
-    encoding = encoding_of(wire, Spec(dtype_of(tensor), tensor.shape))
+    dtype = dtype_of(tensor)
+    encoding = "raw" if wire == "fp32" else encoding_of(wire, Spec(dtype, tensor.shape))
     if encoding == "bf16":
         return encoding, _to_bf16(tensor)
     if encoding == "int8":
@@ -160,7 +172,7 @@ def unpack_tensor(
         raise Refused(
             "wrong-dtype", f"{str(dtype)[:80]!r} does not travel, only {', '.join(DTYPES)}"
         )
-    if not _is_shape(shape):
+    if not is_shape(shape):
         raise Refused("wrong-shape", f"{str(shape)[:80]} is not the shape of a tensor that travels")
     if encoding == "raw":
         _expect(len(payload), math.prod(shape) * np.dtype(dtype).itemsize)
@@ -195,7 +207,7 @@ def _held(tensor: Tensor, wire: str) -> Tensor:
         return _values(*_rounded(tensor), tensor.shape)  # to compress and expand changes nothing
     if encoding == "bf16":
         return _from_bf16(tensor.shape, _to_bf16(tensor))
-    return np.frombuffer(_raw(tensor), dtype_of(tensor)).reshape(tensor.shape)
+    return np.frombuffer(_raw(tensor), _dtype(dtype_of(tensor))).reshape(tensor.shape)
 
 
 # --- updates ------------------------------------------------------------------------------------
@@ -228,6 +240,8 @@ def _against(
 ) -> Tensors:
     expected = specs(base)
     alike(tensors, expected)
+    if wire == "fp32":
+        return dict(tensors)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is judged by `check`
         return {
             name: tensor
@@ -253,7 +267,7 @@ def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec], total_wei
     largest = largest_size(total_weight)
     alike(tensors, expected)
     for names in together(expected):
-        if tensors[names[0]].dtype.kind != "f":
+        if expected[names[0]].dtype not in FLOATS:
             continue
         limit = math.inf if is_statistic(names[0]) else largest
         if len(names) > 1 and _within(side_by_side(tensors, names), limit):
@@ -271,19 +285,24 @@ def alike(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec]) -> None:
         tensor = tensors[name]
         if tensor.shape != spec.shape:
             raise Unfit("wrong-shape", f"{name} has shape {tensor.shape}, expected {spec.shape}")
-        if tensor.dtype != np.dtype(spec.dtype):
+        if tensor.dtype != _dtype(spec.dtype):
             raise Unfit("wrong-dtype", f"{name} is {tensor.dtype.str}, expected {spec.dtype}")
 
 
-def together(expected: Mapping[str, Spec]) -> list[list[str]]:
+def together(expected: Mapping[str, Spec]) -> tuple[tuple[str, ...], ...]:
     """The names of tensors that are worked on in one go: small ones of a dtype together, in rows of
     at most `CHUNK` numbers, statistics in rows of their own; large ones alone.
 
     A call of numpy costs as much as a thousand numbers, and a model has a hundred small tensors.
     """
+    return _rows_of(tuple(expected.items()))
+
+
+@lru_cache(16)  # of the models that a program has to do with: each round asks for every update
+def _rows_of(expected: tuple[tuple[str, Spec], ...]) -> tuple[tuple[str, ...], ...]:
     rows: list[list[str]] = []
     open: dict[tuple[str, bool], tuple[list[str], int]] = {}
-    for name, spec in expected.items():
+    for name, spec in expected:
         size, kind = math.prod(spec.shape), (spec.dtype, is_statistic(name))
         row, taken = open.get(kind, ([], CHUNK))
         if size > CHUNK:
@@ -294,7 +313,7 @@ def together(expected: Mapping[str, Spec]) -> list[list[str]]:
             rows.append(row)
         row.append(name)
         open[kind] = row, taken + size
-    return rows
+    return tuple(map(tuple, rows))
 
 
 def side_by_side(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
@@ -349,6 +368,8 @@ def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
 
 
 def _raw(tensor: Tensor) -> memoryview:
+    if LITTLE and tensor.flags.c_contiguous and tensor.size and tensor.dtype.isnative:
+        return tensor.data.cast("B")
     little = np.ascontiguousarray(tensor, _little(tensor.dtype))
     return little.reshape(-1).view(np.uint8).data
 
@@ -367,10 +388,22 @@ def _from_bf16(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
     return bits.view(np.float32).reshape(shape)
 
 
+class _Zstd(threading.local):
+    """What compresses and expands, a pair for each thread: to make one costs as much as its work
+    on a small tensor, and changes no byte."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_ZSTD = _Zstd()
+
+
 def _to_int8(tensor: Tensor) -> bytes:
     scales, codes = _rounded(tensor)
     body = scales.astype("<f4").tobytes() + codes.tobytes()
-    return zstandard.ZstdCompressor(ZSTD_LEVEL).compress(body)
+    return _ZSTD.compressor.compress(body)
 
 
 def _rounded(tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -433,7 +466,7 @@ def _decompressed(payload: bytes | memoryview, size: int) -> bytes:
                 "bomb",
                 f"claims {claim.content_size} bytes (window {claim.window_size}), its shape {size}",
             )
-        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+        return _ZSTD.decompressor.decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Refused("unreadable", f"not what zstd wrote: {error}") from None
 
@@ -443,7 +476,8 @@ def _expect(length: int, expected: int) -> None:
         raise Refused("unreadable", f"{length} bytes where the shape needs {expected}")
 
 
-def _is_shape(shape: tuple[int, ...]) -> bool:
+def is_shape(shape: tuple[int, ...]) -> bool:
+    """Whether these may be the lengths of a tensor's axes, however few numbers it holds."""
     if len(shape) > MAX_DIMENSIONS:
         return False
     numbers = 1

@@ -8,8 +8,8 @@ from schemas.errors import Refused
 from schemas.messages import Groups, Tensors
 from schemas.tensors import Spec, check, values_of
 
-Expected = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
-"""Group → tensor → dtype and shape."""
+Expected = Mapping[str, Mapping[str, Spec]]
+"""Group → tensor → what it must look like."""
 NOTHING_TO_TRAIN_ON = "no image to train on"
 """Why an answer comes without content although no training failed."""
 
@@ -31,7 +31,17 @@ def checked_update(
     """
     if groups.keys() != expected.keys():
         raise Refused("wrong-shape", f"groups {sorted(groups)}, expected {sorted(expected)}")
-    values = groups | {"model": values_of(groups["model"], base, wire, reuse=reuse)}
+    values = dict(groups)
+    if wire != "fp32":  # there an update carries values
+        values["model"] = values_of(groups["model"], base, wire, reuse=reuse)
     for group, tensors in expected.items():
-        check(values[group], {name: Spec(*spec) for name, spec in tensors.items()}, total_weight)
+        check(values[group], tensors, total_weight)
     return values
+
+
+def expected_of(sent: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]) -> Expected:
+    """What a strategy sends, as `checked_update` takes it: made once, asked of every update."""
+    return {
+        group: {name: Spec(*spec) for name, spec in tensors.items()}
+        for group, tensors in sent.items()
+    }

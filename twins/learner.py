@@ -31,7 +31,7 @@ from schemas.limits import most_classes
 from schemas.messages import DataFacts, Groups, Transforms
 from schemas.seeds import generator
 from schemas.tensors import update_of
-from schemas.updates import checked_update
+from schemas.updates import checked_update, expected_of
 from twins.signal import Signal, augmented_entropy, taught_by
 
 Answered = tuple[float | None, str | None]
@@ -145,7 +145,7 @@ def local_update(task: Task) -> Result:
     try:
         sent = {"model": update_of(learned.weights, groups["model"], configuration.wire)}
         sent |= learned.send
-        expected = sent_tensors(strategy, groups["model"])
+        expected = expected_of(sent_tensors(strategy, groups["model"]))
         checked_update(sent, groups["model"], expected, values["total_weight"], configuration.wire)
         _check_sight(task, learned.weights)
     except Refused as refused:

@@ -31,7 +31,7 @@ from schemas.messages import (
     WindowJudged,
 )
 from schemas.topics import Names, parted
-from schemas.updates import checked_update
+from schemas.updates import checked_update, expected_of
 from twins.scoring import Scoring
 from twins.shared import Shared
 from twins.twin import OfItsOwn, Twin
@@ -198,7 +198,7 @@ class Twins:
         if not self._models.has(opened.base):
             return False  # it was let go: the round is closed, and we have not read that yet
         base = self._models.groups(opened.base)["model"]
-        expected = sent_tensors(self._shared.strategy, base)
+        expected = expected_of(sent_tensors(self._shared.strategy, base))
         wire = self._shared.configuration.wire
         try:
             checked_update(update.groups, base, expected, opened.total_weight, wire)

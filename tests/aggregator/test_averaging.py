@@ -96,6 +96,19 @@ def test_statistics_of_batchnorm_are_exact_at_any_size() -> None:
     assert mean_of(3.4028235e38, 3.4028235e38, name=VAR) == np.float32(3.4028235e38)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-4, 2**34, width=32), min_size=1, max_size=6),
+    st.sampled_from([1, 100, 2**29, 2**31, 2**49]),
+)
+def test_statistics_of_usual_size_and_others_share_a_sum(values: list[float], weight: int) -> None:
+    """Common variances, tiny ones, and sizes and weights beyond which 64 bits would not do."""
+    weights = [weight] * len(values)
+    exact = sum(map(Fraction, values)) / len(values)
+
+    assert mean_of(*values, name=VAR, weights=weights) == np.float32(float(exact))
+
+
 def test_of_integer_buffers_the_largest_counts() -> None:
     """Batches seen: 160, 480 and 320 give 480, whatever the weights; a lone -7 stays."""
     dtypes = {"i8": "<i8", "i4": "<i4", "u1": "|u1"}

@@ -451,6 +451,39 @@ def test_a_tensor_that_is_not_what_its_row_says_is_refused(row: Row, reason: str
     assert refusal(model_with(row, content=F4)).startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("shape", "length", "reason"),
+    [([1.0], 4, "wrong-shape"), ([True], 4, "wrong-shape"), ([1], 4.0, "unreadable: ('model'")],
+)
+def test_rows_that_python_takes_for_equal_are_judged_apart(
+    shape: list[object], length: object, reason: str
+) -> None:
+    """How tensors lie is remembered; 1, 1.0 and True are equal, but only one is a length."""
+    good = model_with(["model", "w", "<f4", [1], "raw", 4], content=F4)
+    bad = model_with(["model", "w", "<f4", shape, "raw", length], content=F4)
+
+    for _ in range(2):
+        assert isinstance(unpack(good, ROOM), GlobalModel)
+        assert refusal(bad).startswith(reason)
+
+
+@pytest.mark.parametrize("padding", range(9))
+def test_tensors_are_read_wherever_their_bytes_lie(padding: int) -> None:
+    """Behind a header of any length, or an odd number of bytes: they are aligned."""
+    rows = [["model", "w", "<f4", [2], "raw", 8], ["model", "b", "|u1", [3], "raw", 3]]
+    rows += [["model", "n", "<i8", [], "raw", 8], ["model", "none", "<f4", [0, 7], "raw", 0]]
+    content = np.array([1.5, -2.5], "<f4").tobytes() + b"\1\2\3" + np.int64(-7).tobytes()
+    whole = memoryview(bytes(padding) + model_with(*rows, content=content))[padding:]
+
+    read = unpack(whole, ROOM)
+
+    assert isinstance(read, GlobalModel)
+    tensors = read.groups["model"]
+    assert [each.tolist() for each in tensors.values()] == [[1.5, -2.5], [1, 2, 3], -7, []]
+    assert all(each.flags.aligned for each in tensors.values())
+    assert tensors["none"].shape == (0, 7)
+
+
 def test_a_tensor_that_comes_twice_is_refused() -> None:
     """Which of the two would count?"""
     row = ["model", "w", "<f4", [1], "raw", 4]

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import Refused
 from schemas.messages import Tensors
-from schemas.tensors import update_of
+from schemas.tensors import Spec, specs, update_of
 from schemas.updates import Expected, checked_update
 
 BASE: Tensors = {
@@ -17,10 +17,7 @@ BASE: Tensors = {
     "bn.running_mean": np.zeros(2, "<f4"),
     "seen": np.array(3, "<i8"),
 }
-EXPECTED: Expected = {
-    "model": {name: (each.dtype.str, each.shape) for name, each in BASE.items()},
-    "drift": {"fc.weight": ("<f4", (2, 3))},
-}
+EXPECTED: Expected = {"model": specs(BASE), "drift": {"fc.weight": Spec("<f4", (2, 3))}}
 W = 4
 DRIFT: Tensors = {"fc.weight": np.zeros((2, 3), "<f4")}
 
