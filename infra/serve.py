@@ -159,6 +159,8 @@ class Session:
 
     def __init__(self, role: Role, around: Surroundings, queue: deque[tuple[Session, Do]]) -> None:
         self.role = role
+        self._ticks = role if isinstance(role, Timed) else None
+        self._author = role if isinstance(role, Author) else None
         self._around = around
         self._queue = queue
         self._places: dict[str, int] = {}
@@ -204,9 +206,9 @@ class Session:
     def _tick(self) -> None:
         """Tell a role that time passes, when it knows what was decided before it began."""
         now = self._around.clock()
-        if isinstance(self.role, Timed) and self.caught_up and now >= self._ticked + TICK:
+        if self._ticks and self.caught_up and now >= self._ticked + TICK:
             self._ticked = now
-            self.role.tick(now)
+            self._ticks.tick(now)
 
     def leave(self, topics: Iterable[str]) -> None:
         """Its role reads these no longer, and perhaps others: those begin with their own past.
@@ -523,8 +525,7 @@ class Session:
         with self._around.stopwatch("log"):
             offsets = iter(self._around.transport.append(topic, self._made(topic, says, said)))
         self._around.hook("said")
-        author = self.role if isinstance(self.role, Author) else None
-        place = self._places.get(topic, 0)
+        author, place = self._author, self._places.get(topic, 0)
         for each in said:
             own = list(islice(offsets, each.pieces))
             self._turn.wrote(each.message, topic, own)

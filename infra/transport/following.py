@@ -25,6 +25,7 @@ HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (mea
 LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept
+LEAST_GIVEN = 8 * 1024 * 1024  # bytes let go before: of small messages each would ask for it
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 
@@ -152,7 +153,7 @@ class Kept:
             self._gone += before - window.size
             if over <= 0:
                 break
-        if self._gone >= self._room / GIVEN_BACK:
+        if self._gone >= max(self._room / GIVEN_BACK, LEAST_GIVEN):
             self._gone = 0
             give_back()
 

@@ -153,13 +153,15 @@ class Spoken(Broker):
         )
 
 
+@pytest.mark.parametrize(("least", "times"), [(0, 10), (50, 2), (101, 0)])
 def test_free_memory_is_given_back_each_time_that_a_quarter_of_what_is_kept_was_let_go(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, least: int, times: int
 ) -> None:
     """Room for forty: of a hundred and forty that come five at a time a hundred go, so it happens
-    ten times."""
-    times: list[None] = []
-    monkeypatch.setattr(following, "give_back", lambda: times.append(None))
+    ten times; of small ones each time that it is worth it."""
+    given: list[None] = []
+    monkeypatch.setattr(following, "give_back", lambda: given.append(None))
+    monkeypatch.setattr(following, "LEAST_GIVEN", least * RECORD)
     kept = Kept(40 * RECORD)
     broker = Broker()
     followed = Feed(broker, kept)
@@ -167,7 +169,7 @@ def test_free_memory_is_given_back_each_time_that_a_quarter_of_what_is_kept_was_
     for number in range(28):
         read(followed, broker, f"topic-{number}", 5)
 
-    assert len(times) == 10
+    assert len(given) == times
 
 
 def test_giving_memory_back_changes_nothing() -> None:
