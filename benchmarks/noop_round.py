@@ -44,7 +44,7 @@ from producers.entity import Producers
 from producers.images import Dataset
 from schemas.configuration import Configuration
 from schemas.messages import Tensors
-from schemas.tensors import update_of
+from schemas.tensors import encoded, update_of
 from schemas.topics import Names
 from twins.twins import Twins
 
@@ -198,7 +198,8 @@ def host() -> None:
 
 
 def update(configuration: Configuration, channels: int) -> Tensors:
-    """What every twin answers: another model, or its difference to the first."""
+    """What every twin answers, as a worker gives it: another model, or its difference to the
+    first."""
     chance = np.random.Generator(np.random.PCG64(2))
     classes = len(dataset().class_uids)
     base = grown(first_model(channels, configuration.width, chance), classes, chance, "default")
@@ -208,7 +209,7 @@ def update(configuration: Configuration, channels: int) -> Tensors:
         else tensor
         for name, tensor in base.items()
     }
-    return update_of(other, base, configuration.wire)
+    return encoded(update_of(other, base, configuration.wire), configuration.wire)
 
 
 class Quick:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 import reprlib
 import struct
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -26,7 +27,6 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.errors import Reason, Refused
@@ -35,6 +35,10 @@ from schemas.messages import KINDS, Content, Decision, Groups, Message, NotUnder
 from schemas.tensors import (
     DTYPES,
     MAX_DIMENSIONS,
+    Encoded,
+    Spec,
+    Tensor,
+    as_encoded,
     dtype_of,
     is_shape,
     pack_tensor,
@@ -59,6 +63,8 @@ ROW = (str, str, str, tuple, str, int)
 
 Bytes = bytes | memoryview
 """A payload: what is large is looked at where it lies."""
+Unpack = Callable[[str, str, tuple[int, ...], memoryview], Tensor]
+"""From a tensor's encoding, dtype, shape and bytes to what stands for it."""
 
 FOLLOWS = {
     0xC4: (1, 0, 0), 0xC5: (2, 0, 0), 0xC6: (4, 0, 0),  # bytes
@@ -255,14 +261,18 @@ def records(
 
 
 def plain(values: Mapping[str, Any], groups: Groups) -> memoryview:
-    """Values and tensors for a worker's pipe, in the layout of a message's payload."""
+    """Values and tensors for a worker's pipe, in the layout of a message's payload.
+
+    What is `Encoded` passes as it is.
+    """
     return _joined({"values": dict(values)}, groups, "fp32")
 
 
 def read_plain(payload: Bytes) -> tuple[dict[str, Any], Groups]:
     """What `plain` wrote. Raises Refused when it is something else."""
     header, start = _header(payload)
-    groups = _tensors(_of_type(header, "tensors", tuple), payload, start, len(payload))
+    rows = _of_type(header, "tensors", tuple)
+    groups = _tensors(rows, payload, start, sys.maxsize, _passed_on)  # none is made larger
     return _of_type(header, "values", dict), groups
 
 
@@ -276,11 +286,16 @@ def _payload(message: Message, wire: str) -> memoryview:
 
 
 def _joined(header: dict[str, Any], groups: Groups, wire: str) -> memoryview:
-    listed, contents = [], []
+    listed, contents = [], list[Bytes]()
     for group, tensors in groups.items():
         for name, array in tensors.items():
-            encoding, content = pack_tensor(array, wire if group == "model" else "fp32")
-            listed.append((group, name, dtype_of(array), array.shape, encoding, len(content)))
+            content: Bytes
+            if isinstance(array, Encoded):
+                (dtype, shape), encoding, content = array.tensor, array.encoding, array.data
+            else:
+                dtype, shape = dtype_of(array), array.shape
+                encoding, content = pack_tensor(array, wire if group == "model" else "fp32")
+            listed.append((group, name, dtype, shape, encoding, len(content)))
             contents.append(content)
     packed = msgpack.packb(header | {"tensors": listed}, use_bin_type=True)
     return joined([LENGTH.pack(len(packed)), packed, *contents])
@@ -406,10 +421,23 @@ def _lifted(kind: type[Message], schema: int, body: dict[str, Any]) -> dict[str,
     return body
 
 
-def _tensors(rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int) -> Groups:
+def _passed_on(encoding: str, dtype: str, shape: tuple[int, ...], content: memoryview) -> Tensor:
+    """The tensor, or what is only passed on as it is."""
+    if encoding == "raw":
+        return unpack_tensor(encoding, dtype, shape, content)
+    return as_encoded(encoding, Spec(dtype, shape), content)
+
+
+def _tensors(
+    rows: tuple[Any, ...],
+    payload: Bytes,
+    start: int,
+    max_bytes: int,
+    unpacked: Unpack = unpack_tensor,
+) -> Groups:
     layout = _layout(rows)
     if layout is None or layout.taken > max_bytes or layout.length != len(payload) - start:
-        return _tensors_one_by_one(rows, payload, start, max_bytes)
+        return _tensors_one_by_one(rows, payload, start, max_bytes, unpacked)
     content = memoryview(payload)[start:]
     room = np.frombuffer(content, np.uint8)
     if layout.raw and room.ctypes.data % ALIGNED:
@@ -418,9 +446,9 @@ def _tensors(rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int) 
     groups: Groups = {}
     for group, name, dtype, shape, encoding, begins, length in layout.places:
         if encoding == "raw" and not begins % dtype.itemsize and layout.raw:
-            tensor: NDArray[Any] = np.ndarray(shape, dtype, room, begins)
+            tensor: Tensor = np.ndarray(shape, dtype, room, begins)
         else:
-            tensor = unpack_tensor(encoding, dtype.str, shape, content[begins : begins + length])
+            tensor = unpacked(encoding, dtype.str, shape, content[begins : begins + length])
         groups.setdefault(group, {})[name] = tensor
     return groups
 
@@ -473,7 +501,7 @@ def _layout_of(packed: bytes) -> Layout | None:
 
 
 def _tensors_one_by_one(
-    rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int
+    rows: tuple[Any, ...], payload: Bytes, start: int, max_bytes: int, unpacked: Unpack
 ) -> Groups:
     if len(rows) > MAX_TENSORS:
         raise Refused("bomb", f"{len(rows)} tensors; at most {MAX_TENSORS}")
@@ -489,7 +517,7 @@ def _tensors_one_by_one(
         tensors = groups.setdefault(group, {})
         if name in tensors:
             raise Refused("unreadable", f"tensor {_short(name)} comes twice")
-        tensors[name] = unpack_tensor(encoding, dtype, shape, view[start : start + length])
+        tensors[name] = unpacked(encoding, dtype, shape, view[start : start + length])
         start += length
     if start != len(payload):
         raise Refused("unreadable", f"{len(payload) - start} bytes behind the last tensor")

@@ -185,6 +185,38 @@ def unpack_tensor(
     return _from_bf16(shape, payload) if encoding == "bf16" else _from_int8(shape, payload)
 
 
+class Encoded(np.ndarray[Any, Any]):
+    """A tensor as it travels, for who only passes it on: nobody need encode it again.
+
+    As an array it is its bytes: uint8, one dimension.
+    """
+
+    tensor: Spec
+    """What it is when it is decoded."""
+    encoding: str
+    """One of `ENCODINGS`, but not raw."""
+
+
+def as_encoded(encoding: str, spec: Spec, content: bytes | memoryview) -> Encoded:
+    """Such a tensor around its bytes, which it shares."""
+    held = np.frombuffer(content, np.uint8).view(Encoded)
+    held.tensor, held.encoding = spec, encoding
+    return held
+
+
+def encoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
+    """The tensors as they will travel; those that the wire leaves as they are share their memory.
+
+    Raises what `pack_tensor` raises.
+    """
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        encoding, content = pack_tensor(tensor, wire)
+        spec = Spec(dtype_of(tensor), tensor.shape)
+        found[name] = tensor if encoding == "raw" else as_encoded(encoding, spec, content)
+    return found
+
+
 def decoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
     """What the readers of these tensors will hold; decoding that again changes nothing.
 

@@ -30,7 +30,7 @@ from schemas.errors import Refused
 from schemas.limits import most_classes
 from schemas.messages import DataFacts, Groups, Transforms
 from schemas.seeds import generator
-from schemas.tensors import update_of
+from schemas.tensors import encoded, update_of
 from schemas.updates import checked_update, expected_of
 from twins.signal import Signal, augmented_entropy, taught_by
 
@@ -158,6 +158,7 @@ def local_update(task: Task) -> Result:
     return Result(
         {"measured": finite, "places": answers},
         {f"send/{name}": tensors for name, tensors in sent.items()}
+        | {"send/model": encoded(sent["model"], configuration.wire)}
         | {f"keep/{name}": tensors for name, tensors in learned.keep.items()}
         | gradients,
     )

@@ -21,7 +21,7 @@ from learning.strategies.strategy import MODEL
 from schemas.codec import plain
 from schemas.configuration import Configuration
 from schemas.messages import DataFacts, Groups, Tensors
-from schemas.tensors import update_of
+from schemas.tensors import encoded, update_of
 
 
 def chance_of(task: Task) -> np.random.Generator:
@@ -67,7 +67,8 @@ def learn(task: Task) -> Result:
     """The base and a little noise; of a method with state, groups and a diary that mean nothing."""
     base, chance, configuration = task.groups["model"], chance_of(task), _configuration(task)
     noisy = {name: _noisy(tensor, chance) for name, tensor in base.items()}
-    groups = {"send/model": update_of(noisy, base, configuration.wire)}
+    sent = update_of(noisy, base, configuration.wire)
+    groups = {"send/model": encoded(sent, configuration.wire)}
     strategy = chosen(configuration.strategy, configuration.switches)
     for name, tensors in sent_tensors(strategy, base).items():
         if name != MODEL:

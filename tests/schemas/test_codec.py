@@ -34,7 +34,7 @@ from schemas.codec import (
 )
 from schemas.errors import Refused
 from schemas.messages import KINDS, GlobalModel, Message, ModelUpdate, StreamMarked
-from schemas.tensors import model_sha256
+from schemas.tensors import WIRES, Encoded, encoded, model_sha256, update_of
 from tests.schemas.specimens import RUN, every_kind, specimen, weights
 
 ROOM = 8 * 1024 * 1024  # the run's limit on a message, in bytes
@@ -182,6 +182,25 @@ def test_a_workers_pipe_carries_values_and_tensors() -> None:
 
 
 # --- pieces ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_is_encoded_once_is_passed_on_as_it_is(wire: str) -> None:
+    """A worker encodes its update; pipe and message carry those bytes, also where they share a name
+    with others: the message is the one of the values."""
+    values = update_of(weights(), {n: t * 0 for n, t in weights().items()}, wire)
+    sent = {"model": encoded(values, wire), "own": {"x": np.ones(2, "<f4")}}
+
+    _, passed = read_plain(plain({}, sent))
+    of_values, of_bytes = (
+        pack(GlobalModel(run=RUN, version=1, groups=groups), wire)
+        for groups in ({"model": values, "own": sent["own"]}, passed)
+    )
+
+    assert of_bytes == of_values
+    assert len(plain({}, passed)) == len(plain({}, sent))
+    lossy = {name for name, tensor in passed["model"].items() if isinstance(tensor, Encoded)}
+    assert lossy == ({n for n, t in values.items() if t.ndim > 1} if wire != "fp32" else set())
 
 
 def test_a_large_message_travels_in_pieces_of_any_order_and_writer() -> None:
