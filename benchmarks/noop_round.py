@@ -2,15 +2,15 @@
 
     python benchmarks/noop_round.py [--twins 8] [--width 64 6] [--wire fp32 int8] [--json]
 
-Starts `python -m aggregator` and one process that hosts the twins; their workers give back at once
-an update that was made before. Seconds are those between the records of RoundOpened and
-RoundClosed. Then two processes with kafka-python alone move the same records in the same order:
-RoundOpened, the base to the twins' side, an update of each twin, the next model, RoundClosed. They
-do it twice: bare, where each record is read by the other side alone; and reading back, where the
-server's side also reads what it wrote itself, as our aggregator does before it acts on it. Updates
-are sent one behind the other, and acknowledged at the end. The median of the ratios to the bare one
-is to be at most 1.5. Seconds of the processor are those of the two programs on either side, without
-the broker's: they hold where others use the machine as well.
+Starts `python -m aggregator` and one process that hosts the twins, each with an image of every
+class; their workers give back at once an update that was made before. Seconds are those between the
+records of RoundOpened and RoundClosed. Then two processes with kafka-python alone move the same
+records in the same order: RoundOpened, the base to the twins' side, an update of each twin, the
+next model, RoundClosed. They do it twice: bare, where each record is read by the other side alone;
+and reading back, where the server's side also reads what it wrote itself, as our aggregator does
+before it acts on it. Updates are sent one behind the other, and acknowledged at the end. The median
+of the ratios to the bare one is to be at most 1.5. Seconds of the processor are those of the two
+programs on either side, without the broker's: they hold where others use the machine as well.
 It needs a broker: `make up`, or FEDTWIN_KAFKA.
 """
 
@@ -51,6 +51,7 @@ from twins.twins import Twins
 MOST = 1.5
 ROUNDS = 4
 """The first of them warms everything up and is not counted."""
+IMAGES = 1  # of each class: the bare client moves none, and nobody learns from them
 UNDER_WAY = 16
 """Records that the bare client sends before the first of them is acknowledged."""
 TOPICS = ("rounds", "models", "updates")
@@ -106,9 +107,9 @@ def measure(twins: int, width: int, wire: str, repeat: int) -> dict[str, Any]:
     size = 0.0
     for _ in range(repeat):
         configuration = recipe(
-            twins, width=width, wire=wire, rounds_per_stage=ROUNDS + 1, keep_rounds=1
+            twins, width=width, wire=wire, rounds_per_stage=ROUNDS + 1, keep_rounds=1, n_lab=IMAGES
         )
-        with run(configuration, dataset()) as federation:
+        with run(configuration, dataset(each=IMAGES)) as federation:
             federation.make_topics()
             mine = ours(federation)
             plain, again = (bare_twin(federation, reads_back=back) for back in (False, True))
@@ -139,7 +140,7 @@ def ours(federation: Run) -> Taken:
     """A round of the real programs."""
     federation.start_aggregator()
     federation.start("twins", str(Path(__file__)), "--host")
-    stream(federation, dataset())
+    stream(federation, dataset(each=IMAGES))
     with closing(consumer(federation.names.federation("rounds"))) as rounds:
         told: list[Any] = []
 
