@@ -32,7 +32,7 @@ FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
 FETCH_BYTES = 4 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
-PAUSE = 0.02  # seconds between two looks at what came while there is something to do: each takes a turn
+PAUSE = 0.02  # seconds between two looks at what came, while there is something to do
 GAP = 0.002  # seconds between two looks whether a topic is there
 MADE = 5.0  # seconds in which a topic must be there that is written to
 
