@@ -148,12 +148,13 @@ test-fast: $(STAMP)
 # Services come from where they are found: addresses in the environment or of `make up`, containers,
 # child processes of the tests' own. On a person's machine a missing one costs only its tests;
 # continuous integration (CI=true) has installed all of them, so there it is an error.
-# What needs no service keeps two cores busy, and goes first; exit code 5 is that no test was asked for.
+# What needs no service keeps two cores busy, and goes first, its longest files before all others (tests/conftest.py),
+# which --no-loadscope-reorder leaves so; exit code 5 is that no test was asked for.
 SERVICES := kafka or redis or docker
 test: $(STAMP)
 	@case " $(ARGS) " in \
 	*" -m "*) $(BIN)/pytest -q $(ARGS); result=$$?;; \
-	*) $(BIN)/pytest -q -n 2 --dist loadfile -m "not ($(SERVICES))" $(ARGS); one=$$?; \
+	*) $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not ($(SERVICES))" $(ARGS); one=$$?; \
 	$(BIN)/pytest -q -m "$(SERVICES)" $(ARGS); two=$$?; \
 	if [ $$one -eq 5 ] || { [ $$one -eq 0 ] && [ $$two -ne 5 ]; }; then result=$$two; \
 	else result=$$one; fi;; \
