@@ -287,7 +287,7 @@ class _Forgetting:
             in_words(self.asked),
             images,
             self.asked.key,
-            self.clock() - self.began,
+            round(self.clock() - self.began, 1),
             seen,
             promised,
         )

@@ -141,7 +141,7 @@ def _told(done: Done) -> dict[str, Any]:
         "asked": done.asked,
         "images": done.images,
         "request": done.request,
-        "seconds": round(done.seconds, 1),
+        "seconds": done.seconds,
         "gone_from_disk": done.seen,
         "promised_seconds": done.promised,
         "words": done.words,
