@@ -51,6 +51,7 @@ from twins.twins import Twins
 MOST = 1.5
 ROUNDS = 4
 """The first of them warms everything up and is not counted."""
+LEAST_TOLD = 0.5  # milliseconds
 IMAGES = 1  # of each class: the bare client moves none, and nobody learns from them
 UNDER_WAY = 16
 """Records that the bare client sends before the first of them is acknowledged."""
@@ -65,6 +66,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, nargs="+", default=[6, 64], help="6 is 0.4, 64 45 MB")
     parser.add_argument("--wire", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--repeat", type=int, default=3, help="runs; the median counts")
+    parser.add_argument(
+        "--threads",
+        action="store_true",
+        help="also what each thread of ours takes of the processor",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--host", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--bare", choices=("site", "server"), help=argparse.SUPPRESS)
@@ -94,6 +100,9 @@ def report(given: argparse.Namespace) -> None:
                     f" {each['back_cpu']:5.3f} s",
                     flush=True,
                 )
+            if given.threads and not given.json:
+                told = "; ".join(f"{name} {ms:.1f}" for name, ms in each["threads"].items())
+                print(f"        milliseconds of the processor a round: {told}", flush=True)
     if given.json:
         print(json.dumps({"schema": 1, "found": found}))
     else:
@@ -123,6 +132,7 @@ def measure(twins: int, width: int, wire: str, repeat: int) -> dict[str, Any]:
         "ratio": ratio_of([(run[0], run[1]) for run in seconds]),
         "ratio_back": ratio_of([(run[0], run[2]) for run in seconds]),
         "runs": seconds, "cpu": cpu, "bare_cpu": bare_cpu, "back_cpu": back_cpu,
+        "threads": found[-1][0].threads,
     }  # fmt: skip
 
 
@@ -131,6 +141,8 @@ class Taken(NamedTuple):
 
     seconds: float
     cpu: float
+    threads: dict[str, float]
+    """Milliseconds of the processor that each of ours takes in a round, who takes most first."""
 
 
 # --- ours -----------------------------------------------------------------------------------------
@@ -152,14 +164,31 @@ def ours(federation: Run) -> Taken:
             return sum(cpu(program.pid) for program in federation.programs.values())
 
         federation.until(lambda: closed(1))
-        before = spent()
+        before, threads = spent(), of_threads(federation)
         federation.until(lambda: closed(ROUNDS))
         each = (spent() - before) / (ROUNDS - 1)
+        by_thread = {
+            name: (ms - threads.get(name, 0)) / (ROUNDS - 1)
+            for name, ms in of_threads(federation).items()
+        }
     for program in federation.programs.values():
         program.terminate()
         program.wait()
     federation.programs.clear()
-    return Taken(median(seconds_of_rounds(told)[1:ROUNDS]), each)
+    most = sorted(by_thread, key=lambda name: -by_thread[name])
+    threads = {name: by_thread[name] for name in most if by_thread[name] >= LEAST_TOLD}
+    return Taken(median(seconds_of_rounds(told)[1:ROUNDS]), each, threads)
+
+
+def of_threads(federation: Run) -> dict[str, float]:
+    """Milliseconds of the processor that each thread of our programs has taken; the first of a
+    program is the one that does our own work, the others are the client's."""
+    found = {}
+    for name, program in federation.programs.items():
+        for number, thread in enumerate(sorted(Path(f"/proc/{program.pid}/task").iterdir())):
+            taken = int((thread / "schedstat").read_text().split()[0]) / 1e6
+            found[f"{name} {number}"] = taken
+    return found
 
 
 def seconds_of_rounds(told: Iterable[Any]) -> list[float]:
@@ -293,7 +322,7 @@ def bare_twin(federation: Run, *, reads_back: bool) -> Taken:
     federation.check()
     said = [(federation.folder / f"{way}-{who}.log").read_text() for who in ("site", "server")]
     each = sum(float(told.split()[-1]) for told in said) / (ROUNDS - 1)
-    return Taken(median(seconds_of_rounds(all_of(topics[0]))[1:]), each)
+    return Taken(median(seconds_of_rounds(all_of(topics[0]))[1:]), each, {})
 
 
 def bare(who: str, *, reads_back: bool) -> None:
