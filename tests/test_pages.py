@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -13,8 +14,21 @@ from tests.test_floors import ROOT
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md") if blocks(page))
 EVERY = sorted((*DOCS.glob("**/*.md"), *ROOT.glob("*.md")))
+README = ROOT / "README.md"
+INDEX = DOCS / "README.md"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SERVICES = "make up"
+
+
+def name(page: Path) -> str:
+    """Where a page is, from the root on."""
+    return str(page.relative_to(ROOT))
+
+
+def links(page: Path) -> list[Path]:
+    """What a page links to on this disk, in order."""
+    found = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    return [Path(os.path.normpath(page.parent / link)) for link in found]
 
 
 def marked(page: Path) -> object:
@@ -83,6 +97,24 @@ def test_what_is_there_is_not_found_wrong() -> None:
 @pytest.mark.parametrize("page", EVERY, ids=lambda page: page.stem)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     """Other pages, code, pictures; addresses of the web are not asked."""
-    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [each for each in links(page) if not each.exists()] == []
 
-    assert [link for link in links if not (page.parent / link).exists()] == []
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """By links alone; whoever opens the project finds what was written for them."""
+    reached, ahead = set[Path](), [README]
+    while ahead:
+        page = ahead.pop()
+        if page not in reached:
+            reached.add(page)
+            ahead += [each for each in links(page) if each.suffix == ".md"]
+
+    assert [name(each) for each in DOCS.glob("**/*.md") if each not in reached] == []
+
+
+def test_the_index_names_every_page() -> None:
+    """By task, and no page of docs/ is left out: nobody has to come upon it by way of another."""
+    named = {INDEX, *links(INDEX)}
+
+    assert INDEX in links(README)
+    assert [name(each) for each in DOCS.glob("*.md") if each not in named] == []
