@@ -25,7 +25,9 @@ UNTYPED = {
     "docs/watching.md": 2,  # a port of one's own, and two minutes; an engine
 }
 """Where blocks of `shell` stand, and how many: who types them, or why nobody does."""
+COMPOSED = [README, DOCS / "containers.md"]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+WORD = re.compile(r"\w+")
 SERVICES = "make up"
 
 
@@ -120,6 +122,23 @@ def test_what_is_there_is_not_found_wrong() -> None:
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     """Other pages, code, pictures; addresses of the web are not asked."""
     assert [each for each in links(page) if not each.exists()] == []
+
+
+@pytest.mark.parametrize("page", COMPOSED, ids=lambda page: page.stem)
+def test_what_making_images_needs_stands_where_it_is_named(page: Path) -> None:
+    """Root and two programs, all in the paragraph that tells a reader of the target."""
+    told = [each for each in page.read_text().split("\n\n") if "compose-images` " in each]
+
+    assert any({"root", "debootstrap", "Maven", "mvn"} <= {*WORD.findall(each)} for each in told)
+
+
+@pytest.mark.parametrize("page", COMPOSED, ids=lambda page: page.stem)
+def test_a_stack_is_looked_at_before_classes_are_injected(page: Path) -> None:
+    """Images that come before the first classes are known are no new ones: one waits for these."""
+    (block,) = (each for each in blocks(page, "shell") if "ARGS='inject --entity ward --cl" in each)
+    before, _ = block.split("ARGS='inject")
+
+    assert re.search(r"make compose-up\b.*\n.*ARGS='watch --once' .*6 classes", before)
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
