@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pages import blocks, checkout, languages, leave, typed, wrong
 from tests.test_floors import ROOT
@@ -28,6 +29,7 @@ UNTYPED = {
 COMPOSED = [README, DOCS / "containers.md"]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 WORD = re.compile(r"\w+")
+COUNTED = ["no", "one", "two", "three", "four", "five", "six"]
 SERVICES = "make up"
 
 
@@ -139,6 +141,19 @@ def test_a_stack_is_looked_at_before_classes_are_injected(page: Path) -> None:
     before, _ = block.split("ARGS='inject")
 
     assert re.search(r"make compose-up\b.*\n.*ARGS='watch --once' .*6 classes", before)
+
+
+@pytest.mark.parametrize(
+    "file", ["examples/first.yaml", "examples/soak.yaml", "infra/deploy/federation.yaml"]
+)
+def test_a_file_says_how_many_take_part(file: str) -> None:
+    """Its first line counts the entities and sites that the file then has."""
+    text = (ROOT / file).read_text()
+    entities = yaml.safe_load(text)["entities"].values()
+    sites = {each["site"] for each in entities}
+
+    said = f"{COUNTED[len(entities)].capitalize()} entities of {COUNTED[len(sites)]} site"
+    assert text.startswith(f"# {said}")
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
