@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aggregator.opening import differences, live_opening
+from schemas.federation import Federation
+from tests.aggregator.test_opening import opened
 from tests.pages import blocks, checkout, languages, leave, typed, wrong
 from tests.test_floors import ROOT
 
@@ -29,6 +32,8 @@ UNTYPED = {
 COMPOSED = [README, DOCS / "containers.md"]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 WORD = re.compile(r"\w+")
+WRITTEN = re.compile(r"^cat > \S+\.yaml <<'END'\n(.*?)^END$", re.MULTILINE | re.DOTALL)
+"""A file that a page has its reader write."""
 COUNTED = ["no", "one", "two", "three", "four", "five", "six"]
 SERVICES = "make up"
 
@@ -154,6 +159,21 @@ def test_a_file_says_how_many_take_part(file: str) -> None:
 
     said = f"{COUNTED[len(entities)].capitalize()} entities of {COUNTED[len(sites)]} site"
     assert text.startswith(f"# {said}")
+
+
+def test_another_site_is_in_the_file_from_the_opening_on() -> None:
+    """The page's file with an entity of another site would open another federation, as it says."""
+    page = DOCS / "several-sites.md"
+    ((written,),) = (found for each in blocks(page) if (found := WRITTEN.findall(each)))
+    told = Federation.model_validate(yaml.safe_load(written))
+    ward = told.entities["ward"]
+    here = told.model_copy(update={"entities": {**told.entities, "lab": ward}})
+    south = ward.model_copy(update={"site": "south"})
+    elsewhere = told.model_copy(update={"entities": {**told.entities, "lab": south}})
+
+    assert differences(live_opening(here), opened(told)) == []
+    (said,) = differences(live_opening(elsewhere), opened(told))
+    assert f"`{said}`" in page.read_text()
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
