@@ -2,8 +2,9 @@
 
 Float sums depend on their order, so nothing here adds floats. Parameters are rounded once to
 multiples of 2^-30 and summed with integer weights in 64 bits; BatchNorm's running means and
-variances, which have no range, are summed exactly as Python integers. Of integer buffers, the
-largest counts. A mean is one division in float64, rounded once to float32 (docs/method.md 1.4).
+variances, which have no range, are summed exactly as well, the odd ones as Python integers. Of
+integer buffers, the largest counts. A mean is one division in float64, rounded once to float32
+(docs/method.md 1.4).
 """
 
 from __future__ import annotations

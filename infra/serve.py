@@ -206,7 +206,7 @@ class Session:
     def _tick(self) -> None:
         """Tell a role that time passes, when it knows what was decided before it began."""
         now = self._around.clock()
-        if self._ticks and self.caught_up and now >= self._ticked + TICK:
+        if self._ticks is not None and self.caught_up and now >= self._ticked + TICK:
             self._ticked = now
             self._ticks.tick(now)
 

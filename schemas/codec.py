@@ -440,12 +440,13 @@ def _tensors(
         return _tensors_one_by_one(rows, payload, start, max_bytes, unpacked)
     content = memoryview(payload)[start:]
     room = np.frombuffer(content, np.uint8)
-    if layout.raw and room.ctypes.data % ALIGNED:
-        room = room.copy()  # once, and not each tensor by itself
+    if layout.small and room.ctypes.data % ALIGNED:
+        room = room.copy()  # once, and not each of a hundred tensors by itself
         room.flags.writeable = False
+    address = room.ctypes.data
     groups: Groups = {}
     for group, name, dtype, shape, encoding, begins, length in layout.places:
-        if encoding == "raw" and not begins % dtype.itemsize and layout.raw:
+        if layout.plain and not (address + begins) % dtype.itemsize:
             tensor: Tensor = np.ndarray(shape, dtype, room, begins)
         else:
             tensor = unpacked(encoding, dtype.str, shape, content[begins : begins + length])
@@ -454,7 +455,7 @@ def _tensors(
 
 
 class Layout(NamedTuple):
-    """Where the tensors of a message lie: alike in all that carry the same model."""
+    """Where the tensors of a message lie: alike in all that carry the same model, but as int8."""
 
     places: tuple[tuple[str, str, np.dtype[Any], tuple[int, ...], str, int, int], ...]
     """Group, name, dtype, shape, encoding, where its bytes begin, and how many there are."""
@@ -462,15 +463,24 @@ class Layout(NamedTuple):
     """Bytes of all of them when they are decoded."""
     length: int
     """Bytes of all of them in the message."""
-    raw: bool
-    """Whether all travel as they are."""
+    plain: bool
+    """Whether all travel as they are, each with as many bytes as its shape needs."""
+
+    @property
+    def small(self) -> bool:
+        """Whether to copy all of them costs less than to look at each; pixels need it nowhere."""
+        few = self.plain and self.length < PIECE_BYTES
+        return few and any(dtype.itemsize > 1 for _, _, dtype, *_ in self.places)
 
 
 def _layout(rows: tuple[Any, ...]) -> Layout | None:
     """What the rows of a header describe; None where they are for `_tensors_one_by_one` to judge.
 
-    They are told apart by their bytes: to Python 1, 1.0 and True are equal.
+    They are told apart by their bytes: to Python 1, 1.0 and True are equal. What is compressed has
+    another length each time, and is not remembered.
     """
+    if any(isinstance(row, tuple) and "int8" in row[4:5] for row in rows):
+        return None
     try:
         packed = msgpack.packb(rows)
     except ValueError:  # nested without end
@@ -490,14 +500,13 @@ def _layout_of(packed: bytes) -> Layout | None:
             place += length
     except Refused:
         return None
-    raw = all(
+    plain = all(
         encoding == "raw" and length == math.prod(shape) * dtype.itemsize
         for _, _, dtype, shape, encoding, _, length in places
     )
-    twice = len({each[:2] for each in places}) < len(places)
-    odd = twice or len(rows) > MAX_TENSORS
+    odd = len({each[:2] for each in places}) < len(places)
     odd = odd or any(each[-1] < 0 or not is_shape(each[3]) for each in places)
-    return None if odd else Layout(tuple(places), taken, place, raw)
+    return None if odd else Layout(tuple(places), taken, place, plain)
 
 
 def _tensors_one_by_one(

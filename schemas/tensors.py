@@ -76,6 +76,8 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
 
 def dtype_of(tensor: Tensor) -> str:
     """The tensor's dtype as it travels, such as `<f4`. Raises ValueError if it does not travel."""
+    if isinstance(tensor, Encoded):
+        raise ValueError("an encoded tensor is passed on, or decoded; its bytes are no values")
     dtype = _called(tensor.dtype)
     if dtype not in DTYPES:
         raise ValueError(f"tensors of {tensor.dtype} do not travel, only {', '.join(DTYPES)}")
@@ -178,10 +180,7 @@ def unpack_tensor(
         _expect(len(payload), math.prod(shape) * np.dtype(dtype).itemsize)
         tensor = np.frombuffer(payload, dtype).reshape(shape)
         return tensor if tensor.flags.aligned else tensor.copy()
-    if encoding not in ENCODINGS or not _shrinks(Spec(dtype, shape)):
-        raise Refused(
-            "unreadable", f"{str(encoding)[:80]!r} does not carry {dtype} of shape {shape}"
-        )
+    _expect_encoding(encoding, Spec(dtype, shape))
     return _from_bf16(shape, payload) if encoding == "bf16" else _from_int8(shape, payload)
 
 
@@ -198,7 +197,13 @@ class Encoded(np.ndarray[Any, Any]):
 
 
 def as_encoded(encoding: str, spec: Spec, content: bytes | memoryview) -> Encoded:
-    """Such a tensor around its bytes, which it shares."""
+    """Such a tensor around its bytes, which it shares; what they hold is seen by who decodes them.
+
+    Raises Refused (unreadable, wrong-shape) for an encoding that does not carry such a tensor.
+    """
+    if not is_shape(spec.shape):
+        raise Refused("wrong-shape", f"{str(spec.shape)[:80]} is no shape of a tensor that travels")
+    _expect_encoding(encoding, spec)
     held = np.frombuffer(content, np.uint8).view(Encoded)
     held.tensor, held.encoding = spec, encoding
     return held
@@ -421,12 +426,12 @@ def _from_bf16(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
 
 
 class _Zstd(threading.local):
-    """What compresses and expands, a pair for each thread: to make one costs as much as its work
-    on a small tensor, and changes no byte."""
+    """What compresses, one for each thread: to make one costs as much as its work on a small
+    tensor, and changes no byte. What expands is made anew each time: one that has met a broken
+    frame holds memory for it, and tells of the next in other words."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(ZSTD_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor()
 
 
 _ZSTD = _Zstd()
@@ -498,9 +503,17 @@ def _decompressed(payload: bytes | memoryview, size: int) -> bytes:
                 "bomb",
                 f"claims {claim.content_size} bytes (window {claim.window_size}), its shape {size}",
             )
-        return _ZSTD.decompressor.decompress(payload, allow_extra_data=False)
+        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Refused("unreadable", f"not what zstd wrote: {error}") from None
+
+
+def _expect_encoding(encoding: str, spec: Spec) -> None:
+    if encoding not in ENCODINGS or not _shrinks(spec):
+        raise Refused(
+            "unreadable",
+            f"{str(encoding)[:80]!r} does not carry {spec.dtype} of shape {spec.shape}",
+        )
 
 
 def _expect(length: int, expected: int) -> None:

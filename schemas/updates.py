@@ -40,7 +40,7 @@ def checked_update(
 
 
 def expected_of(sent: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]) -> Expected:
-    """What a strategy sends, as `checked_update` takes it: made once, asked of every update."""
+    """What a strategy sends, as `checked_update` takes it."""
     return {
         group: {name: Spec(*spec) for name, spec in tensors.items()}
         for group, tensors in sent.items()

@@ -96,17 +96,43 @@ def test_statistics_of_batchnorm_are_exact_at_any_size() -> None:
     assert mean_of(3.4028235e38, 3.4028235e38, name=VAR) == np.float32(3.4028235e38)
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.floats(-4, 2**34, width=32), min_size=1, max_size=6),
-    st.sampled_from([1, 100, 2**29, 2**31, 2**49]),
+ODD = st.builds(
+    lambda sign, mantissa, power: sign * mantissa * 2.0**power,
+    st.sampled_from([-1, 1]),
+    st.integers(2**23, 2**24 - 1),
+    st.integers(-93, 17),
 )
-def test_statistics_of_usual_size_and_others_share_a_sum(values: list[float], weight: int) -> None:
-    """Common variances, tiny ones, and sizes and weights beyond which 64 bits would not do."""
-    weights = [weight] * len(values)
-    exact = sum(map(Fraction, values)) / len(values)
+"""Full significands of sizes between 2^-70 and 2^40."""
+PAIRS = st.lists(
+    st.tuples(ODD | st.just(0.0), ODD | st.floats(0, 4, width=32)), min_size=1, max_size=5
+)
 
-    assert mean_of(*values, name=VAR, weights=weights) == np.float32(float(exact))
+
+@settings(deadline=None)
+@given(PAIRS, st.sampled_from([1, 100, 2**28, 2**30, 2**30 + 1, 2**49]), st.booleans())
+def test_statistics_of_usual_size_and_others_share_a_sum(
+    pairs: list[tuple[float, float]], weight: int, aside: bool
+) -> None:
+    """Common variances, tiny and huge ones, side by side, at weights beyond which 64 bits would not
+    do; some of them summed aside, and the mean looked at on the way."""
+    rows = [np.array(pair, np.float32) for pair in pairs]
+    total, other = (ExactMean({VAR: Spec("<f4", (2,))}, weight * len(rows)) for _ in range(2))
+    for number, row in enumerate(rows):
+        (other if aside and number % 2 else total).add({VAR: row}, weight)
+    total.mean()
+
+    mean = total.merge(other).mean()[VAR]
+
+    for place in range(2):
+        exact = sum(Fraction(row[place].item()) for row in rows) / len(rows)
+        assert mean[place] == np.float32(float(exact))
+
+
+def test_a_weight_beyond_which_64_bits_would_not_do_loses_nothing() -> None:
+    """2^51 times just below 2^-22, twice: each is 2^30 - 64 units of 2^-52, all of them 2^82."""
+    value = np.float32(2**-22 * (1 - 2**-24))
+
+    assert mean_of(value, value, name=VAR, weights=[2**51, 2**51]) == value
 
 
 def test_of_integer_buffers_the_largest_counts() -> None:

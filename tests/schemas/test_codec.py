@@ -486,6 +486,56 @@ def test_rows_that_python_takes_for_equal_are_judged_apart(
         assert refusal(bad).startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("rows", "content", "reason"),
+    [
+        ([["model", "w", "<f4", [2**62, 0], "raw", 0]], b"", "wrong-shape"),
+        (
+            [["model", "w", "<f4", [1], "raw", -4], ["model", "v", "<f4", [2], "raw", 8]],
+            F4,
+            "unreadable: tensor 'w' reaches beyond",
+        ),
+    ],
+)
+def test_rows_whose_bytes_add_up_are_judged_all_the_same(
+    rows: list[Row], content: bytes, reason: str
+) -> None:
+    """As many bytes as all say together; but one says what no tensor is."""
+    assert refusal(model_with(*rows, content=content)).startswith(reason)
+
+
+@pytest.mark.parametrize("depth", [500, 600, 1000])
+def test_rows_nested_without_end_are_refused(depth: int) -> None:
+    """Deeper than what is remembered can be written down again."""
+    deep = msgpack.packb([])
+    for _ in range(depth):
+        deep = b"\x91" + deep
+    head = msgpack.packb({"kind": "GlobalModel", "schema": 1, "body": {"run": RUN, "version": 1}})
+    packed = b"\x84" + head[1:] + msgpack.packb("tensors") + b"\x91" + deep
+
+    assert refusal(LENGTH.pack(len(packed)) + packed).startswith("unreadable")
+
+
+def test_an_encoding_that_carries_no_such_tensor_passes_no_pipe() -> None:
+    """A worker's answer is not decoded on its way; what nobody could decode is refused."""
+    for row in (
+        ["send/model", "w", "<f4", [1, 1], "zip", 4],
+        ["send/model", "w", "|u1", [4, 1], "int8", 4],
+        ["send/model", "w", "<f4", [2**40, 2], "bf16", 4],
+    ):
+        with pytest.raises(Refused):
+            read_plain(payload({"values": {}, "tensors": [row]}, F4))
+
+
+def test_what_is_encoded_is_nobodys_values() -> None:
+    """Its bytes are no tensor: neither it nor a copy of it is hashed or packed as one."""
+    sent = encoded({"w": np.ones((2, 2), "<f4")}, "int8")["w"]
+
+    for each in (sent, sent.copy(), sent[:]):
+        with pytest.raises(ValueError, match="encoded tensor"):
+            model_sha256({"w": each})
+
+
 @pytest.mark.parametrize("padding", range(9))
 def test_tensors_are_read_wherever_their_bytes_lie(padding: int) -> None:
     """Behind a header of any length, or an odd number of bytes: they are aligned."""
@@ -500,6 +550,7 @@ def test_tensors_are_read_wherever_their_bytes_lie(padding: int) -> None:
     tensors = read.groups["model"]
     assert [each.tolist() for each in tensors.values()] == [[1.5, -2.5], [1, 2, 3], -7, []]
     assert all(each.flags.aligned for each in tensors.values())
+    assert not tensors["w"].flags.writeable
     assert tensors["none"].shape == (0, 7)
 
 

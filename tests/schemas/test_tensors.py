@@ -627,3 +627,20 @@ def test_a_model_has_the_specs_of_its_tensors() -> None:
     """What `check` expects is taken from the base itself."""
     assert specs(model()) == EXPECTED
     check(model(), specs(model()), 5)
+
+
+def test_how_a_broken_tensor_is_told_of_depends_on_nothing_that_came_before() -> None:
+    """Two copies of a program write the same letter, whatever either has met."""
+    broken = bytes.fromhex("28b52ffd200f9a0000c694f328b4ce084532fccbe00d8213")
+    _, whole = pack_tensor(np.ones((1, 11), "<f4"), "int8")
+
+    def told(content: bytes) -> str:
+        with pytest.raises(Refused) as caught:
+            unpack_tensor("int8", "<f4", (1, 11), content)
+        return str(caught.value)
+
+    first = told(broken)
+    for cut in range(1, len(whole)):
+        told(bytes(whole)[:cut])
+
+    assert told(broken) == first
