@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from experiments.outside import Named, Outside, seen
 from infra.kafka import KafkaSettings
 from infra.program import First
 from infra.transport.kafka import Kafka
 from producers.streaming import Streaming
+from schemas.tensors import model_sha256
 from schemas.topics import Names
 from tests.distributed.federation import Zygote, digits
 from tests.experiments.hands import fedtwin, told
@@ -147,8 +149,9 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     """Opened by one aggregator and joined by its standby, which goes on when the first is killed;
     who follows a folder is killed twice, and each image is streamed once; of two programs that
     share a site's twins the one that hosts an entity is killed for good while images are injected
-    into it, and all that was injected is found by the other; the newest model says what it sees,
-    and the log comes to the same bytes. Another file of the same name is refused."""
+    into it, and all that was injected is found by the other; the newest model says what it sees
+    and is exported by the federation's name; the log comes to the same bytes. Another file of the
+    same name is refused."""
     config = tmp_path / "live.yaml"
     config.write_text(CONFIG)
     live = ("--live", str(config))
@@ -207,10 +210,30 @@ def test_a_federation_brought_up_by_hand(hands: Hands, tmp_path: Path) -> None:
     assert older["model_version"] == 1
     assert fedtwin("predict", hands.names.run, images, "--version", "999").exit_code == 4
 
+    before, while_it_lives = newest(hands), exported(hands, tmp_path / "while-it-lives")
+    assert before[0] <= while_it_lives[0] <= newest(hands)[0]
+
     hands.kill_all()
+    assert exported(hands, tmp_path / "at-its-end") == newest(hands)
     again = told("replay", hands.names.run)
     assert again["equal"]
     assert again["summed"] > 3
+
+
+def newest(hands: Hands) -> tuple[int, str]:
+    """Version and hash of the newest model, as `show` tells them."""
+    shown = told("show", hands.names.run)
+    return shown["model_version"], shown["model_sha256"]
+
+
+def exported(hands: Hands, folder: Path) -> tuple[int, str]:
+    """Export the newest model by the federation's name: its version, and the hash to which the
+    values come that were written."""
+    folder.mkdir()
+    words = ("--out", folder / "newest", "--format", "safetensors")
+    (each,) = told("export", hands.names.run, *words)["exported"]
+    version = json.loads(Path(each["facts"]).read_text())["model"]["version"]
+    return version, model_sha256(load_file(each["model"]))
 
 
 def grown(seen: Outside) -> set[str]:

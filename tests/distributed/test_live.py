@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -49,6 +50,18 @@ SCENARIO = Scenario.model_validate(
         ],
     }
 )  # fmt: skip
+
+SHORT = """
+recipe: tiny
+seed: 7
+minutes: 5
+keys: {quorum: 2, growth_window: 2, deadline: 20}
+entities:
+  ward: {site: north, dataset: digits, classes: ["0", "1"]}
+  east: {site: south, dataset: digits, classes: ["1", "2"]}
+events:
+  - {at: 2, entity: ward, inject: {classes: ["6"], images: 100}}
+"""
 
 
 def killed_half_way(name: str, folder: Path) -> None:
@@ -132,6 +145,43 @@ def test_a_scenario_from_its_first_minute_to_its_replay(
     assert ended.replay_sha256 == ended.model_sha256
     counted = [each.closed for stage in last[0].line.stages for each in stage.rounds if each.closed]
     assert ended.summed == sum(bool(each.counted) for each in counted) > 0
+
+
+def test_a_scenario_by_the_command_line_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of a minute: exit code 0; on stdout one line of JSON, which says who took part, what
+    was injected and that the log replays to the same bytes; what was told meanwhile is on stderr.
+    How far a machine comes in that time is its own affair: what it tells has to agree."""
+    kafka, name = KafkaSettings(have(kafka_address)), new_run()
+    monkeypatch.setenv("FEDTWIN_KAFKA", kafka.servers)
+    monkeypatch.setenv("FEDTWIN_REDIS", have(some_redis).address)
+    (tmp_path / "short.yaml").write_text(SHORT)
+    words = ("live", "short.yaml", "--minutes", "0.35", "--name", name, "--json")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.cli", *words, "--data-dir", str(tmp_path)],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        swept(kafka, Names(name))
+
+    assert done.returncode == 0, done.stderr
+    assert "north/ward has joined" in done.stderr
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert told["run"] == name
+    assert told["entities"].keys() == {"north/ward", "south/east"}
+    assert told["injected"] == [{"at": 2, "entity": "north/ward", "classes": ["6"], "images": 100}]
+    (detected,) = told["detected"]
+    assert {*detected} <= {"6"} & {*told["entities"]["north/ward"]}
+    assert (told["held_out_accuracy"] is None) == (told["held_out_images"] == 0)
+    assert told["dead_letters"] == 0
+    assert told["summed"] <= told["rounds"]
+    assert re.fullmatch("[0-9a-f]{64}", told["model_sha256"])
+    assert told["replay_sha256"] == told["model_sha256"]
+    assert told["equal"] is True
 
 
 def test_a_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

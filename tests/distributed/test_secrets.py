@@ -2,8 +2,9 @@
 
 A whole run over Kafka and Redis, both with a password through TLS, whose passwords and whose key
 can be told from everything else; then whatever it has left behind and printed is searched for them,
-and whatever a command and a program print that are refused with them. What live programs and an
-operator's commands print is searched in test_securing.py.
+and whatever a command and a program print that are refused with them; so is what `live` and its
+programs print. Live programs with an account each, and an operator's commands, are searched in
+test_securing.py.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ from tests.services import Server
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 SEED = "911"
 NAMES = Names(f"tiny-fedka-{SEED}")
+LIVE = """
+recipe: tiny
+seed: 7
+minutes: 5
+entities:
+  ward: {site: north, dataset: digits, classes: ["0", "1"]}
+"""
 KEYS = ("-o", "keep_rounds=all", "-o", "standby_after=2.0")
 
 
@@ -123,12 +131,19 @@ def test_no_secret_is_told_by_anything_that_a_run_leaves_behind(
                 ("dlq", "ls", run), ("--debug", *words),
             )
         ]  # fmt: skip
+        listed = [
+            fedtwin(*each, "--json")
+            for each in (
+                ("ls",), ("dlq", "ls", run), ("history", run), ("topics", "plan", "tiny"),
+            )
+        ]  # fmt: skip
 
     assert ended.exit_code == 0, ended.output
     assert undisturbed(tiny(seed=int(SEED))) in ended.output
     assert len(caplog.text) > 10_000
     assert not marked.told(caplog.text)
-    for each in (ended, *answers):
+    assert [each.exit_code for each in listed] == [0, 0, 0, 0]
+    for each in (ended, *answers, *listed):
         assert not marked.told(each.output)
     left = [each for each in run.rglob("*") if each.is_file()]
     names = {each.name for each in left}
@@ -143,6 +158,35 @@ def test_no_secret_is_told_by_anything_that_a_run_leaves_behind(
     assert len(flowed) > 1_000_000
     assert not marked.told(flowed)
     assert not marked.told(guarded.said())
+
+
+def test_no_secret_is_told_by_a_live_federation(
+    marked: Marked,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What `live` answers and its programs have said, what is asked of it by its name, and a site
+    that is asked to forget when nobody of it is there any more."""
+    monkeypatch.setenv("FEDTWIN_RUN", "short")
+    (tmp_path / "short.yaml").write_text(LIVE)
+    by_name = ("show", "history", "replay", "dlq ls", "topics ls")
+    with caplog.at_level(logging.DEBUG):
+        lived = fedtwin("live", "short.yaml", "--minutes", "0.2", "--json", "--data-dir", tmp_path)
+        asked = [fedtwin(*each.split(), "--json") for each in by_name]
+        forgets = fedtwin("forget", "--entity", "north/ward", "--wait", "1", "--json")
+        fedtwin("topics", "rm", "short", "--yes")
+
+    assert lived.exit_code == 0, lived.output
+    assert [each.exit_code for each in (*asked, forgets)] == [0, 0, 0, 0, 0, 1]
+    for each in (lived, *asked, forgets):
+        assert not marked.told(each.output)
+    logs = {each.name: each.read_bytes() for each in (tmp_path / "runs").rglob("*.log")}
+    assert {"aggregator-1.log", "proxy-1.log", "twins-north.log"} <= logs.keys()
+    assert all(logs.values())
+    assert not marked.told(b"".join(logs.values()))
+    assert len(caplog.text) > 10_000
+    assert not marked.told(caplog.text)
 
 
 def _all(log: Kafka, topic: str) -> Iterator[bytes]:

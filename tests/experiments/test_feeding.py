@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from experiments import feeding, runner
+from experiments import feeding, outside, runner
+from experiments.cli import inject
 from experiments.feeding import Broken, Fed, feed
 from experiments.folder import RunFolder
 from experiments.outside import Outside, on_kafka
@@ -23,7 +25,7 @@ from schemas.codec import piece, unpack
 from schemas.errors import ConfigurationError
 from schemas.messages import ImageBatch, Paused, StreamMarked
 from schemas.topics import Names
-from tests.experiments.hands import Interrupted, goes_on, local, ran, two_stages
+from tests.experiments.hands import Interrupted, goes_on, local, ran, told, two_stages
 from tests.flows.alive import EAST, NAMES, NORTH, SOUTH, WEST, Alive
 from tests.flows.federation import DOTS
 
@@ -158,6 +160,32 @@ def test_a_rate_spreads_images_over_time(alive: Alive) -> None:
     slept.clear()
     stream(0.5, 3)
     assert slept == [0, 2, 2]
+
+
+def test_a_delay_is_over_before_the_first_image_is_sent(
+    alive: Alive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven seconds, slept once, while the stream still ends where it did; without the option none
+    are slept."""
+    np.savez(tmp_path / "new.npz", train_images=images(12)[:, 0], train_labels=np.full(12, 7))
+    slept: list[tuple[float, int]] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append((seconds, len(sent(alive.log, EAST))))
+
+    monkeypatch.setattr(inject, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(outside, "seen", lambda *named, **site: nullcontext(look(alive.log)))
+    monkeypatch.setenv("FEDTWIN_KAFKA", "127.0.0.1:9")
+    before = len(sent(alive.log, EAST))
+    words = ("inject", "spring", "--entity", EAST, "--npz", tmp_path / "new.npz")
+
+    late = told(*words, "--source", "late", "--delay", "7")
+    then = sent(alive.log, EAST)
+    at_once = told(*words, "--source", "at-once")
+
+    assert slept == [(7.0, before), (0.0, len(then))]
+    assert [(first, size) for _, first, size in then[before:]] == [(0, 12)]
+    assert (late["new_images"], at_once["new_images"]) == (12, 12)
 
 
 def test_what_happens_next_depends_on_what_is_known(alive: Alive) -> None:

@@ -38,12 +38,15 @@ PLACES = {
 """What a broker in a container has of its own."""
 
 
-def services() -> dict[str, dict[str, Any]]:
-    """The services of compose.yaml, their shared parts filled in."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())[
-        "services"
-    ]
+def compose() -> dict[str, dict[str, Any]]:
+    """What compose.yaml says, its shared parts filled in."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     return found
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Its services."""
+    return compose()["services"]
 
 
 OURS = [name for name, each in services().items() if each.get("user") == "10001:10001"]
@@ -73,10 +76,36 @@ def test_a_container_has_few_rights_and_a_limit(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
+    assert service["pids_limit"] == 512
     assert service["networks"] == ["federation"]
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert name in ENDS or "healthcheck" in service
     assert name == "kafka" or service["user"] in ("redis", "10001:10001")  # apache/kafka names one
+
+
+def test_there_is_one_network_of_the_stack_alone() -> None:
+    """A bridge on this machine, which is neither the host's own network nor one that others made;
+    what is brought up beside it, as the board is, makes none."""
+    made = compose()["networks"]
+
+    assert made == {"federation": {"driver": "bridge"}}
+    assert "networks" not in yaml.safe_load((DEPLOY / "monitoring" / "compose.yaml").read_text())
+
+
+def test_who_follows_a_folder_keeps_its_journal_in_a_volume() -> None:
+    """The numbers that images have outlive the container; a new one would give them anew, and the
+    images themselves may only be read."""
+    service = services()["folder"]
+    words = service["command"]
+    mounts = {target: (source, how) for source, target, how in map(_mounted, service["volumes"])}
+
+    assert service["profiles"] == ["folder"]
+    assert mounts == {
+        "/images": ("${FEDTWIN_IMAGES:-images}", "ro"), "/var/lib/fedtwin": ("spool", ""),
+    }  # fmt: skip
+    assert words[words.index("--folder") + 1] == "/images"
+    assert words[words.index("--state") + 1] == "/var/lib/fedtwin"
+    assert {"spool", "images"} <= compose()["volumes"].keys()
 
 
 @pytest.mark.parametrize("name", OURS)

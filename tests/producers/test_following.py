@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from producers.journal import Journal
 from producers.streaming import Streaming
 from producers.watching import Folder
 from schemas.codec import piece, unpack
-from schemas.errors import ConfigurationError, DataError
+from schemas.errors import ConfigurationError, DataError, DiskFull
 from schemas.federation import Federation
 from schemas.messages import ImageBatch, StreamMarked
 from schemas.topics import Names
@@ -284,6 +286,53 @@ def test_one_follows_a_folder_for_an_entity(tmp_path: Path) -> None:
     here = Followed(tmp_path)
     with pytest.raises(ConfigurationError, match="kept by another process"):
         Followed(tmp_path, log=here.log)
+
+
+def test_a_number_is_on_the_disk_before_an_image_is_sent_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that goes down forgets what its disk was not asked to keep: each time that the
+    journal is synced it holds all numbers given so far, and the stream none that came later."""
+    here = Followed(tmp_path, log=Embedded())
+    journal, sync = here.journal.path, os.fsync
+    synced: list[tuple[list[str], int]] = []
+
+    def fsync(file: int) -> None:
+        sync(file)
+        if os.path.samestat(os.fstat(file), journal.stat()):
+            numbers = [json.loads(line)["file"] for line in journal.read_text().splitlines()[1:]]
+            synced.append((numbers, len(here.stream)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("0/a.png", "0/b.png"):
+        here.image(name)
+        here.goes_on(3)
+
+    assert synced == [(["0/a.png"], 0), (["0/a.png", "0/b.png"], 1)]
+    assert len(here.stream) == 2
+
+
+def test_what_a_disk_did_not_keep_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is full when it is asked to: whoever follows ends, no image is sent, and the number is
+    free again for whoever follows next."""
+    here = Followed(tmp_path, log=Embedded())
+    here.image("0/a.png", 10)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskFull, match="make room"):
+            here.goes_on(3)
+    assert here.stream == {}
+
+    here.again()
+    assert here.journal.count == 0
+    here.goes_on(3)
+    assert here.stream == {0: ("0", 10)}
 
 
 # --- killed ---------------------------------------------------------------------------------------
