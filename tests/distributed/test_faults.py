@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tests.distributed.faults import (
     twins_paused,
     went_on_as_undisturbed,
 )
-from tests.distributed.federation import ROLES, ended_as_undisturbed
+from tests.distributed.federation import ROLES, Federation, ended_as_undisturbed
 from tests.experiments.hands import fedtwin, told
 from tests.services import Server, have, jars, signalled
 
@@ -127,21 +128,32 @@ def test_whoever_looks_sees_what_has_failed_and_why(
     found: Found, broker: Broker, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twins are killed, Redis dies, a program is refused, the broker sleeps: each is named with its
-    cause within ten seconds. When all are back nothing has failed, and the run ends the same."""
+    cause within ten seconds, to people and in the metrics of who tells of it. When all are back
+    nothing has failed, and the run ends the same."""
     run = found(kafka=f"{HOST}:{broker.port}", redis=f"{HOST}:{server.port}")
+    run.environment["FEDTWIN_METRICS_PORT"] = "0"
     for name, value in run.environment.items():
         monkeypatch.setenv(name, value)
     run.start_all()
     in_the_middle(run)
 
+    since = time.monotonic()
     run.signal("twins-1", signal.SIGKILL)
     assert "no heartbeat since" in named("twins-1")
+    lost = measured(
+        run, "aggregator-1", "fedtwin_program_lost_seconds{", 'process="twins-1"', since
+    )
+    assert 'state="silent"' in lost
+    since = time.monotonic()
     server.signal(signal.SIGKILL)
     assert "says proxy-1: Redis at" in named("redis")
+    assert "Redis at" in measured(run, "proxy-1", "fedtwin_failed{", 'part="redis"', since)
     run.start("proxy", "--standby", name="proxy-2")
     assert "ended: Redis at" in named("proxy-2")
+    since = time.monotonic()
     signalled(broker, signal.SIGSTOP)
     assert "away since" in named(f"kafka at {run.kafka}", code=3)
+    assert measured(run, "aggregator-1", "fedtwin_broker_away_seconds", "", since)
     signalled(broker, signal.SIGCONT)
 
     server.start()
@@ -166,3 +178,16 @@ def named(part: str, *, code: int = 1) -> str:
         assert time.monotonic() < began + WITHIN, seen
     assert look.exit_code == code
     return str(cause)
+
+
+def measured(run: Federation, name: str, metric: str, label: str, since: float) -> str:
+    """The line of a program's metrics that has a label, and within ten seconds more than 0."""
+    address = next(words.split()[-1] for words in run.words(name) if words.endswith("/metrics"))
+    while True:
+        with urllib.request.urlopen(address, timeout=WITHIN) as answer:
+            lines = answer.read().decode().splitlines()
+        told = (each for each in lines if each.startswith(metric) and label in each)
+        if found := [each for each in told if not each.endswith(" 0.0")]:
+            assert time.monotonic() < since + WITHIN
+            return str(found[0])
+        assert time.monotonic() < since + WITHIN, lines
