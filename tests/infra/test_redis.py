@@ -173,10 +173,14 @@ def encrypted(server: Server, papers: Papers) -> Service:
     (port,) = free_ports(1)
     told = {"ca-cert": papers.ca, "cert": papers.cert, "key": papers.key}
     words = [word for name, path in told.items() for word in (f"tls-{name}-file", str(path))]
-    try:
-        server.told("CONFIG", "SET", *words, "tls-port", str(port))
-    except Exception as error:
-        pytest.skip(f"this redis-server was built without TLS: {error}")
+
+    def opened() -> None:
+        try:
+            server.told("CONFIG", "SET", *words, "tls-port", str(port))
+        except Exception as error:
+            raise ServiceError(f"this redis-server was built without TLS: {error}") from error
+
+    have(opened)
     return Service(
         REDIS,
         f"{HOST}:{port}",
