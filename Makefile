@@ -148,7 +148,7 @@ test-fast: $(STAMP)
 # Services come from where they are found: addresses in the environment or of `make up`, containers,
 # child processes of the tests' own. On a person's machine a missing one costs only its tests;
 # continuous integration (CI=true) has installed all of them, so there it is an error.
-# What needs no service keeps two cores busy, and goes first, its longest files before all others (tests/conftest.py),
+# What needs no service keeps two cores busy, and goes first, in the order of tests/conftest.py,
 # which --no-loadscope-reorder leaves so; exit code 5 is that no test was asked for.
 SERVICES := kafka or redis or docker
 test: $(STAMP)

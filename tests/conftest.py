@@ -33,16 +33,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
         terminalreporter.write_line(line)
 
 
-LONGEST = (
-    "test_pages.py", "test_learns.py", "test_cli_stories.py", "test_reproducing.py",
+FIRST = (
+    "flows/test_same_bytes.py", "flows/test_privacy.py", "flows/test_strategies.py",
+    "tests/test_pages.py", "flows/test_learns.py", "experiments/test_cli_stories.py",
+    "experiments/test_reproducing.py",
 )  # fmt: skip
-"""Files of few long tests. Of two who share the files out one would end alone with them."""
+"""Files whose children train, which torch forbids to a child of who has trained itself; then those
+of few long tests, for of two who share the files out one would end alone with them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; all else stays in its order."""
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    """These files first; all else stays in its order."""
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(f"{item.path.parent.name}/{item.path.name}", len(order)))
 
 
 def pytest_collection_finish() -> None:
