@@ -1,6 +1,6 @@
 """Worker processes: started once, fed through pipes with our own layout of bytes, never objects.
 
-How they begin is told by whoever makes them: `Forked` here, or `infra.nursery`.
+How they begin is told by whoever makes them: `Forked` here, or `infra.forkserver`.
 
 A worker trains with as many threads as the recipe says, one by default, and the cores are filled by
 several workers. So bytes depend neither on the number of cores nor on who works for whom.
@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Protocol
 
@@ -52,6 +52,8 @@ class Worker:
     task: Task | None = None
     tries: int = 0
     """How many processes, this one included, have been given the task."""
+    turns: dict[str, int] = field(default_factory=dict)
+    """Task's name → when it was last given one of these, by the count of all that were given."""
     gone: bool = False
     reads: bool = False
     """Whether it has answered once. Before, it may be importing for seconds, and read nothing."""
@@ -77,7 +79,11 @@ class Start(Protocol):
 
 
 class WorkerProcesses:
-    """Several worker processes, each with one task at a time."""
+    """Several worker processes, each with one task at a time.
+
+    They take turns at each kind of task, also where one would do: a first training fills tens of
+    megabytes, and how much memory a program needs should show in its first minutes.
+    """
 
     def __init__(self, start: Start, count: int) -> None:
         """`start` begins a process, and is closed with us; ValueError for fewer than one."""
@@ -86,6 +92,7 @@ class WorkerProcesses:
         self._start = start
         self._selector = selectors.DefaultSelector()
         self._workers = [self._begin() for _ in range(count)]
+        self._given = 0
 
     @property
     def free(self) -> int:
@@ -98,10 +105,10 @@ class WorkerProcesses:
 
     def submit(self, id: object, task: Task) -> None:
         """Begin a task. Raises ValueError when no worker is free."""
-        worker = next((each for each in self._workers if each.id is None), None)
-        if worker is None:
+        free = [each for each in self._workers if each.id is None]
+        if not free:
             raise ValueError(f"{len(self._workers)} workers, and none of them is free")
-        self._give(worker, id, task, tries=1)
+        self._give(min(free, key=lambda each: each.turns.get(task.name, 0)), id, task, tries=1)
 
     def finished(self, wait: float) -> list[tuple[object, Result]]:
         return [
@@ -131,7 +138,9 @@ class WorkerProcesses:
             fresh = self._begin()
             self._workers[self._workers.index(worker)] = fresh
             worker = fresh
+        self._given += 1
         worker.id, worker.task, worker.tries = id, task, tries
+        worker.turns[task.name] = self._given
         payload = plain({"name": task.name, "values": task.values}, task.groups)
         if worker.reads:
             _hand(worker.into, payload)

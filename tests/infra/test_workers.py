@@ -132,13 +132,23 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_what_a_task_prints_is_not_taken_for_its_result(two: WorkerProcesses) -> None:
-    """Libraries print; the result comes all the same, and the next task's, too."""
-    two.submit("chat", Task("chat"))
-    assert results(two, 1).keys() == {"chat"}
+def test_workers_take_turns_at_each_kind_of_task(two: WorkerProcesses) -> None:
+    """Trainings and scorings that alternate, one at a time: soon both workers have done both."""
+    done: dict[str, list[object]] = {"double": [], "chat": []}
+    for name in ("double", "chat") * 2:
+        two.submit(name, Task(name))
+        done[name].append(results(two, 1)[name].values["pid"])
 
-    two.submit("double", Task("double"))
-    assert results(two, 1).keys() == {"double"}
+    assert {*done["double"]} == {*done["chat"]} == {*two.pids}
+
+
+def test_what_a_task_prints_is_not_taken_for_its_result(mortal: WorkerProcesses) -> None:
+    """Libraries print; the result comes all the same, and the next task's, too."""
+    mortal.submit("chat", Task("chat"))
+    assert results(mortal, 1).keys() == {"chat"}
+
+    mortal.submit("double", Task("double"))
+    assert results(mortal, 1).keys() == {"double"}
 
 
 def test_a_third_task_for_two_workers_is_a_mistake(two: WorkerProcesses) -> None:
