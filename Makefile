@@ -4,6 +4,7 @@
 #   PYTHON       the interpreter that .venv is made with, 3.11 or newer        (python3)
 #   TORCH_INDEX  address of a package index that torch and torchvision are taken from, for people
 #                who want the small build without CUDA                          (none)
+#   PROCESSES    that share the tests of `make test` out: many of them wait, so more than cores  (3)
 #   ARGS         more words for `fedtwin demo` or pytest: make test-fast ARGS="-k twin"
 #   COMPOSE      the program that reads compose files                      (docker compose)
 #   PROFILES     who streams images in the compose stack: producers, folder, or nobody (producers)
@@ -12,6 +13,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+PROCESSES ?= 3
 COMPOSE ?= docker compose
 PROFILES ?= producers
 
@@ -148,17 +150,13 @@ test-fast: $(STAMP)
 # Services come from where they are found: addresses in the environment or of `make up`, containers,
 # child processes of the tests' own. On a person's machine a missing one costs only its tests;
 # continuous integration (CI=true) has installed all of them, so there it is an error.
-# What needs no service keeps two cores busy, and goes first, in the order of tests/conftest.py,
-# which --no-loadscope-reorder leaves so; exit code 5 is that no test was asked for.
-SERVICES := kafka or redis or docker
+# Tests of a file stay together; files are shared out in the order of tests/conftest.py, which
+# --no-loadscope-reorder leaves so. What -m in ARGS asks for, one process runs.
 test: $(STAMP)
 	@case " $(ARGS) " in \
-	*" -m "*) $(BIN)/pytest -q $(ARGS); result=$$?;; \
-	*) $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not ($(SERVICES))" $(ARGS); one=$$?; \
-	$(BIN)/pytest -q -m "$(SERVICES)" $(ARGS); two=$$?; \
-	if [ $$one -eq 5 ] || { [ $$one -eq 0 ] && [ $$two -ne 5 ]; }; then result=$$two; \
-	else result=$$one; fi;; \
-	esac; \
+	*" -m "*) $(BIN)/pytest -q $(ARGS);; \
+	*) $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS);; \
+	esac; result=$$?; \
 	echo "make test: ran $(if $(ARGS),what ARGS names,every test that this machine can run)."; \
 	echo "What was skipped, and why, is listed above as SKIPPED; behind it stands each service."; \
 	exit $$result

@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.workermanage import WorkerController
 
 from infra.native.programs import free_ports
 from schemas.errors import FedtwinError
-from tests.services import Server, have, named, told
+from tests.services import Server, have, merged, named, told
+
+TOLD: list[list[str]] = []
+"""What each of the processes that share the tests out has said of its services."""
 
 
 def pytest_configure() -> None:
@@ -24,22 +28,36 @@ def pytest_configure() -> None:
         pytest.exit(str(error), error.exit_code)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes tells the first which services its tests had."""
+    if (answer := getattr(session.config, "workeroutput", None)) is not None:
+        answer["services"] = told()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """And the first hears it."""
+    TOLD.append(getattr(node, "workeroutput", {}).get("services", []))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Behind all else: a line for each service, which it was and which version, or why none."""
     yield
     terminalreporter.section("services")
-    for line in told():
+    for line in merged(TOLD) if TOLD else told():
         terminalreporter.write_line(line)
 
 
 FIRST = (
     "flows/test_same_bytes.py", "flows/test_privacy.py", "flows/test_strategies.py",
-    "tests/test_pages.py", "flows/test_learns.py", "experiments/test_cli_stories.py",
-    "experiments/test_reproducing.py",
+    "tests/test_pages.py", "distributed/test_faults.py", "distributed/test_crashes.py",
+    "flows/test_learns.py", "distributed/test_containers.py", "distributed/test_guarded.py",
+    "experiments/test_cli_stories.py", "distributed/test_methods.py", "distributed/test_live.py",
+    "experiments/test_reproducing.py", "distributed/test_same_bytes.py",
 )  # fmt: skip
 """Files whose children train, which torch forbids to a child of who has trained itself; then those
-of few long tests, for of two who share the files out one would end alone with them."""
+that take longest, for of several who share the files out one would end alone with them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

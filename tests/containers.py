@@ -32,6 +32,9 @@ NETWORK = "bridge"
 REDIS = ("redis-server", "--appendonly", "yes", "--protected-mode", "no")
 """A server that is reached from outside its container; the port is open on the loopback alone."""
 
+ANSWERED: list[str] = []
+"""Versions of the engines that have answered."""
+
 
 @cache
 def engine() -> str:
@@ -42,7 +45,9 @@ def engine() -> str:
         import docker
 
         with closing(docker.from_env(timeout=ASKED)) as client:
-            return str(client.version()["Version"])
+            version = str(client.version()["Version"])
+            ANSWERED.append(version)
+            return version
     except ImportError:
         raise ServiceError("testcontainers is not installed: pip install testcontainers") from None
     except docker.errors.DockerException:  # whose own words are about its parts

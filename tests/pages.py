@@ -42,10 +42,16 @@ def languages(page: Path) -> list[str]:
 
 
 def checkout(folder: Path) -> Path:
-    """A checkout of its own, whose .venv is ours: what a reader has after the first `make`."""
+    """A checkout of its own, whose .venv is ours, and Kafka's jars where we have them.
+
+    A reader has the first after the first `make`, the second after the first `make up`.
+    """
     copy = folder / "fedtwin"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
+    if (libs := ROOT / ".native" / "libs").exists():
+        (copy / ".native").mkdir()
+        (copy / ".native" / "libs").symlink_to(libs.resolve())
     for made_from in ("pyproject.toml", "constraints.txt"):
         os.utime(copy / made_from, (0, 0))  # or `make` would install the copy into our .venv
     return copy

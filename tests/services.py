@@ -35,6 +35,7 @@ from tests import containers
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
+NOT_ASKED = "no test asked for it"
 
 
 def have(service: Callable[[], T]) -> T:
@@ -90,7 +91,7 @@ class Provided:
     def told(self) -> str:
         """Which it was, and which version; or why there was none."""
         if not self.asked:
-            return "no test asked for it"
+            return NOT_ASKED
         if not self._how:
             return f"none: {'; '.join(self.missing)}"
         try:
@@ -148,11 +149,28 @@ def told() -> list[str]:
     """A line for each service: which it was, or why there was none."""
     lines = [f"{name}: {service.told()}" for name, service in PROVIDED.items()]
     if not any(service.asked for service in PROVIDED.values()):
-        return [*lines, "docker: no test asked for it"]
+        return [*lines, f"docker: {NOT_ASKED}"]
     try:
         return [*lines, f"docker: {containers.engine()}"]
     except ServiceError as error:
-        return [*lines, f"docker: none: {error}"]
+        own = f"{containers.ANSWERED[-1]} (the tests' own)" if containers.ANSWERED else ""
+        return [*lines, f"docker: {own or f'none: {error}'}"]
+
+
+def merged(told: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of several processes as one for each service: each has what it started itself.
+
+    That one found none is told where all did: the engine is had by whose tests start it.
+    """
+    answers: dict[str, list[str]] = {}
+    for name, answer in (line.split(": ", 1) for lines in told for line in lines):
+        answers.setdefault(name, []).append(answer)
+    lines = []
+    for name, each in answers.items():
+        known = [*dict.fromkeys(answer for answer in each if answer != NOT_ASKED)]
+        there = [answer for answer in known if not answer.startswith("none: ")]
+        lines.append(f"{name}: {'; '.join(there or known) or NOT_ASKED}")
+    return lines
 
 
 def some_redis() -> Service:
