@@ -23,6 +23,9 @@ from schemas.errors import Forbidden, ServiceError
 GRACE = 5.0  # seconds beyond the client's own deadline, which it does not always keep
 SLICE = 0.25  # seconds between two looks at whether we are told to stop
 AHEAD_BYTES = 8 * 1024 * 1024  # on their way at a time: enough to keep a broker busy
+BATCH_BYTES = (
+    1_000_000  # of records in one request: a broker takes 1,048,588 unless it is told else
+)
 BLOCK = 3.0  # seconds in which a topic must be found, and a producer connected again
 
 
@@ -165,9 +168,10 @@ class Sender:
         try:
             producer = self.connect(bootstrap_timeout_ms=round(1000 * BLOCK))
             producer.learn(topic, self._offsets.known)
-            for each in under_way.left():
-                future = producer.send(topic, partition=0, **each._asdict())
-                sent.append((future, time.monotonic() + lasts))
+            for burst in _bursts(under_way.left()):
+                for each in burst:
+                    future = producer.send(topic, partition=0, **each._asdict())
+                    sent.append((future, time.monotonic() + lasts))
                 while under_way.size > AHEAD_BYTES:
                     under_way.stands(self._acknowledged(*sent.popleft()))
             self._hook("append:written")
@@ -194,9 +198,28 @@ class Sender:
         return {
             "acks": "all",  # and so idempotent: the client's default
             "allow_auto_create_topics": False,
+            "batch_size": BATCH_BYTES,
             "compression_type": self._settings.compression,
             "delivery_timeout_ms": round(1000 * self._settings.delivery_timeout),
             "max_block_ms": round(1000 * BLOCK),
             "metrics_enabled": False,
             "request_timeout_ms": round(1000 * self._settings.request_timeout),
         }
+
+
+def _bursts(outgoing: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Records that fit into one request, made before the first of them is sent.
+
+    The client sends what it has as soon as it can: of records that are given to it one by one, as
+    each is made, each would be a request, and cost both sides some milliseconds.
+    """
+    burst: list[Outgoing] = []
+    size = 0
+    for each in outgoing:
+        burst.append(each)
+        size += (last := len(each.value or b""))
+        if size + last > BATCH_BYTES:  # one more like it would not fit
+            yield burst
+            burst, size = [], 0
+    if burst:
+        yield burst
