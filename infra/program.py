@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
-from infra.memory import give_back
+from infra.memory import give_back, reuse
 from infra.pieces import Pieces, gathered, may_be_passed_over
 from infra.promises import Place, Result, Role, Start, Task, Workers
 from infra.pulse import MOST_WAITS, Pulse, Stopped, last_words
@@ -282,6 +282,7 @@ def serve(
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
     is missing. Time in which a service was away does not count.
     """
+    reuse()
     if vitals is not None:
         vitals.tally, around.overhear = around.tally, vitals.overhear
     system = System([role], around, workers)

@@ -25,7 +25,7 @@ HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (mea
 LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept;
-LEAST_GIVEN = 8 * 1024 * 1024  # but for so many bytes: else each small message would ask for it
+LEAST_GIVEN = 32 * 1024 * 1024  # but for so many bytes: else each small message would ask for it
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 
