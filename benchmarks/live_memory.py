@@ -30,6 +30,7 @@ from noop_round import TASKS, Quick, Tasks, update
 from aggregator.aggregator import Opening
 from aggregator.opening import write_opening
 from infra.beginning import newest_start
+from infra.memory import reuse
 from infra.program import opened_as, run_opened, serve, surroundings
 from infra.promises import Result, Role, Task
 from infra.serve import System
@@ -155,6 +156,7 @@ def stream(log: Transport, names: Names, run: str, sent: dict[str, int], count: 
 
 def host(role: str) -> None:
     """The process of a role: real but for its workers."""
+    reuse()
     settings = read_settings()
     names = Names(settings.run)
     with closing(connect(settings, site=True)) as transport:

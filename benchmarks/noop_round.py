@@ -32,6 +32,7 @@ import numpy as np
 from federation import SITE, Run, cpu, dataset, load, ratio_of, recipe, run
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from infra.memory import reuse
 from infra.program import NoWorkers, run_opened, serve, surroundings
 from infra.promises import Result, Task
 from infra.serve import System
@@ -217,6 +218,7 @@ def stream(federation: Run, data: Dataset) -> None:
 
 def host() -> None:
     """The process of the twins: real but for its workers."""
+    reuse()
     settings = read_settings()
     names = Names(settings.run)
     with closing(connect(settings, site=True)) as transport:

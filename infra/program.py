@@ -90,6 +90,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 def ended(name: str, work: Callable[[], None]) -> int:
     """Do a program's work; its exit code. What ends it early is said in one line."""
+    reuse()
     try:
         work()
     except Stopped:
@@ -282,7 +283,6 @@ def serve(
     Raises Stalled when for `patience` seconds nothing came, nobody is heard to work, and something
     is missing. Time in which a service was away does not count.
     """
-    reuse()
     if vitals is not None:
         vitals.tally, around.overhear = around.tally, vitals.overhear
     system = System([role], around, workers)

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from xdist.workermanage import WorkerController
 
 from infra.native.programs import free_ports
 from schemas.errors import FedtwinError
-from tests.services import Server, have, merged, named, told
+from tests.services import Server, have, merged, named, rest, told
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 TOLD: list[list[str]] = []
 """What each of the processes that share the tests out has said of its services."""
@@ -37,7 +40,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: WorkerController) -> None:
     """And the first hears it."""
-    TOLD.append(getattr(node, "workeroutput", {}).get("services", []))
+    if lines := getattr(node, "workeroutput", {}).get("services"):  # else it has crashed
+        TOLD.append(lines)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -90,6 +94,14 @@ def keep_what_was_imported() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What the tests of a file have shared ends with its last one."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        rest()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typing import Any
 import typer
 
 from experiments.cli.app import app
+from infra.native.kafka import POM
 from tests.test_floors import ROOT
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -49,7 +50,8 @@ def checkout(folder: Path) -> Path:
     copy = folder / "fedtwin"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
-    if (libs := ROOT / ".native" / "libs").exists():
+    libs = ROOT / ".native" / "libs"
+    if (stamp := libs / POM.name).exists() and stamp.read_bytes() == POM.read_bytes():
         (copy / ".native").mkdir()
         (copy / ".native" / "libs").symlink_to(libs.resolve())
     for made_from in ("pyproject.toml", "constraints.txt"):

@@ -148,7 +148,7 @@ PROVIDED = {
 def told() -> list[str]:
     """A line for each service: which it was, or why there was none."""
     lines = [f"{name}: {service.told()}" for name, service in PROVIDED.items()]
-    if not any(service.asked for service in PROVIDED.values()):
+    if not containers.ANSWERED and not any(service.asked for service in PROVIDED.values()):
         return [*lines, f"docker: {NOT_ASKED}"]
     try:
         return [*lines, f"docker: {containers.engine()}"]
@@ -235,7 +235,7 @@ def jars() -> Path:
 
 @cache
 def three_brokers() -> list[Broker]:
-    """A cluster that all tests share. Who ends one of them starts it again (`whole`)."""
+    """A cluster that the tests of a file share. Who ends one of them starts it again (`whole`)."""
     folder = Path(tempfile.mkdtemp(prefix="fedtwin-kafka-"))
     brokers = cluster(folder, have(jars))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -243,6 +243,18 @@ def three_brokers() -> list[Broker]:
         atexit.register(stop, broker.folder, patience=1)
     start_all(brokers)
     return brokers
+
+
+def rest() -> None:
+    """End the cluster, if there is one, until a test asks for it again.
+
+    Three brokers take more of a processor in two minutes in which nobody needs them than it takes
+    to start them.
+    """
+    if three_brokers.cache_info().currsize:
+        for broker in three_brokers():
+            stop(broker.folder, patience=1)
+        three_brokers.cache_clear()
 
 
 def addresses(brokers: Sequence[Broker]) -> str:

@@ -59,7 +59,7 @@ def marked(page: Path) -> object:
 
 @pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_every_command_of_a_page_can_be_typed(page: Path, tmp_path: Path) -> None:
-    """In the order in which they stand there, in a checkout that nobody has used."""
+    """In the order in which they stand there, in a checkout that was set up and not used."""
     folder = checkout(tmp_path)
     try:
         code, words = typed(blocks(page), folder)

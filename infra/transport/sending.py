@@ -172,7 +172,7 @@ class Sender:
                 for each in burst:
                     future = producer.send(topic, partition=0, **each._asdict())
                     sent.append((future, time.monotonic() + lasts))
-                while under_way.size > AHEAD_BYTES:
+                while sent and under_way.size > AHEAD_BYTES:  # of what failed, not all is sent yet
                     under_way.stands(self._acknowledged(*sent.popleft()))
             self._hook("append:written")
             while sent:
@@ -211,7 +211,8 @@ def _bursts(outgoing: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     """Records that fit into one request, made before the first of them is sent.
 
     The client sends what it has as soon as it can: of records that are given to it one by one, as
-    each is made, each would be a request, and cost both sides some milliseconds.
+    each is made, each would be a request, and cost both sides some milliseconds. Those of a burst
+    usually are one.
     """
     burst: list[Outgoing] = []
     size = 0

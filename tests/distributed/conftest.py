@@ -24,9 +24,9 @@ def zygote() -> Iterator[Zygote]:
     started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A broker with a lock and an access list; ends with the tests."""
+    """A broker with a lock and an access list; ends with the tests of a file."""
     started = Guarded(tmp_path_factory.mktemp("guarded"), [*crew([SITE, "locality"]), BOSS])
     yield started
     started.end()

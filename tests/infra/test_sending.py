@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from kafka import errors
 
-from infra.transport.sending import Outgoing, _bursts
+from infra.kafka import KafkaSettings
+from infra.points import no_hook
+from infra.transport.sending import AHEAD_BYTES, Outgoing, Sender, _bursts
 from schemas.codec import PIECE_BYTES
 
 KB = 1000
@@ -58,3 +63,62 @@ def test_a_record_is_sent_before_the_one_behind_it_is_made() -> None:
 def test_a_tombstone_has_no_size() -> None:
     """A thousand of them are one request."""
     assert [len(each) for each in _bursts([Outgoing(b"key", None, [])] * 1000)] == [1000]
+
+
+class Told:
+    """What a producer gives for a record: at once, where it stands, or that it failed."""
+
+    is_done = True
+
+    def __init__(self, offset: int | None) -> None:
+        self._offset = offset
+
+    def get(self, timeout: float) -> SimpleNamespace:
+        """Its place. Raises KafkaTimeoutError where it has none."""
+        if self._offset is None:
+            raise errors.KafkaTimeoutError("lost")
+        return SimpleNamespace(offset=self._offset)
+
+
+class Log:
+    """A producer of a log that loses one record, once; and all else that a sender needs."""
+
+    def __init__(self, lost: int) -> None:
+        self.values: list[bytes] = []
+        self._lost: int | None = lost
+
+    def send(self, topic: str, partition: int, key: bytes, value: bytes, headers: Any) -> Told:
+        """One more record, or none."""
+        if len(self.values) == self._lost:
+            self._lost = None
+            return Told(None)
+        self.values.append(value)
+        return Told(len(self.values) - 1)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *words, **more: None
+
+
+@pytest.mark.parametrize("lost", range(0, 28, 3))
+def test_what_was_lost_is_sent_again_with_all_that_was_taken_behind_it(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of fourteen models of two records each, together more than may be on its way."""
+    log: Any = Log(lost)
+    log.known = {}
+    sender = Sender(KafkaSettings("nobody:1"), log, no_hook, log)
+    monkeypatch.setattr(sender, "connect", lambda **more: log)
+    records = [outgoing(size) for _ in range(14) for size in (PIECE_BYTES, 250 * KB)]
+    assert sum(len(each.value or b"") for each in records) > AHEAD_BYTES
+
+    offsets = sender.send("topic", records)
+
+    assert [log.values[offset] for offset in offsets] == [each.value for each in records]
+
+
+def test_a_request_has_room_for_what_is_sent_together() -> None:
+    """The client's own is 16 kB; more would not fit a broker that nobody has told otherwise."""
+    nobody: Any = None
+    size = Sender(KafkaSettings("nobody:1"), nobody, no_hook, nobody)._arguments()["batch_size"]
+
+    assert size == 1_000_000
