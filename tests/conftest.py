@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +27,15 @@ TOLD: list[list[str]] = []
 
 
 def pytest_configure() -> None:
-    """The services that somebody named are noted before a test changes the environment."""
+    """The services that somebody named are noted before a test changes the environment.
+
+    Of several processes each has a folder for temporary files of its own: programs of one machine
+    find each other there, and share its places to train in (infra/slots.py).
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        own = tempfile.mkdtemp(prefix="fedtwin-tests-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        tempfile.tempdir = os.environ["TMPDIR"] = own
     try:
         named()
     except FedtwinError as error:
