@@ -116,7 +116,7 @@ def test_a_recipe_that_learns(found: Found, site_broker: str, way: str) -> None:
     if way == "every role twice":
         for role in ("aggregator", "twins", "proxy"):
             run.start(role, name=f"{role}-2")
-    run.finish(seconds=300)
+    run.finish(seconds=900)
 
     ended_as_undisturbed(run)
     with run.log() as log:

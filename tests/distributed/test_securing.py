@@ -12,12 +12,12 @@ import pytest
 
 from infra.native.programs import running, stop
 from tests.guarded import telling
+from tests.pages import SECONDS
 from tests.services import have, jars
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "securing.md"
-SECONDS = 280.0
 LOOKS = """
 cp -r .native/accounts before
 (as fedtwin-site-north fedtwin inject --entity ward --classes 4 --images 20 --data-dir .)

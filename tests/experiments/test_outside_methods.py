@@ -47,7 +47,7 @@ def fedtwin(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "experiments.cli", *words],
         env={**os.environ, "PYTHONPATH": path, "FEDTWIN_RUNS": str(site / "runs")},
-        cwd=site, capture_output=True, text=True, check=False, timeout=120,
+        cwd=site, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
 
