@@ -44,7 +44,7 @@ from tests.guarded import CREW, Guarded, user_of
 from tests.services import have, kafka_address, new_run, some_redis
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0  # seconds that a whole run of `tiny` may take here, faults included
+PATIENCE = 180.0  # seconds that a whole run of `tiny` may take here, faults included
 AGAIN = 0.02  # seconds between two looks
 ROLES = ("aggregator", "producers", "twins", "proxy")
 

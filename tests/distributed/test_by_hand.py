@@ -37,7 +37,7 @@ entities:
   icu: {site: north, dataset: digits, classes: ["0", "2"]}
   east: {site: south, dataset: digits, classes: ["1", "2"]}
 """
-PATIENCE = 120.0
+PATIENCE = 300.0  # seconds for anything, on a machine that is busy with others
 
 
 class Hands:
