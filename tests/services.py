@@ -248,8 +248,7 @@ def three_brokers() -> list[Broker]:
 def rest() -> None:
     """End the cluster, if there is one, until a test asks for it again.
 
-    Three brokers take more of a processor in two minutes in which nobody needs them than it takes
-    to start them.
+    Each of three brokers takes some hundredths of a processor also while nobody needs it.
     """
     if three_brokers.cache_info().currsize:
         for broker in three_brokers():

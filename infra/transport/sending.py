@@ -23,9 +23,7 @@ from schemas.errors import Forbidden, ServiceError
 GRACE = 5.0  # seconds beyond the client's own deadline, which it does not always keep
 SLICE = 0.25  # seconds between two looks at whether we are told to stop
 AHEAD_BYTES = 8 * 1024 * 1024  # on their way at a time: enough to keep a broker busy
-BATCH_BYTES = (
-    1_000_000  # of records in one request: a broker takes 1,048,588 unless it is told else
-)
+BATCH_BYTES = 1_000_000  # of a topic's records in one request; by itself a broker takes 1,048,588
 BLOCK = 3.0  # seconds in which a topic must be found, and a producer connected again
 
 
