@@ -323,12 +323,17 @@ class Outage:
 
 
 def _why(error: Exception) -> str:
-    """What failed; of a record that was given up, why no broker took it."""
-    text = f"{type(error).__name__}: {error}"
-    if not isinstance(error, errors.KafkaTimeoutError) or not (reason := OVERHEARD.retried()):
-        return text
-    few = "fewer copies are in reach than must have a record (min.insync.replicas)"
-    return f"{few} ({reason})" if reason.startswith(TOO_FEW) else f"{reason}: {error}"
+    """What failed; of a record that was given up, why no broker took it.
+
+    A client that gives up when the broker's answer comes tells that; one that gives up meanwhile
+    tells that it waited, and what the broker last answered was only overheard.
+    """
+    reason = name = type(error).__name__
+    if isinstance(error, errors.KafkaTimeoutError):
+        reason = OVERHEARD.retried() or name
+    if reason.startswith(TOO_FEW):
+        return f"fewer copies are in reach than must have a record (min.insync.replicas) ({reason})"
+    return f"{reason}: {error}"
 
 
 def refusal(error: errors.KafkaError, doing: str) -> FedtwinError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kafka import errors
 
-from infra.kafka import KafkaSettings
+from infra.kafka import CLIENT_LOG, KafkaSettings, Outage
 from infra.points import no_hook
 from infra.transport.sending import AHEAD_BYTES, Outgoing, Sender, _bursts
 from schemas.codec import PIECE_BYTES
@@ -122,3 +122,20 @@ def test_a_request_has_room_for_what_is_sent_together() -> None:
     size = Sender(KafkaSettings("nobody:1"), nobody, no_hook, nobody)._arguments()["batch_size"]
 
     assert size == 1_000_000
+
+
+@pytest.mark.parametrize("overheard", [False, True])
+def test_that_copies_are_missing_is_told_whichever_way_a_record_was_given_up(
+    caplog: pytest.LogCaptureFixture, overheard: bool
+) -> None:
+    """By the broker's last answer, or by the client's clock behind one that it has mentioned."""
+    error: errors.KafkaError = errors.NotEnoughReplicasError()
+    if overheard:
+        said = "Got error produce response on topic-partition %s, retrying (%s attempts left): %s"
+        CLIENT_LOG.warning(said, "rounds-0", 2, type(error).__name__)
+        error = errors.KafkaTimeoutError("3 seconds have passed")
+
+    Outage(KafkaSettings("127.0.0.1:9"), lambda: False).wait(error)
+
+    (line,) = [each for each in caplog.messages if each.startswith("Kafka at")]
+    assert "fewer copies are in reach than must have a record (min.insync.replicas)" in line
