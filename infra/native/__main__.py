@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from infra.native.kafka import AUTHORIZER, Broker, Door, fetch, find_java
+from infra.native.kafka import AUTHORIZER, Broker, Door, find_java, prepare
 from infra.native.programs import HOST, Program, alone, free_ports, last_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import SERVICES_FILE
@@ -78,7 +78,7 @@ def _kafka(folder: Path) -> Program:
     find_java()  # before anything is fetched for it
     if not (HOME / "libs").exists():
         print("kafka: fetching its jars with Maven, once (44 MB)", flush=True)
-    libs = fetch(HOME)
+    libs = prepare(HOME)
     return Broker(folder, libs, *free_ports(2, last_ports(folder))).start()
 
 
@@ -98,7 +98,7 @@ def _guarded(folder: Path, users: Sequence[str]) -> Program:
         *ports, locked = free_ports(3, wish)
         door.write_text(str(locked))
         doors = [Door("SASL_SSL", locked)]
-        broker = Broker(folder, fetch(HOME), *ports, doors=doors, papers=own, guarded=True)
+        broker = Broker(folder, prepare(HOME), *ports, doors=doors, papers=own, guarded=True)
         program = broker.start()
     for file in open_accounts(
         HOME / "accounts",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.native.kafka import Broker, Door, Papers, cluster, fetch, find_java
+from infra.native.kafka import Broker, Door, Papers, archive, cluster, fetch, find_java
 from infra.native.programs import (
     HOST,
     free_ports,
@@ -307,6 +307,29 @@ def test_a_real_broker_keeps_gives_back_and_trims_records(tmp_path: Path) -> Non
     assert whole == [b"0", b"1", b"2", b"3", b"4"]
     assert left == [b"2", b"3", b"4"]
     assert ends == (2, 5)
+
+
+@pytest.mark.kafka
+def test_a_node_starts_from_an_archive_of_its_classes(tmp_path: Path) -> None:
+    """Also where the jars are behind a link; another Java would pass over it, and say so."""
+    libs = have(jars)
+    (tmp_path / "libs").symlink_to(libs)
+    broker = Broker(tmp_path / "kafka", tmp_path / "libs", *free_ports(2))
+    try:
+        process = broker.start().pid
+        words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    finally:
+        stop(broker.folder)
+    # With this word it ends with 1 where the archive is of no use to it.
+    insists = [words[0], "-Xshare:on", *words[1 : words.index("kafka.Kafka")]]
+    done = subprocess.run(
+        [*insists, "kafka.tools.StorageTool", "random-uuid"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert f"-XX:SharedArchiveFile={archive(libs)}" in words
+    assert "[cds" not in (broker.folder / "log.txt").read_text()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.kafka
