@@ -27,6 +27,10 @@ STAMP := .venv/.fedtwin-installed
 .PHONY: compose-up compose-down compose-cli compose-images
 MAKEFLAGS += --no-print-directory
 
+# Python keeps what it has compiled, also where the environment forbids it, as it does in many
+# containers: what imports torch starts in half the time, and a run starts many programs.
+export PYTHONDONTWRITEBYTECODE :=
+
 help:
 	@echo "make demo       a first run with its report; needs no service"
 	@echo "make test       every test that this machine can run, with a real Kafka and Redis"

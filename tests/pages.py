@@ -25,7 +25,7 @@ from tests.test_floors import ROOT
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECONDS = 900.0  # for a whole page: three to four minutes, on a machine that is slow and busy more
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", ".native", ".services.json", "runs", "__pycache__", ".*_cache", ".hypothesis"
+    ".git", ".venv", ".native", ".services.json", "runs", ".*_cache", ".hypothesis"
 )
 
 
