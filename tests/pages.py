@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 import typer
 
 from experiments.cli.app import app
-from infra.native.kafka import POM
+from schemas.errors import ServiceError
+from tests.services import jars
 from tests.test_floors import ROOT
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -43,15 +45,15 @@ def languages(page: Path) -> list[str]:
 
 
 def checkout(folder: Path) -> Path:
-    """A checkout of its own, whose .venv is ours, and Kafka's jars where we have them.
+    """A checkout of its own, whose .venv is ours, and Kafka's jars where we can have them.
 
     A reader has the first after the first `make`, the second after the first `make up`.
     """
     copy = folder / "fedtwin"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
-    libs = ROOT / ".native" / "libs"
-    if (stamp := libs / POM.name).exists() and stamp.read_bytes() == POM.read_bytes():
+    with suppress(ServiceError):
+        libs = jars()
         (copy / ".native").mkdir()
         (copy / ".native" / "libs").symlink_to(libs.resolve())
     for made_from in ("pyproject.toml", "constraints.txt"):
