@@ -90,6 +90,8 @@ class Memory:
     began: float
     found: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Program → seconds and megabytes."""
+    beside: dict[str, int] = field(default_factory=dict)
+    """Programs of which the scenario knows nothing, and their process ids."""
 
     def look(self) -> None:
         """Once more, of each program that runs; a new start of one is another line's beginning."""
@@ -97,9 +99,10 @@ class Memory:
             programs = json.loads((self.folder / FILE).read_text())["programs"]
         except (OSError, ValueError):
             return
-        for name, (pid, _) in programs.items():
+        for name, pid in [*((each, int(pid)) for each, (pid, _) in programs.items()),
+                          *self.beside.items()]:  # fmt: skip
             at = time.monotonic() - self.began
-            alone, workers = _resident(int(pid)), sum(map(_resident, _children(int(pid))))
+            alone, workers = _resident(pid), sum(map(_resident, _children(pid)))
             for what, held in ((name, alone), (f"{name}'s workers", workers)):
                 if held:
                     self.found.setdefault(f"{what} ({pid})", []).append((at, held))
@@ -182,7 +185,7 @@ def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str],
         ]
         beside = Thread(target=_beside, args=(memory, over, began, faults, tell))
         beside.start()
-        standby = Standby(place)
+        standby = Standby(place, memory)
         held.callback(standby.end)
 
         def seen(standing: Standing) -> bool:
@@ -207,20 +210,24 @@ def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str],
 class Standby:
     """A second aggregator, as soon as there is something to begin it with."""
 
-    def __init__(self, folder: Path) -> None:
+    NAME = "aggregator-2"
+
+    def __init__(self, folder: Path, memory: Memory) -> None:
         self._folder = folder
+        self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
 
     def look(self) -> None:
-        """Begin it, once."""
+        """Begin it, once; from then on it is looked at like the others."""
         if self._process is None and (self._folder / OPENING).exists():
-            words = ("aggregator", "--standby", "--process", "aggregator-2")
-            with (self._folder / LOGS / "aggregator-2.log").open("wb") as said:
+            words = ("aggregator", "--standby", "--process", self.NAME)
+            with (self._folder / LOGS / f"{self.NAME}.log").open("wb") as said:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", *words],
                     stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                     env=os.environ | {"FEDTWIN_RUN": NAME, "PYTHONPATH": str(ROOT)},
                 )  # fmt: skip
+            self._memory.beside[self.NAME] = self._process.pid
 
     @property
     def code(self) -> int | None:

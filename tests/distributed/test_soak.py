@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from experiments.live import Injected, Outcome, Standing
+from experiments.scenario_progress import FILE
 from schemas.line import RoundsLine
 from schemas.topics import Names
 from tests.distributed.soak import EVERY, Held, Memory, Played, _children, broken, longest
@@ -81,6 +83,17 @@ def test_what_workers_have_started_counts_with_them() -> None:
             os.kill(each, signal.SIGKILL)
 
     assert len(found) == 2
+
+
+def test_a_program_beside_the_scenario_is_looked_at_too(tmp_path: Path) -> None:
+    """The standby decides while the aggregator is dead, and may go on with it."""
+    ours = os.getpid()
+    (tmp_path / FILE).write_text(json.dumps({"programs": {"aggregator-1": [ours, "now"]}}))
+    memory = Memory(tmp_path, 0.0, beside={"aggregator-2": ours})
+
+    memory.look()
+
+    assert {f"aggregator-1 ({ours})", f"aggregator-2 ({ours})"} <= memory.found.keys()
 
 
 def test_a_slope_is_told_for_an_hour() -> None:
