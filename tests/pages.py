@@ -27,8 +27,9 @@ from tests.test_floors import ROOT
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECONDS = 900.0  # for a whole page: three to four minutes, on a machine that is slow and busy more
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", ".native", ".services.json", "runs", ".*_cache", ".hypothesis"
-)
+    ".git", ".venv", ".native", ".services.json", "runs", ".*_cache", ".hypothesis",
+    "*.pyc.*",  # which is just being written
+)  # fmt: skip
 
 
 def blocks(page: Path, language: str = "sh") -> list[str]:
@@ -44,8 +45,9 @@ def languages(page: Path) -> list[str]:
 # --- typed ----------------------------------------------------------------------------------------
 
 
-def checkout(folder: Path) -> Path:
-    """A checkout of its own, whose .venv is ours, and Kafka's jars where we can have them.
+def checkout(folder: Path, *, services: bool = True) -> Path:
+    """A checkout of its own, whose .venv is ours; for `services` with Kafka's jars, where we can
+    have them.
 
     A reader has the first after the first `make`, the second after the first `make up`.
     """
@@ -53,9 +55,10 @@ def checkout(folder: Path) -> Path:
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
     with suppress(ServiceError):
-        libs = jars()
-        (copy / ".native").mkdir()
-        (copy / ".native" / "libs").symlink_to(libs.resolve())
+        if services:
+            libs = jars()
+            (copy / ".native").mkdir()
+            (copy / ".native" / "libs").symlink_to(libs.resolve())
     for made_from in ("pyproject.toml", "constraints.txt"):
         os.utime(copy / made_from, (0, 0))  # or `make` would install the copy into our .venv
     return copy

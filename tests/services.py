@@ -21,7 +21,7 @@ import redis
 
 from experiments import examination
 from infra.kafka import KafkaSettings
-from infra.native.kafka import Broker, cluster, find_java, prepare, start_all
+from infra.native.kafka import Broker, cluster, fetch, find_java, prepare, start_all
 from infra.native.programs import HOST, alone, free_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import KAFKA, REDIS, Service, Settings, read_settings
@@ -230,7 +230,9 @@ def jars() -> Path:
     """Kafka's jars, fetched once for the checkout, and the archive of their classes."""
     find_java()
     with alone(ROOT / ".native"):
-        return prepare(ROOT / ".native")
+        libs = fetch(ROOT / ".native")
+    prepare(libs)
+    return libs
 
 
 @cache

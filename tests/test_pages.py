@@ -49,10 +49,15 @@ def links(page: Path) -> list[Path]:
     return [Path(os.path.normpath(page.parent / link)) for link in found]
 
 
+def serves(page: Path) -> bool:
+    """Whether it brings services up."""
+    return any(SERVICES in block for block in blocks(page))
+
+
 def marked(page: Path) -> object:
     """A page takes its time, and some need services, which they bring up."""
     marks = [pytest.mark.slow]
-    if any(SERVICES in block for block in blocks(page)):
+    if serves(page):
         marks += [pytest.mark.kafka, pytest.mark.redis]
     return pytest.param(page, marks=marks, id=page.stem)
 
@@ -60,7 +65,7 @@ def marked(page: Path) -> object:
 @pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_every_command_of_a_page_can_be_typed(page: Path, tmp_path: Path) -> None:
     """In the order in which they stand there, in a checkout that was set up and not used."""
-    folder = checkout(tmp_path)
+    folder = checkout(tmp_path, services=serves(page))
     try:
         code, words = typed(blocks(page), folder)
     finally:

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from infra.native.kafka import AUTHORIZER, Broker, Door, find_java, prepare
+from infra.native.kafka import AUTHORIZER, Broker, Door, fetch, find_java, prepare
 from infra.native.programs import HOST, Program, alone, free_ports, last_ports, running, stop
 from infra.native.redis import start_redis
 from infra.settings import SERVICES_FILE
@@ -59,6 +59,7 @@ def up(users: Sequence[str] = ()) -> int:
 def down() -> int:
     """End what we started, and remove the file."""
     with alone(HOME):
+        stop(HOME / "archive" / "node")  # whose maker was killed
         for name in SERVICES:
             print(f"{name}: {'stopped' if stop(HOME / name) else 'was not running'}")
         SERVICES_FILE.unlink(missing_ok=True)
@@ -75,11 +76,16 @@ def status() -> int:
 
 
 def _kafka(folder: Path) -> Program:
+    return Broker(folder, _jars(), *free_ports(2, last_ports(folder))).start()
+
+
+def _jars() -> Path:
     find_java()  # before anything is fetched for it
     if not (HOME / "libs").exists():
         print("kafka: fetching its jars with Maven, once (44 MB)", flush=True)
-    libs = prepare(HOME)
-    return Broker(folder, libs, *free_ports(2, last_ports(folder))).start()
+    libs = fetch(HOME)
+    prepare(libs, lambda text: print(f"kafka: {text}", flush=True))
+    return libs
 
 
 def _guarded(folder: Path, users: Sequence[str]) -> Program:
@@ -98,7 +104,7 @@ def _guarded(folder: Path, users: Sequence[str]) -> Program:
         *ports, locked = free_ports(3, wish)
         door.write_text(str(locked))
         doors = [Door("SASL_SSL", locked)]
-        broker = Broker(folder, prepare(HOME), *ports, doors=doors, papers=own, guarded=True)
+        broker = Broker(folder, _jars(), *ports, doors=doors, papers=own, guarded=True)
         program = broker.start()
     for file in open_accounts(
         HOME / "accounts",

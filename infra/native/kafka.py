@@ -14,18 +14,18 @@ without a lock is the nodes' equal, and may do everything.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.native.programs import HOST, Program, free_ports, settle, start, stop
+from infra.native.programs import HOST, Program, alone, free_ports, settle, start, stop
 from schemas.errors import ServiceError
 
 HERE = Path(__file__).parent
@@ -138,10 +138,11 @@ class Broker:
         heap = AMONG_SEVERAL if self.voters else ALONE
         pace = () if any(door.protocol.endswith("SSL") for door in self.doors) else (QUICK,)
         libs = self.libs.resolve()  # the archive is of jars by their paths
-        shared = archive(libs)
+        java, version = _java()
+        shared = _archive(libs, version)
         known = (f"-XX:SharedArchiveFile={shared}",) if shared.exists() else ()
         # Java itself expands the star.
-        java, kafka = find_java(), [*heap, *JVM, *pace, *known, "-cp", f"{libs}/*"]
+        kafka = [*heap, *JVM, *pace, *known, "-cp", f"{libs}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             _format([java, *kafka, "kafka.tools.StorageTool", "format"], settings, self)
         written = (f"-XX:ArchiveClassesAtExit={self.archived}",) if self.archived else ()
@@ -279,29 +280,68 @@ def fetch(home: Path) -> Path:
 
 
 def archive(libs: Path) -> Path:
-    """Where the classes of these jars are, made ready for the JVM, if `prepare` has made it."""
-    return libs.resolve().with_name("classes.jsa")
+    """Where the classes of these jars are, made ready for the Java that is found, once `prepare`
+    has done that. Raises ServiceError as `find_java` does."""
+    return _archive(libs.resolve(), _java()[1])
 
 
-def prepare(home: Path) -> Path:
-    """The folder of Kafka's jars, fetched; and beside it an archive of the classes of a node (JEP
-    350), with which a start takes half as much of the processor (docs/benchmarks.md).
+def prepare(libs: Path, tell: Callable[[str], None] = lambda text: None) -> None:
+    """Make an archive of the classes that a node loads (JEP 350), where there is none of these jars
+    and this Java: with it a node starts with half the work (docs/benchmarks.md).
 
-    A node is started for it once, and ended. Another Java, or jars elsewhere, pass over the archive
-    and say so in the node's log. Raises ServiceError where no node starts.
+    A node is started for it once, and ended; `tell` hears of it before. Where this Java writes no
+    archive, or one that is of no use to it, that is noted, and a node starts as it did. Raises
+    ServiceError where no node starts.
     """
-    libs = fetch(home)
-    if not (whole := archive(libs)).exists():
-        part = whole.with_suffix(".part")
-        with tempfile.TemporaryDirectory(prefix="archive-", dir=whole.parent) as folder:
-            node = Broker(Path(folder), libs, *free_ports(2), archived=part)
-            try:
-                node.start()
-            finally:
-                stop(node.folder)
-        if part.exists():  # not every Java writes one; of half an archive it would die
+    libs = libs.resolve()
+    java, version = _java()
+    whole = _archive(libs, version)
+    useless = whole.with_suffix(".useless")
+
+    def settled() -> bool:
+        return whole.exists() or useless.exists()
+
+    if settled() or not os.access(libs.parent, os.W_OK):
+        return
+    with alone(whole.parent):
+        if settled():
+            return
+        tell("noting which classes it loads, once, to start faster (51 MB)")
+        part, folder = whole.with_name("classes.part"), whole.with_name("node")
+        stop(folder)  # of one that was killed here
+        shutil.rmtree(folder, ignore_errors=True)
+        part.unlink(missing_ok=True)
+        node = Broker(folder, libs, *free_ports(2), archived=part)
+        try:
+            node.start()
+        finally:
+            stop(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        for other in whole.parent.glob("classes-*"):
+            other.unlink()
+        if _of_use(java, part, libs):
             part.rename(whole)
-    return libs
+        else:
+            part.unlink(missing_ok=True)
+            useless.touch()
+
+
+def _archive(libs: Path, version: str) -> Path:
+    """It is of jars as they are, where they are, and of one Java."""
+    jars = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in libs.iterdir()]
+    of = hashlib.sha256(repr((version, str(libs), sorted(jars))).encode()).hexdigest()[:12]
+    return libs.with_name("archive") / f"classes-{of}.jsa"
+
+
+def _of_use(java: str, archived: Path, libs: Path) -> bool:
+    """Whether a JVM that insists on the archive does its work. Of one that was cut off it dies."""
+    if not archived.exists():
+        return False
+    with archived.open("rb") as file:
+        os.fsync(file.fileno())
+    words = ["-Xshare:on", *JVM, f"-XX:SharedArchiveFile={archived}", "-cp", f"{libs}/*"]
+    tool = ["kafka.tools.StorageTool", "random-uuid"]
+    return not subprocess.run([java, *words, *tool], capture_output=True, check=False).returncode
 
 
 def find_java() -> str:
@@ -309,6 +349,11 @@ def find_java() -> str:
 
     Raises ServiceError when there is none, or one too old for Kafka.
     """
+    return _java()[0]
+
+
+def _java() -> tuple[str, str]:
+    """The program, and what it says of itself."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
     if java is None:
@@ -319,7 +364,7 @@ def find_java() -> str:
     if found is None or int(found[1]) < JAVA:
         version = found[1] if found else "of an unknown version"
         raise ServiceError(f"{java} is Java {version}, Kafka needs {JAVA} or newer. {_remedy()}")
-    return java
+    return java, text
 
 
 def _cluster_id() -> str:

@@ -9,12 +9,23 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.native.kafka import Broker, Door, Papers, archive, cluster, fetch, find_java
+from infra.native.kafka import (
+    Broker,
+    Door,
+    Papers,
+    _of_use,
+    archive,
+    cluster,
+    fetch,
+    find_java,
+    prepare,
+)
 from infra.native.programs import (
     HOST,
     free_ports,
@@ -311,7 +322,7 @@ def test_a_real_broker_keeps_gives_back_and_trims_records(tmp_path: Path) -> Non
 
 @pytest.mark.kafka
 def test_a_node_starts_from_an_archive_of_its_classes(tmp_path: Path) -> None:
-    """Also where the jars are behind a link; another Java would pass over it, and say so."""
+    """Also where the jars are behind a link."""
     libs = have(jars)
     (tmp_path / "libs").symlink_to(libs)
     broker = Broker(tmp_path / "kafka", tmp_path / "libs", *free_ports(2))
@@ -320,16 +331,53 @@ def test_a_node_starts_from_an_archive_of_its_classes(tmp_path: Path) -> None:
         words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
     finally:
         stop(broker.folder)
-    # With this word it ends with 1 where the archive is of no use to it.
-    insists = [words[0], "-Xshare:on", *words[1 : words.index("kafka.Kafka")]]
-    done = subprocess.run(
-        [*insists, "kafka.tools.StorageTool", "random-uuid"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
     assert f"-XX:SharedArchiveFile={archive(libs)}" in words
-    assert "[cds" not in (broker.folder / "log.txt").read_text()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert _of_use(words[0], archive(libs), libs)
+    assert not _of_use(words[0], tmp_path / "none.jsa", libs)
+
+
+@pytest.mark.kafka
+def test_an_archive_is_of_these_jars_and_of_this_java(tmp_path: Path) -> None:
+    """Of other jars it is another, which is made anew, and the old one goes; half of one, which a
+    killed JVM leaves and of which the next would die, is never taken."""
+    libs = tmp_path / "libs"
+    shutil.copytree(have(jars), libs, copy_function=os.link)
+    before = archive(libs)
+    before.parent.mkdir()
+    half = tmp_path / "half.jsa"
+    half.write_bytes(archive(have(jars)).read_bytes()[:1_000_000])
+    before.write_bytes(b"of the jars as they were")
+    with zipfile.ZipFile(libs / "one.jar", "w") as jar:
+        jar.writestr("of.another", "release")
+    told: list[str] = []
+
+    for _ in range(2):
+        prepare(libs, told.append)
+
+    assert archive(libs) != before
+    assert [each.name for each in archive(libs).parent.glob("*.*")] == [archive(libs).name]
+    assert len(told) == 1
+    assert _of_use(find_java(), archive(libs), libs)
+    assert not _of_use(find_java(), half, libs)
+
+
+@pytest.mark.kafka
+def test_a_java_that_makes_no_archive_of_use_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its nodes start as before."""
+    libs = tmp_path / "libs"
+    shutil.copytree(have(jars), libs, copy_function=os.link)
+    monkeypatch.setattr("infra.native.kafka._of_use", lambda *words: False)
+    told: list[str] = []
+
+    for _ in range(2):
+        prepare(libs, told.append)
+
+    assert len(told) == 1
+    assert not archive(libs).exists()
+    assert [each.suffix for each in archive(libs).parent.glob("*.*")] == [".useless"]
 
 
 @pytest.mark.kafka

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from logging import WARNING, LogRecord
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kafka import errors
 
-from infra.kafka import CLIENT_LOG, KafkaSettings, Outage
+from infra.kafka import KafkaSettings, Outage, Overheard
 from infra.points import no_hook
 from infra.transport.sending import AHEAD_BYTES, Outgoing, Sender, _bursts
 from schemas.codec import PIECE_BYTES
@@ -126,13 +127,16 @@ def test_a_request_has_room_for_what_is_sent_together() -> None:
 
 @pytest.mark.parametrize("overheard", [False, True])
 def test_that_copies_are_missing_is_told_whichever_way_a_record_was_given_up(
-    caplog: pytest.LogCaptureFixture, overheard: bool
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, overheard: bool
 ) -> None:
     """By the broker's last answer, or by the client's clock behind one that it has mentioned."""
     error: errors.KafkaError = errors.NotEnoughReplicasError()
+    heard = Overheard()
+    monkeypatch.setattr("infra.kafka.OVERHEARD", heard)
     if overheard:
         said = "Got error produce response on topic-partition %s, retrying (%s attempts left): %s"
-        CLIENT_LOG.warning(said, "rounds-0", 2, type(error).__name__)
+        words = ("rounds-0", 2, type(error).__name__)
+        heard.emit(LogRecord("kafka", WARNING, __file__, 1, said, words, None))
         error = errors.KafkaTimeoutError("3 seconds have passed")
 
     Outage(KafkaSettings("127.0.0.1:9"), lambda: False).wait(error)
