@@ -45,6 +45,7 @@ JUDGED = 600.0  # seconds that a program must have lived before its memory is ju
 GROWN, SHARE = 5.0, 0.01
 """Megabytes, or of what it holds, by which a program may grow in the second half of its life."""
 FLOOR = 60.0  # seconds of which the least counts: what a program works with comes and goes
+SOON = 60.0  # seconds within which the standby has to live: whom it stands by for is killed later
 FEWEST = 3  # of those that a line is put through; of who lived shortly they are shorter
 
 
@@ -163,6 +164,8 @@ class Played:
     told: list[str]
     standby: int | None
     """Its exit code, None while it lives."""
+    standby_from: float | None
+    """After how many seconds it began; None if it never did."""
 
 
 def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str], None]) -> Played:
@@ -179,18 +182,17 @@ def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str],
         os.environ["FEDTWIN_REDIS"] = f"{HOST}:{redis_port}"
         place, began = folder / NAME, time.monotonic()
         memory, over, last = Memory(place, began), Event(), list[Standing]()
+        standby = Standby(place, memory)
+        held.callback(standby.end)
         faults = [
             (60 * minutes * BROKER, "the broker is killed, and started again", _restart(broker)),
             (60 * minutes * EMPTIED, "Redis is emptied", lambda: server.told("FLUSHALL")),
         ]
-        beside = Thread(target=_beside, args=(memory, over, began, faults, tell))
+        beside = Thread(target=_beside, args=(memory, standby, over, faults, tell))
         beside.start()
-        standby = Standby(place, memory)
-        held.callback(standby.end)
 
         def seen(standing: Standing) -> bool:
-            last[:] = [standing]
-            standby.look()
+            last[:] = [standing]  # when all events have been: before, nobody asks
             return False
 
         told: list[str] = []
@@ -204,7 +206,7 @@ def play(scenario: Scenario, minutes: float, folder: Path, tell: Callable[[str],
         finally:
             over.set()
             beside.join()
-        return Played(outcome, memory, last[0], told, standby.code)
+        return Played(outcome, memory, last[0], told, standby.code, standby.began)
 
 
 class Standby:
@@ -216,6 +218,8 @@ class Standby:
         self._folder = folder
         self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
+        self.began: float | None = None
+        """Seconds from the beginning on; None before."""
 
     def look(self) -> None:
         """Begin it, once; from then on it is looked at like the others."""
@@ -228,6 +232,7 @@ class Standby:
                     env=os.environ | {"FEDTWIN_RUN": NAME, "PYTHONPATH": str(ROOT)},
                 )  # fmt: skip
             self._memory.beside[self.NAME] = self._process.pid
+            self.began = time.monotonic() - self._memory.began
 
     @property
     def code(self) -> int | None:
@@ -255,15 +260,16 @@ def _restart(broker: Broker) -> Callable[[], None]:
 
 def _beside(
     memory: Memory,
+    standby: Standby,
     over: Event,
-    began: float,
     faults: list[tuple[float, str, Callable[[], object]]],
     tell: Callable[[str], None],
 ) -> None:
-    """Look at memory, and do to services what is due."""
+    """Begin the standby, look at memory, and do to services what is due."""
     while not over.wait(EVERY):
+        standby.look()
         memory.look()
-        while faults and time.monotonic() >= began + faults[0][0]:
+        while faults and time.monotonic() >= memory.began + faults[0][0]:
             at, what, strike = faults.pop(0)
             tell(f"{at:6.1f} s  {what}")
             strike()
@@ -286,6 +292,9 @@ def broken(played: Played) -> list[str]:
         found.append(f"a model was worse than the best before it for {worse} rounds")
     if played.standby is not None:
         found.append(f"the standby ended with {played.standby}")
+    if played.standby_from is None or played.standby_from > SOON:
+        began = "never" if played.standby_from is None else f"after {played.standby_from:.0f} s"
+        found.append(f"the standby began {began}")
     found += [
         f"{name} grew by {held.grown:.0f} MB in the second half of {held.seconds / 60:.0f} minutes"
         for name, held in sorted(played.memory.held().items())
@@ -330,6 +339,9 @@ def page(scenario: Path, played: Played, seconds: float) -> str:
         f" version {outcome.held_out_version}",
         "worse than the best before": f"for at most {longest(played.standing)} versions in a row;"
         f" {'; '.join(outcome.worse) or 'none'}",
+        "standby": "none"
+        if played.standby_from is None
+        else f"{Standby.NAME}, from {played.standby_from:.0f} s on",
         "dead letters": str(outcome.dead_letters),
         "model": f"version {outcome.model_version}, `{outcome.model_sha256}`",
         "replay": f"`{outcome.replay_sha256}`, {outcome.summed} sums redone",

@@ -120,7 +120,12 @@ def scored(read: RoundsLine, counts: Mapping[int, Counts]) -> Standing:
     return standing
 
 
-def played(standing: Standing, standby: int | None = None, **changes: Any) -> Played:
+def played(
+    standing: Standing,
+    standby: int | None = None,
+    standby_from: float | None = 8.0,
+    **changes: Any,
+) -> Played:
     """A soak of which all holds that has to, but for how it stands and these."""
     sums = sum(len(each.rounds) for each in standing.line.stages)
     outcome = Outcome(
@@ -130,7 +135,7 @@ def played(standing: Standing, standby: int | None = None, **changes: Any) -> Pl
         summed=sums, different=[],
     )  # fmt: skip
     memory = Memory(Path(), 0.0)
-    return Played(replace(outcome, **changes), memory, standing, [], standby)
+    return Played(replace(outcome, **changes), memory, standing, [], standby, standby_from)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +188,8 @@ def test_a_head_that_grows_ends_a_row() -> None:
         ({"replay_sha256": "b", "different": ["version 3"]}, "the replay differs: version 3"),
         ({"summed": 1}, "1 of 2 sums redone"),
         ({"standby": 3}, "the standby ended with 3"),
+        ({"standby_from": 1445.0}, "the standby began after 1445 s"),
+        ({"standby_from": None}, "the standby began never"),
     ],
 )
 def test_what_else_may_not_happen_is_named(changes: dict[str, Any], words: str) -> None:
