@@ -22,6 +22,7 @@ from pathlib import Path
 from schemas.errors import ServiceError
 
 HOST = "127.0.0.1"
+GONE = 30.0  # s in which the system has cleared away what was killed
 POLL = 0.05  # s between two looks at a program that starts or ends
 
 
@@ -87,10 +88,11 @@ def last_ports(folder: Path) -> tuple[int, ...]:
 def stop(folder: Path, *, patience: float = 30.0) -> bool:
     """End the folder's program and wait until it is gone; False if it did not run.
 
-    It is asked first (SIGTERM), and killed when it has not ended after `patience` seconds.
+    It is asked first (SIGTERM), and killed when it has not ended after `patience` seconds. A busy
+    machine takes seconds to clear away what was killed.
     """
     asked = False
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    for how, patience in ((signal.SIGTERM, patience), (signal.SIGKILL, max(patience, GONE))):
         if (program := running(folder)) is None:
             return asked
         with suppress(ProcessLookupError):  # it ended meanwhile, a child of it still holds the lock
