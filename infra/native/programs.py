@@ -92,13 +92,13 @@ def stop(folder: Path, *, patience: float = 30.0) -> bool:
     machine takes seconds to clear away what was killed.
     """
     asked = False
-    for how, patience in ((signal.SIGTERM, patience), (signal.SIGKILL, max(patience, GONE))):
+    for how, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, max(patience, GONE))):
         if (program := running(folder)) is None:
             return asked
         with suppress(ProcessLookupError):  # it ended meanwhile, a child of it still holds the lock
             os.kill(program.pid, how)
         asked = True
-        if _within(patience, lambda: running(folder) is None):
+        if _within(wait, lambda: running(folder) is None):
             return True
     raise ServiceError(f"the program of {folder} cannot be ended, not even with SIGKILL")
 
