@@ -339,7 +339,8 @@ def _of_use(java: str, archived: Path, libs: Path) -> bool:
         return False
     with archived.open("rb") as file:
         os.fsync(file.fileno())
-    words = ["-Xshare:on", *JVM, f"-XX:SharedArchiveFile={archived}", "-cp", f"{libs}/*"]
+    words = ["-Xshare:on", "-XX:+SuppressFatalErrorMessage", *JVM]
+    words += [f"-XX:SharedArchiveFile={archived}", "-cp", f"{libs}/*"]
     tool = ["kafka.tools.StorageTool", "random-uuid"]
     return not subprocess.run([java, *words, *tool], capture_output=True, check=False).returncode
 
