@@ -45,7 +45,7 @@ def languages(page: Path) -> list[str]:
 # --- typed ----------------------------------------------------------------------------------------
 
 
-def checkout(folder: Path, *, services: bool = True) -> Path:
+def checkout(folder: Path, *, services: bool) -> Path:
     """A checkout of its own, whose .venv is ours; for `services` with Kafka's jars, where we can
     have them.
 
@@ -54,8 +54,8 @@ def checkout(folder: Path, *, services: bool = True) -> Path:
     copy = folder / "fedtwin"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     (copy / ".venv").symlink_to((ROOT / ".venv").resolve())
-    with suppress(ServiceError):
-        if services:
+    if services:
+        with suppress(ServiceError):
             libs = jars()
             (copy / ".native").mkdir()
             (copy / ".native" / "libs").symlink_to(libs.resolve())

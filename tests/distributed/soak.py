@@ -100,8 +100,8 @@ class Memory:
             programs = json.loads((self.folder / FILE).read_text())["programs"]
         except (OSError, ValueError):
             return
-        for name, pid in [*((each, int(pid)) for each, (pid, _) in programs.items()),
-                          *self.beside.items()]:  # fmt: skip
+        pids = {name: int(pid) for name, (pid, _) in programs.items()} | self.beside
+        for name, pid in pids.items():
             at = time.monotonic() - self.began
             alone, workers = _resident(pid), sum(map(_resident, _children(pid)))
             for what, held in ((name, alone), (f"{name}'s workers", workers)):
@@ -292,9 +292,10 @@ def broken(played: Played) -> list[str]:
         found.append(f"a model was worse than the best before it for {worse} rounds")
     if played.standby is not None:
         found.append(f"the standby ended with {played.standby}")
-    if played.standby_from is None or played.standby_from > SOON:
-        began = "never" if played.standby_from is None else f"after {played.standby_from:.0f} s"
-        found.append(f"the standby began {began}")
+    if played.standby_from is None:
+        found.append("the standby never began")
+    elif played.standby_from > SOON:
+        found.append(f"the standby began after {played.standby_from:.0f} s")
     found += [
         f"{name} grew by {held.grown:.0f} MB in the second half of {held.seconds / 60:.0f} minutes"
         for name, held in sorted(played.memory.held().items())

@@ -189,7 +189,7 @@ def test_a_head_that_grows_ends_a_row() -> None:
         ({"summed": 1}, "1 of 2 sums redone"),
         ({"standby": 3}, "the standby ended with 3"),
         ({"standby_from": 1445.0}, "the standby began after 1445 s"),
-        ({"standby_from": None}, "the standby began never"),
+        ({"standby_from": None}, "the standby never began"),
     ],
 )
 def test_what_else_may_not_happen_is_named(changes: dict[str, Any], words: str) -> None:
