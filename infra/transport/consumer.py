@@ -1,4 +1,4 @@
-"""Kafka's consumer, but that it asks for more only when nothing that came lies unread."""
+"""Kafka's consumer, but that it asks for more when nothing that came lies unread, and at once."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
             return await ask()
 
         fetcher._send_fetches_async = ask_when_empty
+
+    def ask_ahead(self) -> None:
+        """Ask for what comes next, so that it comes while that which came is worked on.
+
+        The client does so only where something had come before it was polled; where that was waited
+        for, it asks at the next poll, and who polls waits once more.
+        """
+        self._fetcher.send_fetches()

@@ -26,6 +26,7 @@ LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept;
 LEAST_GIVEN = 32 * 1024 * 1024  # but for so many bytes: else each small message would ask for it
+MUCH = 2 * 1024 * 1024  # bytes at once, behind which more usually stands: asking costs milliseconds
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 
@@ -161,14 +162,25 @@ class Kept:
 class Feed:
     """A consumer, and the windows that it fills. Not for several threads at once."""
 
-    def __init__(self, consumer: KafkaConsumer, kept: Kept, known: Collection[str] = ()) -> None:
-        """`known` are topics that are there: a new one costs the client 0.1 s, all at once too."""
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        kept: Kept,
+        known: Collection[str] = (),
+        *,
+        ahead: bool = False,
+    ) -> None:
+        """`known` are topics that are there: a new one costs the client 0.1 s, all at once too.
+
+        With `ahead` more is asked for as soon as much came.
+        """
         self.windows: dict[str, Window] = {}
         """By topic."""
         self._consumer = consumer
         self._kept = kept
         kept.share(self)
         self._known = known
+        self._ahead = ahead
         self._assigned: set[str] = set()
         self._opened: dict[str, int] = {}
         """Topics of which the consumer has to be told where they go on."""
@@ -214,12 +226,16 @@ class Feed:
             time.sleep(seconds)
             return False
         found = self._polled(round(1000 * seconds))
+        size = 0
         for partition, records in found.items():
+            size += sum(len(each.value or b"") for each in records)
             if window := self.windows.get(partition.topic):
                 window.add(records)
                 if window.unread > AHEAD_BYTES:
                     self.leave(partition.topic)
         if found:
+            if self._ahead and size >= MUCH and not self._left:  # else some are to rest first
+                self._consumer.ask_ahead()
             self._kept.make_room()
         return bool(found)
 
@@ -229,13 +245,6 @@ class Feed:
         if told and not window.lost:
             place = self._consumer.position(TopicPartition(window.topic, 0), timeout_ms=100)
             window.next = max(window.next, place or 0)
-
-    def more(self, window: Window) -> int:
-        """Up to where a broker had something when it last answered, beyond what it then gave."""
-        if self.windows.get(window.topic) is not window or window.topic in self._opened:
-            return window.next
-        told = self._consumer.highwater(TopicPartition(window.topic, 0))
-        return max(window.next, told or 0)
 
     def close(self) -> None:
         """Within half a second, whatever the broker does."""

@@ -1,10 +1,10 @@
 """The log on a Kafka cluster: each topic a topic of one partition, made beforehand (infra/topics).
 
 Two consumers read. One follows: every topic that was read to its end is in one long fetch, so a
-thousand quiet topics cost a few requests a second. The other visits what lies behind: it asks for
-one topic at a time, and never waits for something new. Who reads on comes from the second to the
-first without noticing, and back when much comes at once. What was read last is kept, for the next
-reader of the same topic.
+thousand quiet topics cost a few requests a second; while what came is worked on, more of it comes.
+The other visits what lies behind: it asks for one topic at a time, and never waits for something
+new. Who reads on comes from the second to the first without noticing. What was read last is kept,
+for the next reader of the same topic.
 
 Nothing here is for several threads. After a fork a process makes its own.
 """
@@ -31,7 +31,7 @@ ANSWER = 3.0  # seconds for a question: less than a program may take to stop
 FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to be taken on
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
-FETCH_BYTES = 4 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
+FETCH_BYTES = 8 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
 PAUSE = 0.02  # seconds between two looks at what came, while there is something to do
 GAP = 0.002  # seconds between two looks whether a topic is there
 MADE = 5.0  # seconds in which a topic must be there that is written to
@@ -58,7 +58,7 @@ class Kafka:
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
         kept = Kept(settings.keep_bytes)
-        self._followed = Feed(_consumer(settings, FETCH), kept, known)
+        self._followed = Feed(_consumer(settings, FETCH), kept, known, ahead=True)
         self._visited = Feed(_consumer(settings, VISIT), kept, known)
         self._sender = Sender(settings, self._outage, hook, self._offsets)
         self._next_look = 0.0
@@ -92,8 +92,6 @@ class Kafka:
         if place < window.start:
             return self._behind(window, place, max_bytes)
         found = self._followed.take(window, place, max_bytes)
-        if not found and (more := self._followed.more(window)) > window.next:
-            return self._behind(self._followed.open(topic, more), place, max_bytes)
         if not found:
             self._look(window)
             found = self._followed.take(window, place, max_bytes)

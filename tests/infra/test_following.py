@@ -26,6 +26,11 @@ class Broker:
 
     def __init__(self) -> None:
         self._ready: dict[TopicPartition, list[Any]] = defaultdict(list)
+        self.asked_ahead = 0
+
+    def ask_ahead(self) -> None:
+        """Counted."""
+        self.asked_ahead += 1
 
     def has(self, topic: str, count: int, *, size: int = 1000, pieces: int = 1) -> None:
         """So many records lie in a topic, from offset 0 on, each of so many bytes and of a message
@@ -110,6 +115,22 @@ def test_how_much_is_kept_goes_by_the_largest_message(size: int, pieces: int, ro
 
     held = sum(window.size for window in followed.windows.values())
     assert room - 1.1 * MEBIBYTE < held <= room + RECORD
+
+
+@pytest.mark.parametrize(
+    ("ahead", "mebibytes", "asked"), [(True, 2, 1), (True, 1, 0), (True, 17, 0), (False, 2, 0)]
+)
+def test_behind_much_more_is_asked_for_at_once(ahead: bool, mebibytes: int, asked: int) -> None:
+    """By who follows: behind little it is not worth it, and a topic that is left has to rest."""
+    broker = Broker()
+    feed = Feed(broker, Kept(64_000_000), ahead=ahead)
+    feed.open("updates", 0)
+    broker.has("updates", mebibytes, size=MEBIBYTE)
+
+    feed.poll(0)
+
+    assert broker.asked_ahead == asked
+    assert ("updates" in feed.windows) == (mebibytes < 17)
 
 
 def test_what_a_record_costs_beside_its_value_is_what_is_counted() -> None:
