@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaConsumer
+from kafka.errors import KafkaTimeoutError
 
 
 class Consumer(KafkaConsumer):  # type: ignore[misc]
@@ -28,6 +30,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
             return await ask()
 
         fetcher._send_fetches_async = ask_when_empty
+        fetcher._net.run = _without_trace(fetcher._net.run)
 
     def ask_ahead(self) -> None:
         """Ask for what comes next, so that it comes while that which came is worked on.
@@ -36,3 +39,21 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
         for, it asks at the next poll, and who polls waits once more.
         """
         self._fetcher.send_fetches()
+
+
+def _without_trace(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The client's way to wait, which holds nobody's memory when nothing comes in time.
+
+    Such a wait ends with an error that the client's own thread keeps until its next task. By its
+    trace that error holds the frames of all who called, with whatever these had in hand, such as a
+    model that was to be published.
+    """
+
+    def waited(*words: Any) -> Any:
+        try:
+            return run(*words)
+        except KafkaTimeoutError as error:
+            error.__traceback__ = None
+            raise KafkaTimeoutError(*error.args) from None  # it is this one that gathers frames
+
+    return waited

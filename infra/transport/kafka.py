@@ -32,6 +32,7 @@ FETCH = 0.2  # seconds in which a broker waits for something new, and a topic to
 VISIT = 0.01  # seconds, where it need not, for what is asked for is there
 SEEN = 0.25  # seconds that a read may take when something is known to be there
 FETCH_BYTES = 8 * 1024 * 1024  # of a topic at a time: each time costs a turn of two threads
+VISIT_BYTES = 4 * 1024 * 1024  # there often only one piece is wanted
 PAUSE = 0.02  # seconds between two looks at what came, while there is something to do
 GAP = 0.002  # seconds between two looks whether a topic is there
 MADE = 5.0  # seconds in which a topic must be there that is written to
@@ -58,8 +59,8 @@ class Kafka:
         self._offsets = Offsets(self._admin, self._outage)
         known = self._offsets.known
         kept = Kept(settings.keep_bytes)
-        self._followed = Feed(_consumer(settings, FETCH), kept, known, ahead=True)
-        self._visited = Feed(_consumer(settings, VISIT), kept, known)
+        self._followed = Feed(_consumer(settings, FETCH, FETCH_BYTES), kept, known, ahead=True)
+        self._visited = Feed(_consumer(settings, VISIT, VISIT_BYTES), kept, known)
         self._sender = Sender(settings, self._outage, hook, self._offsets)
         self._next_look = 0.0
         self._came = False
@@ -230,16 +231,16 @@ class Kafka:
             time.sleep(GAP)
 
 
-def _consumer(settings: KafkaSettings, fetch: float) -> Consumer:
-    """A reader without a group, who waits so many seconds for something new."""
+def _consumer(settings: KafkaSettings, seconds: float, most: int) -> Consumer:
+    """A reader without a group, who waits so long for something new, and takes so many bytes."""
     return connected(
         settings,
         Consumer,
         allow_auto_create_topics=False,
         auto_offset_reset="none",  # a place that is gone is told, never skipped
         enable_auto_commit=False,
-        fetch_max_wait_ms=round(1000 * fetch),
-        max_partition_fetch_bytes=FETCH_BYTES,
+        fetch_max_wait_ms=round(1000 * seconds),
+        max_partition_fetch_bytes=most,
         max_poll_records=10_000,
         metrics_enabled=False,
         request_timeout_ms=round(1000 * ANSWER),

@@ -5,10 +5,12 @@ That it keeps every promise of a transport is asked in tests/contracts/.
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +134,34 @@ def troubled(broker: Broker) -> Iterator[Place]:
     found.make()
     yield found
     found.close()
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+class Model:
+    """Something large."""
+
+
+def test_who_waits_in_vain_keeps_nothing_of_what_he_had_in_hand(place: Place) -> None:
+    """The client keeps the error of such a wait, and by its trace the frames of all who called: an
+    aggregator had models of 45 MB in memory that it had published long before."""
+    place.make()
+    log = place.open()
+    log.read(place.topic, 0, PLENTY)
+
+    def wait() -> weakref.ref[Model]:
+        model = Model()
+        log.wait(0.02)
+        return weakref.ref(model)
+
+    gc.disable()
+    try:
+        gone = [wait()() is None for _ in range(5)]
+    finally:
+        gc.enable()
+
+    assert gone == [True] * 5
 
 
 # --- getting there --------------------------------------------------------------------------------
