@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from aggregator.averaging import numbers_of
+from aggregator.beside import beside
 from aggregator.live import (
     ClosesRound,
     ClosesStage,
@@ -67,7 +70,7 @@ from schemas.schedule import Schedule, sorted_uids
 from schemas.seeds import generator
 from schemas.stages import Stage
 from schemas.teachers import TeachersLine
-from schemas.tensors import decoded, groups_sha256
+from schemas.tensors import decoded, encoded, groups_sha256, specs
 from schemas.topics import Names, parted
 from schemas.updates import NOTHING_TO_TRAIN_ON
 from schemas.verdicts import VerdictLines
@@ -549,6 +552,7 @@ class Aggregator:
         before = self._models.groups(opened.base)
         members = len(members_of(self.line, opened.stage))
         groups = sums.next_groups(before, members) if counted else {}
+        sent = beside(partial(self._sent, groups), numbers_of(specs(groups.get("model", {}))))
         model = _named(opened.base.version + 1, groups) if groups else opened.base
         closed = RoundClosed(
             run=self.line.run,
@@ -561,7 +565,13 @@ class Aggregator:
             missing=missing,
             model=model,
         )
-        return (self._publish(groups, model) if groups else []), closed
+        return (self._publish(sent.result(), model) if groups else []), closed
+
+    def _sent(self, groups: Groups) -> Groups:
+        """The groups of a model as they will travel: encoded while their hash is taken."""
+        if not groups:
+            return groups
+        return {**groups, "model": encoded(groups["model"], self._configuration.wire)}
 
     def _close_stage(self, stage: Stage) -> StageClosed:
         assert self.line.model is not None

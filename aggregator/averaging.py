@@ -10,17 +10,20 @@ integer buffers, the largest counts. A mean is one division in float64, rounded 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.beside import shared
 from schemas.tensors import (
     CHUNK,
     Spec,
     Tensors,
+    Values,
     check,
+    in_parts,
     is_statistic,
     largest_size,
     side_by_side,
@@ -53,7 +56,7 @@ class ExactMean:
             for names in together(self._expected)
         ]
 
-    def add(self, tensors: Tensors, weight: int = 1, *, checked: bool = False) -> Self:
+    def add(self, tensors: Values, weight: int = 1, *, checked: bool = False) -> Self:
         """Count one model `weight` times; `checked` tells that `check` has passed it already.
 
         Raises what `check` raises, and ValueError for a weight that is not positive or exceeds what
@@ -63,7 +66,10 @@ class ExactMean:
         if not checked:
             check(tensors, self._expected, self.total_weight)
         for names, total in self._sums:
-            total.add(side_by_side(tensors, names), weight)
+            if isinstance(total, _Parameters):
+                total.add(in_parts(tensors, names), weight)
+            else:
+                total.add(side_by_side(tensors, names), weight)
         self.weight += weight
         return self
 
@@ -89,15 +95,15 @@ class ExactMean:
         """The weighted mean of all that was counted. Raises ValueError when nothing was."""
         if self.weight == 0:
             raise ValueError(f"the mean of 0 models (weights 0 of {self.total_weight})")
-        means: Tensors = {}
-        for names, total in self._sums:
-            shapes = [self._expected[name].shape for name in names]
-            ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-            for name, shape, mean in zip(
-                names, shapes, np.split(total.mean(self.weight), ends), strict=True
-            ):
-                means[name] = mean.reshape(shape)
+        rows = shared(self._mean_of, self._sums, numbers_of(self._expected))
+        means = {name: mean for row in rows for name, mean in row.items()}
         return {name: means[name] for name in self._expected}
+
+    def _mean_of(self, row: _Row) -> Tensors:
+        shapes = [self._expected[name].shape for name in row.names]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        means = zip(row.names, shapes, np.split(row.sum.mean(self.weight), ends), strict=True)
+        return {name: mean.reshape(shape) for name, shape, mean in means}
 
     def _room_for(self, weight: int) -> None:
         if weight < 1:
@@ -113,22 +119,32 @@ class _Parameters:
     """Float32 in units of 2^-30, half to even, summed in int64."""
 
     def __init__(self, size: int) -> None:
-        self.total = np.zeros(size, np.int64)
+        self.total = np.empty(size, np.int64)
+        self._begun = False
+        """Whether anything was counted: what is first is written down, not added to zeros."""
 
-    def add(self, values: NDArray[Any], weight: int) -> None:
-        scratch = min(values.size, CHUNK)
-        scaled, units = np.empty(scratch, np.float32), np.empty(scratch, np.int64)
-        for piece in _pieces(values.size):
-            here = slice(piece.stop - piece.start)
-            np.multiply(values[piece], np.float32(UNIT), out=scaled[here])  # exact: a power of two
+    def add(self, parts: Iterable[tuple[slice, NDArray[Any]]], weight: int) -> None:
+        scaled, units = np.empty(0, np.float32), np.empty(0, np.int64)
+        for piece, values in parts:
+            here, total = slice(values.size), self.total[piece]
+            if scaled.size < values.size:
+                scaled, units = np.empty(values.size, np.float32), np.empty(values.size, np.int64)
+            np.multiply(values, np.float32(UNIT), out=scaled[here])  # exact: a power of two
             np.rint(scaled[here], out=scaled[here])
-            np.copyto(units[here], scaled[here], casting="unsafe")
+            counted = units[here] if self._begun else total
+            np.copyto(counted, scaled[here], casting="unsafe")
             if weight != 1:
-                np.multiply(units[here], weight, out=units[here])
-            np.add(self.total[piece], units[here], out=self.total[piece])
+                np.multiply(counted, weight, out=counted)
+            if self._begun:
+                np.add(total, counted, out=total)
+        self._begun = True
 
     def merge(self, total: NDArray[Any]) -> None:
-        self.total += total
+        if self._begun:
+            self.total += total
+        else:
+            self.total[:] = total
+        self._begun = True
 
     def mean(self, weight: int) -> NDArray[Any]:
         mean, exact = np.empty(self.total.size, np.float32), np.empty(CHUNK)
@@ -198,6 +214,11 @@ class _Largest:
 
     def mean(self, weight: int) -> NDArray[Any]:
         return self.total.copy()
+
+
+def numbers_of(expected: Mapping[str, Spec]) -> int:
+    """How many numbers such tensors hold."""
+    return sum(math.prod(spec.shape) for spec in expected.values())
 
 
 class _Row(NamedTuple):

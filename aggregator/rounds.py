@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
-from aggregator.averaging import ExactMean
+from aggregator.averaging import ExactMean, numbers_of
+from aggregator.beside import beside, shared
 from learning.rates import multiplier
 from learning.strategies.choice import sent_tensors
 from learning.strategies.strategy import RoundMean, Strategy
@@ -14,7 +16,7 @@ from schemas.errors import Refused
 from schemas.line import RoundsLine
 from schemas.messages import Groups, ModelUpdate, Participant, RoundOpened
 from schemas.seeds import generator, seed
-from schemas.tensors import decoded
+from schemas.tensors import CHUNK, Tensor, Tensors, Values, decoded, size_of
 from schemas.updates import checked_update, expected_of
 from schemas.verdicts import VerdictLines
 
@@ -32,11 +34,16 @@ class RoundSums:
         self._base = base
         self._strategy = strategy
         self._wire = wire
+        late = wire == "int8"
+        self._sizes = {n: size_of(e) for n, e in base["model"].items() if late and e.size > CHUNK}
         self._expected = expected_of(sent_tensors(strategy, base["model"]))
         self._sums = {
             group: ExactMean(tensors, opened.total_weight)
             for group, tensors in self._expected.items()
         }
+        self._numbers = sum(map(numbers_of, self._expected.values()))
+        self._adding = beside(lambda: None, 0)
+        """The last update that was taken, which is added while the next one is read."""
 
     @property
     def answered(self) -> list[str]:
@@ -60,11 +67,15 @@ class RoundSums:
         if update.reason is not None:
             self.withheld[entity] = update.reason
             return
-        for group, sums in self._sums.items():
-            sums.add(values[group], self._weights[entity], checked=True)
+        self._adding.result()
+        self._adding = beside(partial(self._add, values, self._weights[entity]), self._numbers)
         self.counted[entity] = hash
 
-    def _checked(self, update: ModelUpdate) -> Groups:
+    def _add(self, values: Mapping[str, Values], weight: int) -> None:
+        for group, sums in self._sums.items():
+            sums.add(values[group], weight, checked=True)
+
+    def _checked(self, update: ModelUpdate) -> Mapping[str, Values]:
         """The values of a valid answer: nothing of what was read besides makes it valid or not."""
         if update.entity not in self._weights:
             raise Refused("unknown-entity", f"{update.entity} takes no part in this round")
@@ -73,7 +84,13 @@ class RoundSums:
         if update.reason is None:
             base, weights = self._base["model"], self.opened.total_weight
             return checked_update(
-                update.groups, base, self._expected, weights, self._wire, reuse=True
+                update.groups,
+                base,
+                self._expected,
+                weights,
+                self._wire,
+                reuse=True,
+                sizes=self._sizes,
             )
         if update.groups:
             raise Refused("unreadable", "an update with content and a reason to have none")
@@ -83,10 +100,19 @@ class RoundSums:
         """The next global model and what is kept beside it; nothing when nobody counts."""
         if not self.counted:
             return {}
+        self._adding.result()
         means = {group: sums.mean() for group, sums in self._sums.items()}
         closed = RoundMean(before, means, counted=len(self.counted), members=members)
         groups = self._strategy.settled(closed)
-        return {**groups, "model": decoded(groups["model"], self._wire)}
+        return {**groups, "model": self._held(groups["model"])}
+
+    def _held(self, model: Tensors) -> Tensors:
+        """What its readers will hold."""
+
+        def held(name: str) -> Tensor:
+            return decoded({name: model[name]}, self._wire)[name]
+
+        return dict(zip(model, shared(held, [*model], self._numbers), strict=True))
 
 
 def participants_of(

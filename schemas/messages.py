@@ -85,6 +85,8 @@ class Decision(Message):
 class Content(Message):
     """A message with tensors."""
 
+    unpacked_late: ClassVar[bool] = False
+    """Whether its large int8 tensors stay as they travelled until somebody needs their values."""
     groups: Groups = Field(exclude=True, repr=False)
 
 
@@ -518,6 +520,8 @@ class ModelUpdate(Content):
 
     With wire fp32 the group `model` holds the trained values, otherwise what differs from the base.
     """
+
+    unpacked_late = True
 
     opened: Number
     """Number of the RoundOpened that this answers."""

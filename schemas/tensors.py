@@ -209,6 +209,13 @@ def as_encoded(encoding: str, spec: Spec, content: bytes | memoryview) -> Encode
     return held
 
 
+def unpacked(tensor: Tensor) -> Tensor:
+    """The tensor, of one that may still be as it travelled. Raises what `unpack_tensor` raises."""
+    if not isinstance(tensor, Encoded):
+        return tensor
+    return unpack_tensor(tensor.encoding, *tensor.tensor, tensor.data)
+
+
 def encoded(tensors: Mapping[str, Tensor], wire: str) -> Tensors:
     """The tensors as they will travel; those that the wire leaves as they are share their memory.
 
@@ -262,14 +269,87 @@ def update_of(values: Tensors, base: Tensors, wire: str) -> Tensors:
     return decoded(_against(np.subtract, values, base, wire), wire)
 
 
-def values_of(update: Tensors, base: Tensors, wire: str, *, reuse: bool = False) -> Tensors:
+class Difference(NamedTuple):
+    """What an update tells as int8 of a large tensor: each value is that of the base, and a code
+    times the scale of its row.
+
+    It takes a quarter of the memory of its values, which `parts` gives some rows at a time: to
+    write them all down, and read them again to judge and to add them, costs as much as to make
+    them.
+    """
+
+    scales: Tensor
+    """Of each row, float32 (rows,)."""
+    codes: Tensor
+    """Int8 (rows, columns)."""
+    base: Tensor
+    """Float32, of the tensor's own shape."""
+    largest: float
+    """The size of the base's largest value."""
+
+    def within(self, limit: float) -> bool:
+        """Whether the largest scale alone tells that each value is smaller than this in size."""
+        reach = 128 * float(np.abs(self.scales).max()) + self.largest
+        return reach * (1 + 2**-20) < limit  # float32 rounds twice; NaN fails every comparison
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The values, float32 in one dimension, and where they stand among all of the tensor's.
+
+        The memory of what was given is used again for what comes next.
+        """
+        columns = self.codes.shape[1]
+        base, scratch = self.base.reshape(self.codes.shape), np.empty(0, np.float32)
+        for rows in _few(self.codes.shape):
+            here = slice(rows.start * columns, rows.stop * columns)
+            if not scratch.size:  # the first are as many as any
+                scratch = np.empty(here.stop, np.float32)
+            flat = scratch[: here.stop - here.start]
+            values = flat.reshape(-1, columns)
+            with np.errstate(over="ignore", invalid="ignore"):  # not finite is judged by `check`
+                np.copyto(values, self.codes[rows])
+                values *= self.scales[rows, None]
+                values += base[rows]
+            yield here, flat
+
+
+Values = Mapping[str, Tensor | Difference]
+"""Tensors by name, of which some are not put together yet."""
+
+
+def size_of(tensor: Tensor) -> float:
+    """How large the largest value of a tensor is."""
+    return max(float(tensor.max()), -float(tensor.min()))
+
+
+def values_of(
+    update: Tensors,
+    base: Tensors,
+    wire: str,
+    *,
+    reuse: bool = False,
+    sizes: Mapping[str, float] | None = None,
+) -> Values:
     """The values that an update means, from what it carried: the reverse of `update_of`.
 
-    With `reuse` they take the place of what it carried, where that can be written to.
+    What is still as it travelled as int8 is not put together. With `reuse` they take the place of
+    what it carried, where that can be written to. `sizes` are those of the base's tensors
+    (`size_of`), from who has them at hand.
 
-    Raises Unfit (wrong-shape, wrong-dtype) if update and base are not alike.
+    Raises Unfit (wrong-shape, wrong-dtype) if update and base are not alike, and Refused (bomb,
+    unreadable) for what cannot be decoded.
     """
-    return _against(np.add, update, base, wire, reuse=reuse)
+    late: dict[str, Difference] = {}
+    for name, tensor in update.items():
+        if wire == "int8" and isinstance(tensor, Encoded) and tensor.encoding == "int8":
+            below = base.get(name)
+            if below is not None and tensor.tensor == Spec(dtype_of(below), below.shape):
+                scales, codes = _told(below.shape, tensor.data)
+                size = size_of(below) if sizes is None or name not in sizes else sizes[name]
+                late[name] = Difference(scales, codes, below, size)
+    carried = {name: unpacked(tensor) for name, tensor in update.items() if name not in late}
+    others = {name: tensor for name, tensor in base.items() if name not in late}
+    values = _against(np.add, carried, others, wire, reuse=reuse)
+    return {name: late[name] if name in late else values[name] for name in update}
 
 
 def _against(
@@ -291,7 +371,7 @@ def _against(
 # --- what may be counted ------------------------------------------------------------------------
 
 
-def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec], total_weight: int) -> None:
+def check(tensors: Values, expected: Mapping[str, Spec], total_weight: int) -> None:
     """Whether these tensors may be counted in a mean whose weights sum to `total_weight` at most.
 
     Sender and reader ask the same, of the values that the reader will hold: names, dtypes and
@@ -310,16 +390,18 @@ def check(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec], total_wei
         if len(names) > 1 and _within(side_by_side(tensors, names), limit):
             continue
         for name in names:
-            _check_values(name, tensors[name].reshape(-1), limit)
+            _check_values(name, tensors[name], limit)
 
 
-def alike(tensors: Mapping[str, Tensor], expected: Mapping[str, Spec]) -> None:
+def alike(tensors: Values, expected: Mapping[str, Spec]) -> None:
     """Whether names, dtypes and shapes are the expected ones; raises Unfit where they are not."""
     if tensors.keys() != expected.keys():
         missing, foreign = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
         raise Unfit("wrong-shape", f"missing tensors {sorted(missing)}, unknown {sorted(foreign)}")
     for name, spec in expected.items():
         tensor = tensors[name]
+        if isinstance(tensor, Difference):
+            tensor = tensor.base
         if tensor.shape != spec.shape:
             raise Unfit("wrong-shape", f"{name} has shape {tensor.shape}, expected {spec.shape}")
         if tensor.dtype != _dtype(spec.dtype):
@@ -353,10 +435,31 @@ def _rows_of(expected: tuple[tuple[str, Spec], ...]) -> tuple[tuple[str, ...], .
     return tuple(map(tuple, rows))
 
 
-def side_by_side(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+def side_by_side(tensors: Values, names: Sequence[str]) -> Tensor:
     """Their numbers, one tensor behind the other; a view where it is only one."""
-    flat = [tensors[name].reshape(-1) for name in names]
+    flat = [_flat(tensors[name]) for name in names]
     return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+
+def _flat(tensor: Tensor | Difference) -> Tensor:
+    if not isinstance(tensor, Difference):
+        return tensor.reshape(-1)
+    return np.concatenate([values.copy() for _, values in tensor.parts()])
+
+
+def in_parts(tensors: Values, names: Sequence[str]) -> Iterator[tuple[slice, Tensor]]:
+    """The same numbers, about `CHUNK` at a time, and where these stand among all of them.
+
+    The memory of what was given may be used again for what comes next.
+    """
+    first = tensors[names[0]]
+    if len(names) == 1 and isinstance(first, Difference):
+        yield from first.parts()
+        return
+    values = side_by_side(tensors, names)
+    for start in range(0, values.size, CHUNK):
+        here = slice(start, min(start + CHUNK, values.size))
+        yield here, values[here]
 
 
 def largest_size(total_weight: int) -> float:
@@ -374,11 +477,12 @@ def is_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in ("running_mean", "running_var")
 
 
-def _check_values(name: str, values: Tensor, limit: float) -> None:
-    for start in range(0, values.size, CHUNK):
-        piece = values[start : start + CHUNK]
+def _check_values(name: str, values: Tensor | Difference, limit: float) -> None:
+    if isinstance(values, Difference) and values.within(limit):
+        return
+    for here, piece in in_parts({name: values}, [name]):
         if not _within(piece, limit):
-            _complain(name, piece, start, limit)
+            _complain(name, piece, here.start, limit)
 
 
 def _within(values: Tensor, limit: float) -> bool:
@@ -474,11 +578,15 @@ def _few(shape: tuple[int, int]) -> Iterator[slice]:
 
 
 def _from_int8(shape: tuple[int, ...], payload: bytes | memoryview) -> Tensor:
+    return _values(*_told(shape, payload), shape)
+
+
+def _told(shape: tuple[int, ...], payload: bytes | memoryview) -> tuple[Tensor, Tensor]:
+    """Scales (rows,) in float32 and codes (rows, columns) in int8."""
     rows, columns = _rows(shape)
     body = _decompressed(payload, 4 * rows + rows * columns)
     scales = np.frombuffer(body, "<f4", rows).astype(np.float32)
-    codes = np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
-    return _values(scales, codes, shape)
+    return scales, np.frombuffer(body, np.int8, offset=4 * rows).reshape(rows, columns)
 
 
 def _values(scales: Tensor, codes: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from schemas.errors import Refused
 from schemas.messages import Groups, Tensors
-from schemas.tensors import Spec, check, values_of
+from schemas.tensors import Encoded, Spec, Values, check, unpacked, values_of
 
 Expected = Mapping[str, Mapping[str, Spec]]
 """Group → tensor → what it must look like."""
@@ -22,20 +22,27 @@ def checked_update(
     wire: str,
     *,
     reuse: bool = False,
-) -> Groups:
+    sizes: Mapping[str, float] | None = None,
+) -> Mapping[str, Values]:
     """The values that an update means, when all of them may be counted.
 
     `total_weight` is W, the sum of the weights of the round. With `reuse` the values take the place
-    of what the update carried, which nobody may need any more. Raises Refused: wrong-shape,
-    wrong-dtype, not-finite, out-of-range.
+    of what the update carried, which nobody may need any more. `sizes` are those of the base's
+    tensors (`size_of`), from who has them at hand. Raises Refused: wrong-shape, wrong-dtype,
+    not-finite, out-of-range; and bomb or unreadable for what could not be decoded.
     """
     if groups.keys() != expected.keys():
         raise Refused("wrong-shape", f"groups {sorted(groups)}, expected {sorted(expected)}")
-    values = dict(groups)
-    if wire != "fp32":  # there an update carries values
-        values["model"] = values_of(groups["model"], base, wire, reuse=reuse)
-    for group, tensors in expected.items():
-        check(values[group], tensors, total_weight)
+    values: dict[str, Values] = {}
+    for group, tensors in groups.items():
+        if group == "model" and wire != "fp32":  # there an update carries values
+            values[group] = values_of(tensors, base, wire, reuse=reuse, sizes=sizes)
+        elif any(isinstance(tensor, Encoded) for tensor in tensors.values()):
+            values[group] = {name: unpacked(tensor) for name, tensor in tensors.items()}
+        else:
+            values[group] = tensors
+    for group, specs in expected.items():
+        check(values[group], specs, total_weight)
     return values
 
 

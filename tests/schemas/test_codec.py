@@ -242,6 +242,20 @@ def test_an_empty_payload_is_one_empty_piece() -> None:
     assert bytes(piece(cut(b"").pieces[0], ROOM).content) == b""
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 2 * PIECE_BYTES), max_size=6))
+def test_how_a_payload_is_given_in_parts_changes_nothing(lengths: list[int]) -> None:
+    """They are neither joined first nor copied twice."""
+    content = bytes(range(256)) * (sum(lengths) // 256 + 1)
+    content = content[: sum(lengths)]
+    parts, place = [], 0
+    for length in lengths:
+        parts.append(content[place : place + length])
+        place += length
+
+    assert cut(*parts) == cut(content)
+
+
 def repacked(packed: Packed, at: int, **changes: object) -> bytes:
     """A piece with another head."""
     magic, index, count, whole = HEAD.unpack_from(packed.pieces[at])

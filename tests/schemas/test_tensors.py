@@ -22,10 +22,12 @@ from schemas.tensors import (
     DTYPES,
     ENCODINGS,
     WIRES,
+    Difference,
     Spec,
     Tensor,
     Tensors,
     Unfit,
+    Values,
     check,
     decoded,
     dtype_of,
@@ -47,6 +49,12 @@ MATRICES = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=4), elem
 def floats(*rows: Any) -> Tensor:
     """A float32 tensor."""
     return np.array(rows, np.float32)
+
+
+def whole(values: Values) -> Tensors:
+    """Values of which none travelled late: see tests/schemas/test_differences.py."""
+    assert not any(isinstance(each, Difference) for each in values.values())
+    return {name: each for name, each in values.items() if isinstance(each, np.ndarray)}
 
 
 def there_and_back(tensor: Tensor, wire: str) -> Tensor:
@@ -303,11 +311,11 @@ def test_an_updates_memory_is_taken_only_where_it_may_be() -> None:
     update = update_of({"w": floats([1.5, 2.5]), "b": base["b"] + 1}, base, "bf16")
     kept = {name: tensor.copy() for name, tensor in update.items()}
 
-    apart = values_of(update, base, "bf16")
+    apart = whole(values_of(update, base, "bf16"))
     assert {name: t.tobytes() for name, t in update.items()} == {
         n: t.tobytes() for n, t in kept.items()
     }
-    taken = values_of(update, base, "bf16", reuse=True)
+    taken = whole(values_of(update, base, "bf16", reuse=True))
 
     assert taken["w"] is update["w"]
     assert {name: t.tolist() for name, t in taken.items()} == {
@@ -504,7 +512,7 @@ def test_an_update_carries_differences_where_the_wire_loses_something() -> None:
     values = {"w": floats([100.25]), "norm.bias": floats(100.25), "n": np.array(4, np.int64)}
 
     update = update_of(values, base, "bf16")
-    back = values_of(update, base, "bf16")
+    back = whole(values_of(update, base, "bf16"))
 
     assert (update["w"].item(), update["norm.bias"].item(), update["n"].item()) == (0.25, 100.25, 4)
     assert (back["w"].item(), back["norm.bias"].item(), back["n"].item()) == (100.25, 100.25, 4)
@@ -518,7 +526,7 @@ def test_fp32_updates_carry_the_values(values: Tensor, base: Tensor) -> None:
     update = update_of({"w": values}, {"w": base}, "fp32")
 
     assert update["w"].tobytes() == values.tobytes()
-    assert values_of(update, {"w": base}, "fp32")["w"].tobytes() == values.tobytes()
+    assert whole(values_of(update, {"w": base}, "fp32"))["w"].tobytes() == values.tobytes()
 
 
 @settings(deadline=None)
@@ -530,7 +538,9 @@ def test_a_sender_sees_what_its_readers_will_judge(values: Tensor, base: Tensor)
 
         received = {"w": there_and_back(update["w"], wire)}
 
-        own, theirs = (values_of(each, {"w": base}, wire)["w"] for each in (update, received))
+        own, theirs = (
+            whole(values_of(each, {"w": base}, wire))["w"] for each in (update, received)
+        )
         assert own.tobytes() == theirs.tobytes()
 
 
