@@ -24,7 +24,7 @@ from schemas.errors import RunFailed
 HEAD_BYTES = 900  # of a record beside its value: what many small ones cost (measured)
 LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
-GIVEN_BACK = 4  # times that free memory is given back while as much is let go as is kept;
+GIVEN_BACK = 4  # times what is kept is let go before free memory is given back;
 LEAST_GIVEN = 32 * 1024 * 1024  # but for so many bytes: else each small message would ask for it
 MUCH = 2 * 1024 * 1024  # bytes at once, behind which more usually stands: asking costs milliseconds
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
@@ -154,7 +154,7 @@ class Kept:
             self._gone += before - window.size
             if over <= 0:
                 break
-        if self._gone >= max(self._room / GIVEN_BACK, LEAST_GIVEN):
+        if self._gone >= max(self._room * GIVEN_BACK, LEAST_GIVEN):
             self._gone = 0
             give_back()
 

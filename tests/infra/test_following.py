@@ -174,12 +174,12 @@ class Spoken(Broker):
         )
 
 
-@pytest.mark.parametrize(("least", "times"), [(0, 10), (50, 2), (101, 0)])
-def test_free_memory_is_given_back_each_time_that_a_quarter_of_what_is_kept_was_let_go(
+@pytest.mark.parametrize(("least", "times"), [(0, 6), (161, 5), (320, 3), (961, 0)])
+def test_free_memory_is_given_back_each_time_that_four_times_what_is_kept_was_let_go(
     monkeypatch: pytest.MonkeyPatch, least: int, times: int
 ) -> None:
-    """Room for forty: of a hundred and forty that come five at a time a hundred go, so it happens
-    ten times; of small ones each time that it is worth it."""
+    """Room for forty: of a thousand that come five at a time 960 go, so it happens six times, at
+    each 160; of small ones each time that it is worth it."""
     given: list[None] = []
     monkeypatch.setattr(following, "give_back", lambda: given.append(None))
     monkeypatch.setattr(following, "LEAST_GIVEN", least * RECORD)
@@ -187,7 +187,7 @@ def test_free_memory_is_given_back_each_time_that_a_quarter_of_what_is_kept_was_
     broker = Broker()
     followed = Feed(broker, kept)
 
-    for number in range(28):
+    for number in range(200):
         read(followed, broker, f"topic-{number}", 5)
 
     assert len(given) == times
