@@ -26,7 +26,7 @@ LEAST_KEPT = 2 * 1024 * 1024  # heartbeats alone fill it, in minutes
 MESSAGES = 4  # of the largest that came: so many are kept, if there is room
 GIVEN_BACK = 4  # times what is kept is let go before free memory is given back;
 LEAST_GIVEN = 32 * 1024 * 1024  # but for so many bytes: else each small message would ask for it
-MUCH = 2 * 1024 * 1024  # bytes at once, behind which more usually stands: asking costs milliseconds
+MUCH = 4 * 1024 * 1024  # bytes at once, behind which more usually stands: asking costs milliseconds
 AHEAD_BYTES = 16 * 1024 * 1024  # unread, beyond which a topic is no longer followed
 
 

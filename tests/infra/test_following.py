@@ -118,7 +118,7 @@ def test_how_much_is_kept_goes_by_the_largest_message(size: int, pieces: int, ro
 
 
 @pytest.mark.parametrize(
-    ("ahead", "mebibytes", "asked"), [(True, 2, 1), (True, 1, 0), (True, 17, 0), (False, 2, 0)]
+    ("ahead", "mebibytes", "asked"), [(True, 4, 1), (True, 3, 0), (True, 17, 0), (False, 4, 0)]
 )
 def test_behind_much_more_is_asked_for_at_once(ahead: bool, mebibytes: int, asked: int) -> None:
     """By who follows: behind little it is not worth it, and a topic that is left has to rest."""
