@@ -43,6 +43,7 @@ from schemas.messages import (
     TeacherChosen,
     TwinDecision,
 )
+from schemas.tensors import Tensors, unpacked
 from schemas.topics import Names
 
 COPY_BYTES = 16 * 1024 * 1024
@@ -237,7 +238,8 @@ class Replay:
             if isinstance(said, Say) and isinstance(said.message, GlobalModel):
                 name = _model_of(decision)
                 assert name is not None
-                models.take(name, said.message.groups)
+                groups = said.message.groups  # as it would have travelled
+                models.take(name, {group: _plain(tensors) for group, tensors in groups.items()})
                 found.versions += 1
                 found.grown += isinstance(decision, RunOpened | HeadGrown)
                 found.summed += isinstance(decision, RoundClosed)
@@ -334,3 +336,7 @@ def _place(answers: Sequence[tuple[str, Place, bool]], hash: str) -> tuple[str, 
 def _silent(answers: Sequence[tuple[str, Place, bool]]) -> tuple[str, Place] | None:
     """Where an answer without content lies."""
     return next(((told, place) for told, place, silent in answers if silent), None)
+
+
+def _plain(tensors: Tensors) -> Tensors:
+    return {name: unpacked(tensor) for name, tensor in tensors.items()}

@@ -95,15 +95,14 @@ def may_be_passed_over(later: NotKnown, topic: str, offset: int) -> None:
         ) from None
 
 
-def gathered(transport: Transport, place: Place, max_bytes: int, *, proven: bool = False) -> Whole:
+def gathered(transport: Transport, place: Place, max_bytes: int) -> Whole:
     """The bytes of the message at a place. Raises LookupError when a piece of it is gone.
 
     Each piece is copied once, to where it belongs: the records themselves are let go on the way.
-    `proven` are those that were checked when they came, just before: the log changes none.
     """
     room, size, hashes = np.empty(len(place.offsets) * PIECE_BYTES, np.uint8).data, 0, set[str]()
     for index, stored in enumerate(_records(transport, place)):
-        part = piece(stored.record.value, max_bytes, proven=proven)
+        part = piece(stored.record.value, max_bytes)
         hashes.add(part.message)
         if (part.index, part.count) != (index, len(place.offsets)) or len(hashes) > 1:
             raise LookupError(

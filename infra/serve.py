@@ -52,7 +52,7 @@ from schemas.errors import Refused, Stalled
 from schemas.messages import Away, DeadLetter, Groups, Message, ModelName, Tensors
 from schemas.topics import letters_of, table_row
 
-READ_BYTES = 4 * 1024 * 1024
+READ_BYTES = 8 * 1024 * 1024  # of a topic at a time: with less a reader falls behind what comes
 WAIT = 0.05  # seconds, for workers, when no role can take a step
 TICK = 0.2  # seconds between two ticks
 LOOK = 1.0  # seconds between two looks at what is waited for: asking thousands of twins takes time

@@ -159,8 +159,8 @@ class Piece:
     """Of the record's own memory: a model is too large to be copied at each step."""
 
 
-def piece(value: bytes, max_bytes: int, *, proven: bool = False) -> Piece:
-    """Check a record's value against the hashes that it carries, unless it was `proven` before.
+def piece(value: bytes, max_bytes: int) -> Piece:
+    """Check a record's value against the hashes that it carries.
 
     Raises Refused: unreadable, too-large (the message would exceed `max_bytes`), bad-hash.
     """
@@ -178,8 +178,7 @@ def piece(value: bytes, max_bytes: int, *, proven: bool = False) -> Piece:
     if len(hashes) != count * HASH_BYTES or len(content) > PIECE_BYTES:
         raise Refused("unreadable", f"{len(value)} bytes do not fit {count} pieces")
     own = hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-    sound = proven or (blake3(hashes).digest() == whole and _piece_hash(index, content) == own)
-    if not sound:
+    if blake3(hashes).digest() != whole or _piece_hash(index, content) != own:
         raise Refused("bad-hash", f"piece {index} of {count} is not what its hash says")
     return Piece(whole.hex(), index, count, content)
 

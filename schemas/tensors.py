@@ -53,6 +53,7 @@ ZSTD_LEVEL = 3
 ZSTD_WINDOW = 2**21  # bytes; what level 3 uses at most, so that a reader may refuse more
 SCALE_BITS = np.uint32(0xFFFF_FF80)  # clears 7 of 24: a 17-bit scale times a 7-bit code is exact
 SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it lie the subnormals, which some programs flush
+LARGEST = float(np.finfo(np.float32).max)
 LITTLE = sys.byteorder == "little"
 QUIET_NAN = 0x7FC0  # one bfloat16 stands for every NaN, whose spare bits differ between processors
 
@@ -290,7 +291,8 @@ class Difference(NamedTuple):
     def within(self, limit: float) -> bool:
         """Whether the largest scale alone tells that each value is smaller than this in size."""
         reach = 128 * float(np.abs(self.scales).max()) + self.largest
-        return reach * (1 + 2**-20) < limit  # float32 rounds twice; NaN fails every comparison
+        most = min(limit, LARGEST)  # beyond it float32 is infinite
+        return reach * (1 + 2**-20) < most  # float32 rounds twice; NaN fails every comparison
 
     def parts(self) -> Iterator[tuple[slice, Tensor]]:
         """The values, float32 in one dimension, and where they stand among all of the tensor's.

@@ -10,6 +10,7 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -235,7 +236,8 @@ class Feed:
                     self.leave(partition.topic)
         if found:
             if self._ahead and size >= MUCH and not self._left:  # else some are to rest first
-                self._consumer.ask_ahead()
+                with suppress(errors.RetriableError):  # the next poll meets it again
+                    self._consumer.ask_ahead()
             self._kept.make_room()
         return bool(found)
 

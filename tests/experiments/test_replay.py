@@ -12,7 +12,7 @@ from infra.workers import Inline
 from schemas.codec import records
 from schemas.errors import DataError
 from schemas.messages import GlobalModel, Groups, ModelName, RoundClosed, RoundOpened
-from schemas.tensors import groups_sha256
+from schemas.tensors import WIRES, groups_sha256
 from tests.flows.federation import NAMES, Told, put_together, small
 from tests.flows.learner import FAKES
 
@@ -22,10 +22,11 @@ def ran(log: Log, **overrides: object) -> None:
     put_together(small(**overrides), log, Told()).system.run()
 
 
-def test_every_decision_and_sum_is_made_anew() -> None:
+@pytest.mark.parametrize("wire", WIRES)
+def test_every_decision_and_sum_is_made_anew(wire: str) -> None:
     """Three stages of two rounds: a first model, three growths and six sums are ten versions."""
     with closing(Log()) as log:
-        ran(log, keep_rounds="all")
+        ran(log, keep_rounds="all", wire=wire)
         found = Replay(log, NAMES).fold()
 
     assert not found.different

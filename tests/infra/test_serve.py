@@ -787,14 +787,14 @@ def test_a_line_whose_end_is_let_go_does_not_keep_its_reader_waiting(how: str) -
     log = Embedded()
     for number in range(10):
         write(log, CLASSES, joined(number))
-    log.append(CLASSES, [Record(f"state/{i}", bytes(1 << 20)) for i in range(8)])
+    log.append(CLASSES, [Record(f"state/{i}", bytes(1 << 20)) for i in range(16)])
     role = Made(lines=[CLASSES], until=lambda role: role.asked > 0)
     reader = system(log, role)
     reader.step()
     assert role.asked == 0
 
     if how == "forget":
-        log.forget(CLASSES, *(f"state/{i}" for i in range(8)))
+        log.forget(CLASSES, *(f"state/{i}" for i in range(16)))
     else:
         log.trim(CLASSES, log.end(CLASSES))
     reader.run()

@@ -187,6 +187,17 @@ def test_a_scale_that_is_not_finite_is_told_of_with_its_first_value(
         check(late, specs(base), 8)
 
 
+def test_what_float32_cannot_hold_is_not_passed_where_there_is_no_range() -> None:
+    """127 x 3e38 is infinite in float32, and below it in float64."""
+    base = {"bn.running_var": np.zeros(SHAPE, np.float32)}
+    scales = np.full(257, 3e38, np.float32)
+
+    late = values_of({"bn.running_var": told(scales, np.full(SHAPE, 127))}, base, "int8")
+
+    with pytest.raises(Unfit, match=r"not-finite: bn.running_var\[0\] is inf"):
+        check(late, specs(base), 8)
+
+
 def test_what_cannot_be_decoded_is_refused_when_it_is_judged() -> None:
     """A frame that is broken, and one that claims more than its shape; one of another shape."""
     expected = {"model": specs(BASE)}
