@@ -56,6 +56,7 @@ MAX_VALUES = 2**18  # in a header: a byte can become a mapping of 64 bytes, and 
 MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described value by value
 MAX_TENSORS = 4096
 MAX_LAYOUT_BYTES = 32 * 1024  # of rows that are remembered: a model has a hundred of 50 bytes
+INT8 = msgpack.packb("int8")
 ALIGNED = 8  # bytes: the largest number that travels
 NEWEST = max(kind.schema_number for kind in KINDS.values())
 """The newest schema of all that this program reads."""
@@ -123,6 +124,8 @@ def pack(message: Message, wire: str = "fp32") -> Packed:
 
 def cut(*parts: Bytes) -> Packed:
     """A payload, given in parts one behind the other, in pieces that prove where they belong."""
+    if len(parts) > 1 and sum(map(len, parts)) <= PIECE_BYTES:
+        parts = (b"".join(parts),)  # a hundred small ones: once, and not each twice
     contents = list(_in_pieces(parts))
     hashes = b"".join(_piece_hash(index, *views) for index, views in enumerate(contents))
     whole = blake3(hashes).digest()
@@ -504,13 +507,13 @@ def _layout(rows: tuple[Any, ...]) -> Layout | None:
     They are told apart by their bytes: to Python 1, 1.0 and True are equal. What is compressed has
     another length each time, and is not remembered.
     """
-    if any(isinstance(row, tuple) and "int8" in row[4:5] for row in rows):
-        return None
     try:
         packed = msgpack.packb(rows)
     except ValueError:  # nested without end
         return None
-    return _layout_of(packed) if len(packed) <= MAX_LAYOUT_BYTES else None
+    if len(packed) > MAX_LAYOUT_BYTES or INT8 in packed:
+        return None
+    return _layout_of(packed)
 
 
 @lru_cache(16)

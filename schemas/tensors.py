@@ -49,6 +49,7 @@ MAX_DIMENSIONS = 8
 MAX_NUMBERS = 2**40  # in one tensor, also where an axis of length 0 hides how long the others are
 MAX_WEIGHT = 2**52
 CHUNK = 65_536  # numbers worked on at a time: they and their scratch stay in a core's cache
+FEW = 4096  # numbers: to copy so many costs less than to look at them where they lie
 ZSTD_LEVEL = 3
 ZSTD_WINDOW = 2**21  # bytes; what level 3 uses at most, so that a reader may refuse more
 SCALE_BITS = np.uint32(0xFFFF_FF80)  # clears 7 of 24: a 17-bit scale times a 7-bit code is exact
@@ -79,15 +80,15 @@ def dtype_of(tensor: Tensor) -> str:
     """The tensor's dtype as it travels, such as `<f4`. Raises ValueError if it does not travel."""
     if isinstance(tensor, Encoded):
         raise ValueError("an encoded tensor is passed on, or decoded; its bytes are no values")
-    dtype = _called(tensor.dtype)
-    if dtype not in DTYPES:
-        raise ValueError(f"tensors of {tensor.dtype} do not travel, only {', '.join(DTYPES)}")
-    return dtype
+    return _called(tensor.dtype)
 
 
 @cache
 def _called(dtype: np.dtype[Any]) -> str:
-    return _little(dtype).str
+    name = _little(dtype).str
+    if name not in DTYPES:
+        raise ValueError(f"tensors of {dtype} do not travel, only {', '.join(DTYPES)}")
+    return name
 
 
 @cache
@@ -145,14 +146,16 @@ def encoding_of(wire: str, spec: Spec) -> str:
 
 
 def pack_tensor(tensor: Tensor, wire: str) -> tuple[str, bytes | memoryview]:
-    """A tensor's encoding and bytes on a wire; raw bytes are a view of the tensor's own memory.
+    """A tensor's encoding and bytes on a wire; raw ones are a view of its memory, if not a few.
 
     Values that are not finite pass on fp32 and bf16 (NaN as one quiet NaN), for others judge them.
 
     Raises Unfit (not-finite) where int8 meets one, ValueError for other dtypes and wires.
     """
     dtype = dtype_of(tensor)
-    encoding = "raw" if wire == "fp32" else encoding_of(wire, Spec(dtype, tensor.shape))
+    if wire == "fp32":
+        return "raw", _raw(tensor)
+    encoding = encoding_of(wire, Spec(dtype, tensor.shape))
     if encoding == "bf16":
         return encoding, _to_bf16(tensor)
     if encoding == "int8":
@@ -318,6 +321,16 @@ Values = Mapping[str, Tensor | Difference]
 """Tensors by name, of which some are not put together yet."""
 
 
+class Rows(dict[str, Tensor | Difference]):
+    """Such tensors, which nobody changes any more, with the rows of small ones that were put side
+    by side: to judge them, and then to add them."""
+
+    def __init__(self, tensors: Values) -> None:
+        super().__init__(tensors)
+        self.made: dict[tuple[str, ...], Tensor] = {}
+        """Names → their numbers."""
+
+
 def size_of(tensor: Tensor) -> float:
     """How large the largest value of a tensor is."""
     return max(float(tensor.max()), -float(tensor.min()))
@@ -439,8 +452,20 @@ def _rows_of(expected: tuple[tuple[str, Spec], ...]) -> tuple[tuple[str, ...], .
 
 def side_by_side(tensors: Values, names: Sequence[str]) -> Tensor:
     """Their numbers, one tensor behind the other; a view where it is only one."""
-    flat = [_flat(tensors[name]) for name in names]
-    return flat[0] if len(flat) == 1 else np.concatenate(flat)
+    if len(names) == 1:
+        return _flat(tensors[names[0]])
+    if not isinstance(tensors, Rows):
+        return _joined([tensors[name] for name in names])
+    row = tuple(names)
+    if row not in tensors.made:
+        tensors.made[row] = _joined([tensors[name] for name in names])
+    return tensors.made[row]
+
+
+def _joined(tensors: Sequence[Any]) -> Tensor:
+    if Difference in map(type, tensors):
+        tensors = [_flat(tensor) for tensor in tensors]
+    return np.concatenate(tensors, axis=None)  # which makes each one flat
 
 
 def _flat(tensor: Tensor | Difference) -> Tensor:
@@ -510,14 +535,16 @@ def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
 # --- the wires ----------------------------------------------------------------------------------
 
 
-def _raw(tensor: Tensor) -> memoryview:
+def _raw(tensor: Tensor) -> bytes | memoryview:
+    if LITTLE and tensor.size <= FEW and tensor.dtype.isnative:
+        return tensor.tobytes()
     if LITTLE and tensor.flags.c_contiguous and tensor.size and tensor.dtype.isnative:
         return tensor.data.cast("B")
     little = np.ascontiguousarray(tensor, _little(tensor.dtype))
     return little.reshape(-1).view(np.uint8).data
 
 
-def _to_bf16(tensor: Tensor) -> memoryview:
+def _to_bf16(tensor: Tensor) -> bytes | memoryview:
     bits = np.ascontiguousarray(tensor, np.float32).view(np.uint32)
     odd = (bits >> 16) & 1  # of two neighbours equally near, half to even takes the even one
     nearest = ((bits + 0x7FFF + odd) >> 16).astype("<u2")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from schemas.errors import Refused
 from schemas.messages import Groups, Tensors
-from schemas.tensors import Encoded, Spec, Values, check, unpacked, values_of
+from schemas.tensors import Encoded, Rows, Spec, Values, check, unpacked, values_of
 
 Expected = Mapping[str, Mapping[str, Spec]]
 """Group → tensor → what it must look like."""
@@ -37,13 +37,14 @@ def checked_update(
     for group, tensors in groups.items():
         if group == "model" and wire != "fp32":  # there an update carries values
             values[group] = values_of(tensors, base, wire, reuse=reuse, sizes=sizes)
-        elif any(isinstance(tensor, Encoded) for tensor in tensors.values()):
+        elif Encoded in map(type, tensors.values()):
             values[group] = {name: unpacked(tensor) for name, tensor in tensors.items()}
         else:
             values[group] = tensors
+    rows = {group: Rows(each) for group, each in values.items()}
     for group, specs in expected.items():
-        check(values[group], specs, total_weight)
-    return values
+        check(rows[group], specs, total_weight)
+    return rows
 
 
 def expected_of(sent: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]) -> Expected:

@@ -21,6 +21,7 @@ from schemas.tensors import (
     CHUNK,
     DTYPES,
     ENCODINGS,
+    FEW,
     WIRES,
     Difference,
     Spec,
@@ -219,12 +220,13 @@ def test_fp32_carries_every_bit(bits: Tensor) -> None:
 
 
 def test_raw_bytes_are_not_copied() -> None:
-    """45 MB are packed and read as views; only bytes that lie askew are copied."""
-    tensor = np.arange(4, dtype=np.float32)
+    """45 MB are packed and read as views; copied are a few numbers, and bytes that lie askew."""
+    tensor = np.arange(FEW + 1, dtype=np.float32)
 
     _, payload = pack_tensor(tensor, "fp32")
-    straight = unpack_tensor("raw", "<f4", (4,), payload)
-    askew = unpack_tensor("raw", "<f4", (4,), memoryview(b"." + bytes(payload))[1:])
+    straight = unpack_tensor("raw", "<f4", (FEW + 1,), payload)
+    _, few = pack_tensor(tensor[:4], "fp32")
+    askew = unpack_tensor("raw", "<f4", (4,), memoryview(b"." + few)[1:])
 
     assert np.shares_memory(straight, tensor)
     assert askew.flags.aligned
