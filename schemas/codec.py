@@ -56,7 +56,7 @@ MAX_VALUES = 2**18  # in a header: a byte can become a mapping of 64 bytes, and 
 MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described value by value
 MAX_TENSORS = 4096
 MAX_LAYOUT_BYTES = 32 * 1024  # of rows that are remembered: a model has a hundred of 50 bytes
-INT8 = msgpack.packb("int8")
+INT8 = msgpack.packb("int8")  # as it stands in a packed row
 ALIGNED = 8  # bytes: the largest number that travels
 NEWEST = max(kind.schema_number for kind in KINDS.values())
 """The newest schema of all that this program reads."""

@@ -146,7 +146,7 @@ def encoding_of(wire: str, spec: Spec) -> str:
 
 
 def pack_tensor(tensor: Tensor, wire: str) -> tuple[str, bytes | memoryview]:
-    """A tensor's encoding and bytes on a wire; raw ones are a view of its memory, if not a few.
+    """A tensor's encoding and bytes on a wire; raw ones are a view of its memory, above `FEW`.
 
     Values that are not finite pass on fp32 and bf16 (NaN as one quiet NaN), for others judge them.
 
@@ -255,7 +255,7 @@ def _held(tensor: Tensor, wire: str) -> Tensor:
         return _values(*_rounded(tensor), tensor.shape)  # to compress and expand changes nothing
     if encoding == "bf16":
         return _from_bf16(tensor.shape, _to_bf16(tensor))
-    return np.frombuffer(_raw(tensor), _dtype(dtype_of(tensor))).reshape(tensor.shape)
+    return np.ascontiguousarray(tensor, _dtype(dtype_of(tensor))).reshape(tensor.shape)
 
 
 # --- updates ------------------------------------------------------------------------------------

@@ -229,6 +229,7 @@ def test_raw_bytes_are_not_copied() -> None:
     askew = unpack_tensor("raw", "<f4", (4,), memoryview(b"." + few)[1:])
 
     assert np.shares_memory(straight, tensor)
+    assert np.shares_memory(decoded({"few": tensor[:4]}, "fp32")["few"], tensor)
     assert askew.flags.aligned
     assert askew.tolist() == [0, 1, 2, 3]
 
