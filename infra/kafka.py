@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from kafka import errors
 from pydantic import SecretStr
 
-from infra import resets, sasl
+from infra import receiving, resets, sasl
 from infra.passwords import Password
 from infra.proving import USER_WANTED, refused
 from infra.settings import COMPRESSIONS, DELIVERY, REQUEST, Compression, Mechanism
@@ -145,6 +145,7 @@ class KafkaSettings:
             "bootstrap_timeout_ms": _milliseconds(self.start_timeout),
             "reconnect_backoff_max_ms": 1000,  # the client's own 30 s would outlast an outage
             "retry_backoff_ms": 20,
+            "selector": receiving.Selector,
             **self._security(),
         }
 
@@ -197,6 +198,7 @@ OVERHEARD = Overheard()
 CLIENT_LOG.addHandler(OVERHEARD)
 sasl.register()
 resets.register()
+receiving.register()
 
 
 def connected(settings: KafkaSettings, make: Callable[..., T], **more: object) -> T:

@@ -1,11 +1,14 @@
-"""Kafka's consumer, but that it asks for more when nothing that came lies unread, and at once."""
+"""Kafka's consumer, but that it asks for more when nothing that came lies unread, and at once; and
+that it waits by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
 
@@ -21,6 +24,7 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         fetcher = self._fetcher  # the client has no public word for this
+        fetcher.fetch_records = self._fetched
         ask = fetcher._send_fetches_async
 
         async def ask_when_empty() -> Any:
@@ -31,6 +35,37 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
 
         fetcher._send_fetches_async = ask_when_empty
         fetcher._net.run = _without_trace(fetcher._net.run)
+
+    def _fetched(
+        self, most: int | None = None, update_offsets: bool = True, timeout_ms: float | None = None
+    ) -> tuple[dict[TopicPartition, list[Any]], bool]:
+        """The client's `fetch_records`: what has come, and whether there is nothing to wait for.
+
+        There each poll has the thread of the connections ask, also where all brokers are asked
+        already, and then has it wait and say that something came: two turns of two threads, which
+        cost as much as to read a small message. Here who polls waits for the answers themselves.
+        """
+        fetcher = self._fetcher
+        records, more = fetcher.fetched_records(most, update_offsets=update_offsets)
+        if not more and not self._all_asked():
+            fetcher.send_fetches()
+        if records:
+            return records, False
+        waited_for = list(fetcher._fetch_futures)
+        if (reset := fetcher._reset_task) is not None and not reset.is_done:
+            waited_for.append(reset)
+        if not waited_for:
+            return records, True
+        came = Event()
+        for answer in waited_for:  # one that is there already says so at once
+            answer.add_both(lambda _: came.set())
+        came.wait(None if timeout_ms is None else timeout_ms / 1000)
+        return fetcher.fetched_records(most, update_offsets=update_offsets)[0], False
+
+    def _all_asked(self) -> bool:
+        """Whether each broker has a request of ours that it has not answered."""
+        brokers = self._fetcher._manager.cluster.brokers()
+        return len(self._fetcher._nodes_with_pending_fetch_requests) >= len(brokers)
 
     def ask_ahead(self) -> None:
         """Ask for what comes next, so that it comes while that which came is worked on.

@@ -164,6 +164,33 @@ def test_who_waits_in_vain_keeps_nothing_of_what_he_had_in_hand(place: Place) ->
     assert gone == [True] * 5
 
 
+@pytest.mark.kafka
+def test_a_broker_that_is_asked_already_is_not_asked_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many short waits in a quiet topic few ask; and what is written meanwhile ends the next."""
+    place.make()
+    log, writer = place.open(), place.open()
+    log.read(place.topic, 0, PLENTY)
+    log.wait(0.3)
+    fetcher = log._followed._consumer._fetcher
+    ask, asked = fetcher.send_fetches, 0
+
+    def counted() -> object:
+        nonlocal asked
+        asked += 1
+        return ask()
+
+    monkeypatch.setattr(fetcher, "send_fetches", counted)
+    for _ in range(40):
+        log.wait(0.01)  # a broker answers after 0.2 s
+    writer.append(place.topic, records("a"))
+    log.wait(5)
+
+    assert asked <= 10
+    assert keys(log.read(place.topic, 0, PLENTY)) == ["a"]
+
+
 # --- getting there --------------------------------------------------------------------------------
 
 
