@@ -92,10 +92,11 @@ def dealt(members: list[Member]) -> list[int]:
 
 
 def settled(members: list[Member]) -> bool:
-    """Whether the group deals no more: it has not for a while."""
-    before = {each.generation for each in members}
+    """Whether the group deals no more: all have heard of the same dealing, and of none since."""
+    until(lambda: len({each.generation for each in members}) == 1)
+    before = members[0].generation
     time.sleep(QUIET)
-    return {each.generation for each in members} == before and len(before) == 1
+    return {each.generation for each in members} == {before}
 
 
 def test_who_joins_gets_a_share_and_then_nobody_moves(joins: Joins) -> None:
