@@ -21,7 +21,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
@@ -36,13 +35,11 @@ from schemas.tensors import (
     CHUNK,
     DTYPES,
     MAX_DIMENSIONS,
-    Encoded,
     Spec,
     Tensor,
     as_encoded,
-    dtype_of,
+    as_row,
     is_shape,
-    pack_tensor,
     unpack_tensor,
 )
 
@@ -57,6 +54,10 @@ MAX_COMPLAINTS = 20  # beyond it a header that does not fit is not described val
 MAX_TENSORS = 4096
 MAX_LAYOUT_BYTES = 32 * 1024  # of rows that are remembered: a model has a hundred of 50 bytes
 INT8 = msgpack.packb("int8")  # as it stands in a packed row
+TENSORS = "tensors"  # the last key of a header
+NOTHING = msgpack.packb(None)
+FEW_KEYS = 0x80  # msgpack's first byte of a mapping, but for how many keys, of which there are few
+LAYOUTS = 16  # that are remembered: of the models that a program has to do with
 ALIGNED = 8  # bytes: the largest number that travels
 NEWEST = max(kind.schema_number for kind in KINDS.values())
 """The newest schema of all that this program reads."""
@@ -233,8 +234,7 @@ def unpack(payload: Bytes, max_bytes: int) -> Message:
     header, start = _header(payload)
     kind = _kind(header)
     late = issubclass(kind, Content) and kind.unpacked_late
-    rows = _of_type(header, "tensors", tuple)
-    groups = _tensors(rows, payload, start, max_bytes, _late if late else unpack_tensor)
+    groups = _tensors(header, payload, start, max_bytes, _late if late else unpack_tensor)
     body = _lifted(kind, header["schema"], _of_type(header, "body", dict))
     if issubclass(kind, Content):
         body = body | {"groups": groups}
@@ -291,8 +291,7 @@ def plain(values: Mapping[str, Any], groups: Groups) -> memoryview:
 def read_plain(payload: Bytes) -> tuple[dict[str, Any], Groups]:
     """What `plain` wrote. Raises Refused when it is something else."""
     header, start = _header(payload)
-    rows = _of_type(header, "tensors", tuple)
-    groups = _tensors(rows, payload, start, sys.maxsize, _passed_on)  # none is made larger
+    groups = _tensors(header, payload, start, sys.maxsize, _passed_on)  # none is made larger
     return _of_type(header, "values", dict), groups
 
 
@@ -309,16 +308,12 @@ def _laid_out(header: dict[str, Any], groups: Groups, wire: str) -> list[Bytes]:
     """The parts of a payload, which follow each other."""
     listed, contents = [], list[Bytes]()
     for group, tensors in groups.items():
-        for name, array in tensors.items():
-            content: Bytes
-            if isinstance(array, Encoded):
-                (dtype, shape), encoding, content = array.tensor, array.encoding, array.data
-            else:
-                dtype, shape = dtype_of(array), array.shape
-                encoding, content = pack_tensor(array, wire if group == "model" else "fp32")
+        own = wire if group == "model" else "fp32"
+        for name, tensor in tensors.items():
+            dtype, shape, encoding, content = as_row(tensor, own)
             listed.append((group, name, dtype, shape, encoding, len(content)))
             contents.append(content)
-    packed = msgpack.packb(header | {"tensors": listed}, use_bin_type=True)
+    packed = msgpack.packb(header | {TENSORS: listed}, use_bin_type=True)
     return [LENGTH.pack(len(packed)), packed, *contents]
 
 
@@ -346,16 +341,44 @@ def _header(payload: Bytes) -> tuple[dict[str, Any], int]:
         raise Refused("bomb", f"a header of {length} bytes; at most {MAX_HEADER_BYTES}")
     if start > len(payload):
         raise Refused("unreadable", f"a header of {length} bytes in {len(payload)} bytes")
-    packed = payload[LENGTH.size : start]
+    packed = bytes(payload[LENGTH.size : start])
     if len(packed) > MAX_VALUES:  # a value takes a byte at least
         _count_values(packed)
-    try:
-        header = msgpack.unpackb(packed, raw=False, use_list=False, ext_hook=_no_extension)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise Refused("unreadable", f"header: {type(error).__name__}: {error}") from None
+    header = _known(packed)
+    if header is None:
+        try:
+            header = _unpacked(packed)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise Refused("unreadable", f"header: {type(error).__name__}: {error}") from None
     if not isinstance(header, dict):
         raise Refused("unreadable", f"the header is a {type(header).__name__}")
     return header, start
+
+
+def _unpacked(packed: bytes) -> Any:
+    return msgpack.unpackb(packed, raw=False, use_list=False, ext_hook=_no_extension)
+
+
+def _known(packed: bytes) -> dict[str, Any] | None:
+    """A header that ends with rows which are remembered, with their layout in place of them.
+
+    These are nearly all of it, and alike in all that carry the same model. The bytes before them
+    are read with nothing instead: only where that is the last of a mapping's different keys are
+    they the rows, and not a part of something else.
+    """
+    for layout in _LAYOUTS.known():
+        if not packed.endswith(layout.ending):
+            continue
+        try:
+            header = _unpacked(packed[: -len(layout.packed)] + NOTHING)
+        except (ValueError, TypeError, msgpack.UnpackException):
+            return None
+        if not isinstance(header, dict) or packed[0] != FEW_KEYS | len(header):
+            return None
+        if next(reversed(header.values())) is not None:  # the last byte; before it the key stands
+            return None
+        return header | {TENSORS: layout}
+    return None
 
 
 def _no_extension(code: int, content: bytes) -> None:
@@ -457,14 +480,20 @@ def _late(encoding: str, dtype: str, shape: tuple[int, ...], content: memoryview
 
 
 def _tensors(
-    rows: tuple[Any, ...],
+    header: Mapping[str, Any],
     payload: Bytes,
     start: int,
     max_bytes: int,
     unpacked: Unpack = unpack_tensor,
 ) -> Groups:
-    layout = _layout(rows)
-    if layout is None or layout.taken > max_bytes or layout.length != len(payload) - start:
+    layout = header.get(TENSORS)
+    if not isinstance(layout, Layout):
+        rows = _of_type(header, TENSORS, tuple)
+        layout = _layout(rows)
+        if layout is None:
+            return _tensors_one_by_one(rows, payload, start, max_bytes, unpacked)
+    if layout.taken > max_bytes or layout.length != len(payload) - start:
+        rows = msgpack.unpackb(layout.packed, use_list=False)
         return _tensors_one_by_one(rows, payload, start, max_bytes, unpacked)
     content = memoryview(payload)[start:]
     room = np.frombuffer(content, np.uint8)
@@ -472,33 +501,79 @@ def _tensors(
         room = room.copy()  # once, and not each of a hundred tensors by itself
         room.flags.writeable = False
     address = room.ctypes.data
+    if layout.plain and not address % ALIGNED and layout.aligned:
+        return {
+            group: {
+                name: np.ndarray(shape, dtype, room, begins)
+                for name, dtype, shape, _, begins, _ in places
+            }
+            for group, places in layout.groups.items()
+        }
     groups: Groups = {}
-    for group, name, dtype, shape, encoding, begins, length in layout.places:
-        if layout.plain and not (address + begins) % dtype.itemsize:
-            tensor: Tensor = np.ndarray(shape, dtype, room, begins)
-        else:
-            tensor = unpacked(encoding, dtype.str, shape, content[begins : begins + length])
-        groups.setdefault(group, {})[name] = tensor
+    for group, places in layout.groups.items():
+        groups[group] = tensors = {}
+        for name, dtype, shape, encoding, begins, length in places:
+            if layout.plain and not (address + begins) % dtype.itemsize:
+                tensors[name] = np.ndarray(shape, dtype, room, begins)
+            else:
+                own = content[begins : begins + length]
+                tensors[name] = unpacked(encoding, dtype.str, shape, own)
     return groups
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in a message."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    encoding: str
+    begins: int
+    length: int
+    """Bytes."""
 
 
 class Layout(NamedTuple):
     """Where the tensors of a message lie: alike in all that carry the same model, but as int8."""
 
-    places: tuple[tuple[str, str, np.dtype[Any], tuple[int, ...], str, int, int], ...]
-    """Group, name, dtype, shape, encoding, where its bytes begin, and how many there are."""
+    packed: bytes
+    """The rows that say so, as they stand in a header."""
+    ending: bytes
+    """The end of such a header: the key, and these."""
+    groups: Mapping[str, tuple[Place, ...]]
     taken: int
     """Bytes of all of them when they are decoded."""
     length: int
     """Bytes of all of them in the message."""
     plain: bool
     """Whether all travel as they are, each with as many bytes as its shape needs."""
+    aligned: bool
+    """Whether each of these lies well if the first does."""
+    small: bool
+    """Whether to copy all of them costs less than to look at each; pixels need it nowhere."""
 
-    @property
-    def small(self) -> bool:
-        """Whether to copy all of them costs less than to look at each; pixels need it nowhere."""
-        few = self.plain and self.length < PIECE_BYTES
-        return few and any(dtype.itemsize > 1 for _, _, dtype, *_ in self.places)
+
+class _Layouts:
+    """The layouts that were met last. A thread may miss what another remembers just then."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Layout, ...] = ()
+
+    def known(self) -> tuple[Layout, ...]:
+        """The one that was met last is the first."""
+        return self._known
+
+    def met(self, packed: bytes) -> Layout | None:
+        """What rows describe; None where they are for `_tensors_one_by_one` to judge."""
+        known = self._known
+        found = next((each for each in known if each.packed == packed), None) or _described(packed)
+        if found is not None:
+            others = (each for each in known if each is not found)
+            self._known = (found, *others)[:LAYOUTS]
+        return found
+
+
+_LAYOUTS = _Layouts()
 
 
 def _layout(rows: tuple[Any, ...]) -> Layout | None:
@@ -513,28 +588,38 @@ def _layout(rows: tuple[Any, ...]) -> Layout | None:
         return None
     if len(packed) > MAX_LAYOUT_BYTES or INT8 in packed:
         return None
-    return _layout_of(packed)
+    return _LAYOUTS.met(packed)
 
 
-@lru_cache(16)
-def _layout_of(packed: bytes) -> Layout | None:
-    rows = msgpack.unpackb(packed, use_list=False)
-    places, taken, place = [], 0, 0
+def _described(packed: bytes) -> Layout | None:
+    groups: dict[str, dict[str, Place]] = {}
+    taken, begins, count = 0, 0, 0
     try:
-        for row in rows:
+        for row in msgpack.unpackb(packed, use_list=False):
             group, name, dtype, shape, encoding, length = _row(row)
             taken += _size(dtype, shape)
-            places.append((group, name, np.dtype(dtype), shape, encoding, place, length))
-            place += length
+            place = Place(name, np.dtype(dtype), shape, encoding, begins, length)
+            groups.setdefault(group, {})[name] = place
+            begins, count = begins + length, count + 1
     except Refused:
         return None
+    places = [place for group in groups.values() for place in group.values()]
+    if len(places) < count or any(e.length < 0 or not is_shape(e.shape) for e in places):
+        return None
     plain = all(
-        encoding == "raw" and length == math.prod(shape) * dtype.itemsize
-        for _, _, dtype, shape, encoding, _, length in places
+        each.encoding == "raw" and each.length == math.prod(each.shape) * each.dtype.itemsize
+        for each in places
     )
-    odd = len({each[:2] for each in places}) < len(places)
-    odd = odd or any(each[-1] < 0 or not is_shape(each[3]) for each in places)
-    return None if odd else Layout(tuple(places), taken, place, plain)
+    return Layout(
+        packed,
+        msgpack.packb(TENSORS) + packed,
+        {group: tuple(named.values()) for group, named in groups.items()},
+        taken,
+        begins,
+        plain,
+        plain and all(each.begins % each.dtype.itemsize == 0 for each in places),
+        plain and begins < PIECE_BYTES and any(each.dtype.itemsize > 1 for each in places),
+    )
 
 
 def _tensors_one_by_one(

@@ -27,6 +27,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ SCALE_BITS = np.uint32(0xFFFF_FF80)  # clears 7 of 24: a 17-bit scale times a 7-
 SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it lie the subnormals, which some programs flush
 LARGEST = float(np.finfo(np.float32).max)
 LITTLE = sys.byteorder == "little"
+SHAPE, DTYPE = attrgetter("shape"), attrgetter("dtype")
 QUIET_NAN = 0x7FC0  # one bfloat16 stands for every NaN, whose spare bits differ between processors
 
 
@@ -161,6 +163,18 @@ def pack_tensor(tensor: Tensor, wire: str) -> tuple[str, bytes | memoryview]:
     if encoding == "int8":
         return encoding, _to_int8(tensor)
     return encoding, _raw(tensor)
+
+
+def as_row(tensor: Tensor, wire: str) -> tuple[str, tuple[int, ...], str, bytes | memoryview]:
+    """A tensor's dtype, shape, encoding and bytes; of one that is `Encoded` as it travelled.
+
+    Raises what `pack_tensor` raises.
+    """
+    if isinstance(tensor, Encoded):
+        return *tensor.tensor, tensor.encoding, tensor.data
+    if wire == "fp32":
+        return _called(tensor.dtype), tensor.shape, "raw", _raw(tensor)
+    return dtype_of(tensor), tensor.shape, *pack_tensor(tensor, wire)
 
 
 def unpack_tensor(
@@ -291,6 +305,14 @@ class Difference(NamedTuple):
     largest: float
     """The size of the base's largest value."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.base.dtype
+
     def within(self, limit: float) -> bool:
         """Whether the largest scale alone tells that each value is smaller than this in size."""
         reach = 128 * float(np.abs(self.scales).max()) + self.largest
@@ -413,14 +435,22 @@ def alike(tensors: Values, expected: Mapping[str, Spec]) -> None:
     if tensors.keys() != expected.keys():
         missing, foreign = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
         raise Unfit("wrong-shape", f"missing tensors {sorted(missing)}, unknown {sorted(foreign)}")
+    in_order = [tensors[name] for name in expected]
+    shapes, dtypes = _columns(tuple(expected.values()))
+    if [*map(SHAPE, in_order)] == shapes and [*map(DTYPE, in_order)] == dtypes:
+        return  # all at once, which is nearly always enough
     for name, spec in expected.items():
         tensor = tensors[name]
-        if isinstance(tensor, Difference):
-            tensor = tensor.base
         if tensor.shape != spec.shape:
             raise Unfit("wrong-shape", f"{name} has shape {tensor.shape}, expected {spec.shape}")
         if tensor.dtype != _dtype(spec.dtype):
             raise Unfit("wrong-dtype", f"{name} is {tensor.dtype.str}, expected {spec.dtype}")
+
+
+@lru_cache(16)
+def _columns(expected: tuple[Spec, ...]) -> tuple[list[tuple[int, ...]], list[np.dtype[Any]]]:
+    """Shapes and dtypes, each in a row."""
+    return [spec.shape for spec in expected], [_dtype(spec.dtype) for spec in expected]
 
 
 def together(expected: Mapping[str, Spec]) -> tuple[tuple[str, ...], ...]:
@@ -536,10 +566,11 @@ def _complain(name: str, piece: Tensor, start: int, limit: float) -> None:
 
 
 def _raw(tensor: Tensor) -> bytes | memoryview:
-    if LITTLE and tensor.size <= FEW and tensor.dtype.isnative:
-        return tensor.tobytes()
-    if LITTLE and tensor.flags.c_contiguous and tensor.size and tensor.dtype.isnative:
-        return tensor.data.cast("B")
+    if LITTLE and tensor.dtype.isnative:
+        if tensor.size <= FEW:
+            return tensor.tobytes()
+        if tensor.flags.c_contiguous:
+            return tensor.data.cast("B")
     little = np.ascontiguousarray(tensor, _little(tensor.dtype))
     return little.reshape(-1).view(np.uint8).data
 

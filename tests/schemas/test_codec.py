@@ -568,6 +568,50 @@ def test_tensors_are_read_wherever_their_bytes_lie(padding: int) -> None:
     assert tensors["none"].shape == (0, 7)
 
 
+KNOWN: Row = ["model", "w", "<f4", [1], "raw", 4]
+END = msgpack.packb("tensors") + msgpack.packb([KNOWN])
+KIND = b"".join(map(msgpack.packb, ["kind", "GlobalModel", "schema", 1]))
+X, TENSORS, NIL = msgpack.packb("x"), msgpack.packb("tensors"), msgpack.packb(None)
+BODY = msgpack.packb("body") + msgpack.packb({"run": RUN, "version": 1})
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (b"\x84" + KIND + TENSORS + NIL + msgpack.packb("body") + b"\x81" + END, "tensors is None"),
+        (b"\x85" + X + NIL + KIND + TENSORS + NIL + X + b"\x81" + END, "tensors is None"),
+        (b"\x84" + KIND + BODY + TENSORS + b"\x81" + END, "tensors is {'tensors': "),
+        (b"\x84" + KIND + BODY + TENSORS + b"\xc4" + bytes([len(END)]) + END, "tensors is b'"),
+        (b"\x84" + KIND + BODY + TENSORS + b"\x92" + END, "'tensors' describes no tensor"),
+        (b"\x84" + KIND + BODY + TENSORS + NIL, "tensors is None"),
+    ],
+)
+def test_rows_that_were_met_before_count_only_as_rows(header: bytes, reason: str) -> None:
+    """A header may end with the very bytes of a known one, where these are a part of another value:
+    of the body, of a key that comes twice, of what should be the rows, of bytes or of a list."""
+    known = unpack(model_with(KNOWN, content=F4), ROOM)
+
+    told = refusal(LENGTH.pack(len(header)) + header + F4)
+
+    assert isinstance(known, GlobalModel)
+    assert told.startswith(f"unreadable: {reason}")
+
+
+def test_rows_that_were_met_before_describe_other_content() -> None:
+    """Each message has its own numbers, wherever in its header the other keys stand; and too few of
+    them are refused, known or not."""
+    unpack(model_with(KNOWN, content=F4), ROOM)
+    header = b"\x84" + BODY + KIND + END
+    other = np.float32(-2.5).tobytes()
+
+    read = unpack(LENGTH.pack(len(header)) + header + other, ROOM)
+
+    assert isinstance(read, GlobalModel)
+    assert read.groups["model"]["w"].tolist() == [-2.5]
+    assert "reaches beyond" in refusal(LENGTH.pack(len(header)) + header + other[1:])
+    assert refusal(LENGTH.pack(len(header)) + header + other, room=3).startswith("bomb")
+
+
 def test_a_tensor_that_comes_twice_is_refused() -> None:
     """Which of the two would count?"""
     row = ["model", "w", "<f4", [1], "raw", 4]
