@@ -42,13 +42,17 @@ class Consumer(KafkaConsumer):  # type: ignore[misc]
         """The client's `fetch_records`: what has come, and whether there is nothing to wait for.
 
         There each poll has the thread of the connections ask, also where all brokers are asked
-        already, and then has it wait and say that something came: two turns of two threads, which
-        cost as much as to read a small message. Here who polls waits for the answers themselves.
+        already, waits until it has, and then has it wait and say that something came. Each such
+        turn of two threads costs as much as to read a small message. Here who has something in hand
+        does not wait for more to be asked for, and who has nothing waits for the answer itself.
         """
         fetcher = self._fetcher
         records, more = fetcher.fetched_records(most, update_offsets=update_offsets)
         if not more and not self._all_asked():
-            fetcher.send_fetches()
+            if records:
+                fetcher._manager.call_soon(fetcher._send_fetches_async)
+            else:
+                fetcher.send_fetches()
         if records:
             return records, False
         waited_for = list(fetcher._fetch_futures)

@@ -191,6 +191,31 @@ def test_a_broker_that_is_asked_already_is_not_asked_again(
     assert keys(log.read(place.topic, 0, PLENTY)) == ["a"]
 
 
+@pytest.mark.kafka
+def test_records_that_go_together_wake_the_client_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next ones again: nothing is left lying for a thread that sleeps."""
+    place.make()
+    log = place.open()
+    log.append(place.topic, records("a"))
+    assert log._sender._producer is not None
+    client = log._sender._producer._sender._client
+    wake, woken = client.wakeup, 0
+
+    def counted() -> None:
+        nonlocal woken
+        woken += 1
+        wake()
+
+    monkeypatch.setattr(client, "wakeup", counted)
+    log.append(place.topic, records("b", "c", "d"))
+    log.append(place.topic, records("e"))
+
+    assert woken == 2
+    assert keys(everything(log, place.topic)) == ["a", "b", "c", "d", "e"]
+
+
 # --- getting there --------------------------------------------------------------------------------
 
 
