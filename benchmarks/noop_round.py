@@ -2,6 +2,9 @@
 
     python benchmarks/noop_round.py [--twins 8] [--width 64 6] [--wire fp32 int8] [--json]
 
+Of a run the first round of each counts for nothing, then the median of 3, or of 23 where models are
+small: what takes a twentieth of a second is measured more often.
+
 Starts `python -m aggregator` and one process that hosts the twins, each with an image of every
 class; their workers give back at once an update that was made before. Seconds are those between the
 records of RoundOpened and RoundClosed. Then two processes with kafka-python alone move the same
@@ -52,6 +55,8 @@ from twins.twins import Twins
 MOST = 1.5
 ROUNDS = 4
 """The first of them warms everything up and is not counted."""
+SMALL, OF_SMALL = 16, 24
+"""Up to which width a model counts as small, and how many rounds there are of it."""
 LEAST_TOLD = 0.5  # milliseconds
 IMAGES = 1  # of each class: the bare client moves none, and nobody learns from them
 UNDER_WAY = 16
@@ -76,11 +81,12 @@ def main() -> None:
     parser.add_argument("--host", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--bare", choices=("site", "server"), help=argparse.SUPPRESS)
     parser.add_argument("--back", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.host:
         host()
     elif given.bare:
-        bare(given.bare, reads_back=given.back)
+        bare(given.bare, given.rounds, reads_back=given.back)
     else:
         report(given)
 
@@ -114,15 +120,15 @@ def report(given: argparse.Namespace) -> None:
 def measure(twins: int, width: int, wire: str, repeat: int) -> dict[str, Any]:
     """Seconds of a round, ours and of both clients: medians; and medians of the runs' ratios."""
     found: list[tuple[Taken, Taken, Taken]] = []
-    size = 0.0
+    rounds, size = OF_SMALL if width <= SMALL else ROUNDS, 0.0
     for _ in range(repeat):
         configuration = recipe(
-            twins, width=width, wire=wire, rounds_per_stage=ROUNDS + 1, keep_rounds=1, n_lab=IMAGES
+            twins, width=width, wire=wire, rounds_per_stage=rounds + 1, keep_rounds=1, n_lab=IMAGES
         )
         with run(configuration, dataset(each=IMAGES)) as federation:
             federation.make_topics()
-            mine = ours(federation)
-            plain, again = (bare_twin(federation, reads_back=back) for back in (False, True))
+            mine = ours(federation, rounds)
+            plain, again = (bare_twin(federation, rounds, reads_back=b) for b in (False, True))
             found.append((mine, plain, again))
             size = sum(len(each.value) for each in Spoken(federation.names).updates) / twins / 1e6
     seconds = [[each.seconds for each in run] for run in found]
@@ -149,7 +155,7 @@ class Taken(NamedTuple):
 # --- ours -----------------------------------------------------------------------------------------
 
 
-def ours(federation: Run) -> Taken:
+def ours(federation: Run, count: int) -> Taken:
     """A round of the real programs."""
     federation.start_aggregator()
     federation.start("twins", str(Path(__file__)), "--host")
@@ -157,19 +163,19 @@ def ours(federation: Run) -> Taken:
     with closing(consumer(federation.names.federation("rounds"))) as rounds:
         told: list[Any] = []
 
-        def closed(count: int) -> bool:
+        def closed(wanted: int) -> bool:
             told.extend(polled(rounds))
-            return sum(kind_of(each) == "RoundClosed" for each in told) >= count
+            return sum(kind_of(each) == "RoundClosed" for each in told) >= wanted
 
         def spent() -> float:
             return sum(cpu(program.pid) for program in federation.programs.values())
 
         federation.until(lambda: closed(1))
         before, threads = spent(), of_threads(federation)
-        federation.until(lambda: closed(ROUNDS))
-        each = (spent() - before) / (ROUNDS - 1)
+        federation.until(lambda: closed(count))
+        each = (spent() - before) / (count - 1)
         by_thread = {
-            name: (ms - threads.get(name, 0)) / (ROUNDS - 1)
+            name: (ms - threads.get(name, 0)) / (count - 1)
             for name, ms in of_threads(federation).items()
         }
     for program in federation.programs.values():
@@ -178,7 +184,7 @@ def ours(federation: Run) -> Taken:
     federation.programs.clear()
     most = sorted(by_thread, key=lambda name: -by_thread[name])
     threads = {name: by_thread[name] for name in most if by_thread[name] >= LEAST_TOLD}
-    return Taken(median(seconds_of_rounds(told)[1:ROUNDS]), each, threads)
+    return Taken(median(seconds_of_rounds(told)[1:count]), each, threads)
 
 
 def of_threads(federation: Run) -> dict[str, float]:
@@ -309,10 +315,10 @@ class Spoken:
         self.updates = [each for each in updates if header(each, "fedtwin_round") == number]
 
 
-def bare_twin(federation: Run, *, reads_back: bool) -> Taken:
+def bare_twin(federation: Run, count: int, *, reads_back: bool) -> Taken:
     """The same with kafka-python alone; each way has topics of its own."""
     names, way = federation.names, "back" if reads_back else "bare"
-    words = ["--back"] if reads_back else []
+    words = ["--rounds", str(count), *(["--back"] if reads_back else [])]
     topics = [bare_topic(names, name, reads_back=reads_back) for name in TOPICS]
     with closing(Administration(federation.settings)) as administration:
         administration.apply([Planned(topic, {}) for topic in topics])
@@ -323,11 +329,11 @@ def bare_twin(federation: Run, *, reads_back: bool) -> Taken:
     federation.until(lambda: all(program.poll() is not None for program in programs))
     federation.check()
     said = [(federation.folder / f"{way}-{who}.log").read_text() for who in ("site", "server")]
-    each = sum(float(told.split()[-1]) for told in said) / (ROUNDS - 1)
+    each = sum(float(told.split()[-1]) for told in said) / (count - 1)
     return Taken(median(seconds_of_rounds(all_of(topics[0]))[1:]), each, {})
 
 
-def bare(who: str, *, reads_back: bool) -> None:
+def bare(who: str, count: int, *, reads_back: bool) -> None:
     """One side of rounds without us: nothing is looked at, and every record is acknowledged.
 
     With `reads_back` the server's side waits for what it wrote to come back. Says at last what the
@@ -349,7 +355,7 @@ def bare(who: str, *, reads_back: bool) -> None:
             await_records(back, 1)  # the other side is there
             send(producer, models, said.model)
             await_records(base, size * reads_back)
-            for number in range(ROUNDS):
+            for number in range(count):
                 before = before if number > 1 else time.process_time()
                 send(producer, rounds, [said.opened])
                 await_records(back, reads_back)
@@ -362,7 +368,7 @@ def bare(who: str, *, reads_back: bool) -> None:
         with closing(consumer(models)) as base, closing(consumer(rounds)) as heard:
             send(producer, rounds, [said.closed])
             await_records(heard, 1)
-            for number in range(ROUNDS):
+            for number in range(count):
                 before = before if number > 1 else time.process_time()
                 await_records(heard, 1)
                 await_records(base, size)
