@@ -99,18 +99,27 @@ def gathered(transport: Transport, place: Place, max_bytes: int) -> Whole:
     """The bytes of the message at a place. Raises LookupError when a piece of it is gone.
 
     Each piece is copied once, to where it belongs: the records themselves are let go on the way.
+    The only one of a message stays where it is.
     """
+    if len(place.offsets) == 1:
+        (stored,) = _records(transport, place)
+        only = piece(stored.record.value, max_bytes)
+        if only.count != 1:
+            raise _of_another(place, stored)
+        return Whole(only.message, only.content, place.offsets)
     room, size, hashes = np.empty(len(place.offsets) * PIECE_BYTES, np.uint8).data, 0, set[str]()
     for index, stored in enumerate(_records(transport, place)):
         part = piece(stored.record.value, max_bytes)
         hashes.add(part.message)
         if (part.index, part.count) != (index, len(place.offsets)) or len(hashes) > 1:
-            raise LookupError(
-                f"{place.topic}: offset {stored.offset} is a piece of another message"
-            )
+            raise _of_another(place, stored)
         room[size : size + len(part.content)] = part.content
         size += len(part.content)
     return Whole(hashes.pop(), room[:size].toreadonly(), place.offsets)
+
+
+def _of_another(place: Place, stored: Stored) -> LookupError:
+    return LookupError(f"{place.topic}: offset {stored.offset} is a piece of another message")
 
 
 def _records(transport: Transport, place: Place) -> Iterator[Stored]:
