@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from logging import WARNING, LogRecord
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +95,10 @@ class Log:
             return Told(None)
         self.values.append(value)
         return Told(len(self.values) - 1)
+
+    def send_all(self, topic: str, burst: Iterable[Outgoing]) -> list[Told]:
+        """Some more."""
+        return [self.send(topic, partition=0, **each._asdict()) for each in burst]
 
     def __getattr__(self, name: str) -> Any:
         return lambda *words, **more: None
