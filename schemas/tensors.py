@@ -50,6 +50,7 @@ MAX_DIMENSIONS = 8
 MAX_NUMBERS = 2**40  # in one tensor, also where an axis of length 0 hides how long the others are
 MAX_WEIGHT = 2**52
 CHUNK = 65_536  # numbers worked on at a time: they and their scratch stay in a core's cache
+PART = 32_768  # numbers of a difference at a time: what is made of them takes more room than they
 FEW = 4096  # numbers: to copy so many costs less than to look at them where they lie
 ZSTD_LEVEL = 3
 ZSTD_WINDOW = 2**21  # bytes; what level 3 uses at most, so that a reader may refuse more
@@ -326,7 +327,7 @@ class Difference(NamedTuple):
         """
         columns = self.codes.shape[1]
         base, scratch = self.base.reshape(self.codes.shape), np.empty(0, np.float32)
-        for rows in _few(self.codes.shape):
+        for rows in _few(self.codes.shape, PART):
             here = slice(rows.start * columns, rows.stop * columns)
             if not scratch.size:  # the first are as many as any
                 scratch = np.empty(here.stop, np.float32)
@@ -630,10 +631,10 @@ def _scales(rows: Tensor) -> Tensor:
     return scales
 
 
-def _few(shape: tuple[int, int]) -> Iterator[slice]:
-    """Rows of about `CHUNK` numbers at a time."""
+def _few(shape: tuple[int, int], most: int = CHUNK) -> Iterator[slice]:
+    """Rows of about so many numbers at a time."""
     rows, columns = shape
-    step = max(1, CHUNK // columns)
+    step = max(1, most // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
